@@ -1,0 +1,21 @@
+//! Foreign code that must not unwind into ours.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs foreign code; a panic in it becomes an error that tells its message.
+pub(crate) fn contain<R>(run: impl FnOnce() -> R) -> anyhow::Result<R> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned());
+        // What a payload does when dropped is foreign code once more.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+            std::mem::forget(another);
+        }
+        match message {
+            Some(message) => anyhow::anyhow!("panicked: {message}"),
+            None => anyhow::anyhow!("panicked"),
+        }
+    })
+}

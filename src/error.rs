@@ -1,0 +1,120 @@
+//! What can go wrong between a thread and its instance.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a thread did not get its instance.
+///
+/// Opaque and one word wide; the predicates are named for what the caller does next. Where creation
+/// failed, [`source`](Error::source) is the manager's error, and `Display` does not repeat it:
+/// `anyhow` and its like print the chain.
+pub struct PoolError(Box<Kind>);
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    CreateFailed(anyhow::Error),
+    BackingOff { retry_after: Duration },
+    Closed,
+    Reentrant,
+    ThreadExiting,
+    TimedOut { waited: Duration },
+}
+
+const _: () = assert!(size_of::<Result<(), PoolError>>() == size_of::<usize>());
+
+impl PoolError {
+    /// The manager could not make an instance. The next use tries again.
+    #[must_use]
+    pub fn is_create_failed(&self) -> bool {
+        matches!(*self.0, Kind::CreateFailed(_))
+    }
+
+    /// Creation failed lately and is not tried again before
+    /// [`retry_after`](Self::retry_after) has passed.
+    #[must_use]
+    pub fn is_backing_off(&self) -> bool {
+        matches!(*self.0, Kind::BackingOff { .. })
+    }
+
+    /// How long to wait before another use is worth it, if the pool is backing off.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match *self.0 {
+            Kind::BackingOff { retry_after } => Some(retry_after),
+            _ => None,
+        }
+    }
+
+    /// The pool is closed; no later use can succeed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.0, Kind::Closed)
+    }
+
+    /// This thread is inside its instance already: `with` in `with`, or a use of the pool in its own
+    /// `create`. Under rayon this happens without being written down: a thread that waits inside
+    /// `with` steals another job, which uses the same pool.
+    #[must_use]
+    pub fn is_reentrant(&self) -> bool {
+        matches!(*self.0, Kind::Reentrant)
+    }
+
+    /// The thread is running its thread-local destructors; it can have no instance any more.
+    #[must_use]
+    pub fn is_thread_exiting(&self) -> bool {
+        matches!(*self.0, Kind::ThreadExiting)
+    }
+
+    /// The pool was full, and no room came free in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(*self.0, Kind::TimedOut { .. })
+    }
+}
+
+impl From<Kind> for PoolError {
+    #[cold]
+    fn from(kind: Kind) -> Self {
+        Self(Box::new(kind))
+    }
+}
+
+impl fmt::Debug for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PoolError").field(&self.0).finish()
+    }
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Kind::CreateFailed(_) => f.write_str("the instance could not be created"),
+            Kind::BackingOff { retry_after } => {
+                write!(
+                    f,
+                    "creation failed lately; the next attempt is due in {retry_after:.1?}"
+                )
+            }
+            Kind::Closed => f.write_str("the pool is closed"),
+            Kind::Reentrant => f.write_str("this thread is already inside its instance"),
+            Kind::ThreadExiting => f.write_str("the thread is exiting"),
+            Kind::TimedOut { waited } => {
+                write!(f, "the pool is full, and no room came free in {waited:.1?}")
+            }
+        }
+    }
+}
+
+impl Error for PoolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &*self.0 {
+            Kind::CreateFailed(error) => Some(error.as_ref()),
+            Kind::BackingOff { .. }
+            | Kind::Closed
+            | Kind::Reentrant
+            | Kind::ThreadExiting
+            | Kind::TimedOut { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! How instances are made, checked and closed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, Owner};
+
+/// Asks a straggler, from any thread, to stop what it is doing.
+///
+/// It is called from the thread that closes the pool while the owner is still inside the instance,
+/// so it must not touch the instance itself: think of a kill handle, a cancellation flag, the
+/// socket's `shutdown`. It may be called more than once, and after the instance has closed.
+pub type Interrupt = Box<dyn Fn() + Send + Sync>;
+
+/// Makes, checks and closes the instances of a [`Pool`](crate::Pool).
+///
+/// A closure `Fn(&Context) -> Result<T, E>` is a manager whose instances are closed by dropping
+/// them, as long as its parameter is written with its type: `|cx: &Context| ..`.
+///
+/// None of these methods runs while a lock of this crate is held. A panic in any of them is
+/// accounted for: nothing is leaked, and the pool goes on.
+///
+/// # Threads
+///
+/// The manager itself is shared, hence `Send + Sync`. [`create`](Self::create),
+/// [`has_broken`](Self::has_broken), [`is_valid`](Self::is_valid) and [`rescue`](Self::rescue) run
+/// on the owner, always. [`close`](Self::close) runs on the owner too, with one exception: an idle
+/// instance of a pool made with `T: Send` is closed by whoever orders it.
+pub trait Manager: Send + Sync + 'static {
+    /// What each thread gets one of. It need not be `Send`.
+    type Instance: 'static;
+
+    /// Makes the instance of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// An error reaches the caller of [`Pool::with`](crate::Pool::with) as a
+    /// [`PoolError`](crate::PoolError) whose `source` it is. The next use tries again.
+    fn create(&self, cx: &Context) -> anyhow::Result<Self::Instance>;
+
+    /// Whether the instance is known to be useless, without any I/O.
+    ///
+    /// Asked on the owner after each use, and again before a use that follows a long idle time. An
+    /// instance that has broken is closed at once; the next use makes a new one.
+    fn has_broken(&self, instance: &mut Self::Instance) -> bool {
+        let _ = instance;
+        false
+    }
+
+    /// Whether [`has_broken`](Self::has_broken) can ever say yes.
+    ///
+    /// Asked once, when the pool is built. With `false`, as closures have it, a use costs no
+    /// indirect call.
+    fn can_break(&self) -> bool {
+        true
+    }
+
+    /// Whether the instance still works; I/O is welcome here.
+    ///
+    /// Asked on the owner before a use, only after the instance has sat idle for longer than
+    /// [`Builder::check_after`](crate::Builder::check_after).
+    ///
+    /// # Errors
+    ///
+    /// An error closes the instance; the use at hand goes on with a new one.
+    fn is_valid(&self, instance: &mut Self::Instance) -> anyhow::Result<()> {
+        let _ = instance;
+        Ok(())
+    }
+
+    /// Whether an instance may be used again although a panic went through its user.
+    ///
+    /// Asked on the owner while the panic unwinds. By default it may not: it is closed, and the
+    /// next use makes a new one.
+    fn rescue(&self, instance: &mut Self::Instance) -> bool {
+        let _ = instance;
+        false
+    }
+
+    /// A handle by which a busy instance can be asked, from any thread, to come to an end.
+    ///
+    /// Asked for once, on the owner, right after [`create`](Self::create).
+    fn interrupt(&self, instance: &Self::Instance) -> Option<Interrupt> {
+        let _ = instance;
+        None
+    }
+
+    /// Closes the instance. Dropping it is the default.
+    ///
+    /// # Errors
+    ///
+    /// An error, or a panic, is counted, reported to the
+    /// [`EventHandler`](crate::EventHandler) and listed in the
+    /// [`CloseReport`](crate::CloseReport). The instance is gone either way.
+    fn close(&self, instance: Self::Instance, reason: CloseReason) -> anyhow::Result<()> {
+        let _ = reason;
+        drop(instance);
+        Ok(())
+    }
+}
+
+impl<F, T, E> Manager for F
+where
+    F: Fn(&Context) -> Result<T, E> + Send + Sync + 'static,
+    T: 'static,
+    E: Into<anyhow::Error>,
+{
+    type Instance = T;
+
+    fn create(&self, cx: &Context) -> anyhow::Result<T> {
+        self(cx).map_err(Into::into)
+    }
+
+    fn can_break(&self) -> bool {
+        false
+    }
+}
+
+/// What a [`Manager`] is told about the instance it makes.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) id: InstanceId,
+    pub(crate) name: String,
+    pub(crate) owner: Owner,
+    pub(crate) generation: u64,
+}
+
+impl Context {
+    /// The id the instance will have, never used before or again in this process.
+    #[must_use]
+    pub fn id(&self) -> InstanceId {
+        self.id
+    }
+
+    /// A name to tell the instance by: the pool's, a hyphen, the id.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The thread that the instance will belong to: the one that is calling.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// How often the pool had been [cleared](crate::Pool::clear) when this creation began.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Why an instance is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum CloseReason {
+    /// Its thread ended.
+    ThreadExit = 1,
+    /// [`Pool::close`](crate::Pool::close), or
+    /// [`Registry::close_all`](crate::Registry::close_all).
+    PoolClosed,
+    /// The last handle of its pool was dropped.
+    PoolDropped,
+    /// [`Pool::clear`](crate::Pool::clear).
+    Cleared,
+    /// [`Pool::retain`](crate::Pool::retain) did not keep it.
+    NotRetained,
+    /// [`Pool::close_here`](crate::Pool::close_here).
+    ClosedHere,
+    /// [`Pool::discard`](crate::Pool::discard): its owner called it spent.
+    Discarded,
+    /// [`Registry::evict`](crate::Registry::evict).
+    Evicted,
+    /// Another thread needed its room under [`max_size`](crate::Builder::max_size).
+    MadeRoom,
+    /// It was idle for longer than [`idle_timeout`](crate::Builder::idle_timeout).
+    IdleTimeout,
+    /// It was older than [`max_lifetime`](crate::Builder::max_lifetime).
+    MaxLifetime,
+    /// It had been used [`max_uses`](crate::Builder::max_uses) times.
+    MaxUses,
+    /// [`Manager::has_broken`] said so.
+    Broken,
+    /// [`Manager::is_valid`] failed.
+    Invalid,
+    /// A panic went through its user, and [`Manager::rescue`] did not keep it.
+    Poisoned,
+}
+
+impl CloseReason {
+    const ALL: [CloseReason; 15] = [
+        Self::ThreadExit,
+        Self::PoolClosed,
+        Self::PoolDropped,
+        Self::Cleared,
+        Self::NotRetained,
+        Self::ClosedHere,
+        Self::Discarded,
+        Self::Evicted,
+        Self::MadeRoom,
+        Self::IdleTimeout,
+        Self::MaxLifetime,
+        Self::MaxUses,
+        Self::Broken,
+        Self::Invalid,
+        Self::Poisoned,
+    ];
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == code)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThreadExit => "thread exit",
+            Self::PoolClosed => "pool closed",
+            Self::PoolDropped => "pool dropped",
+            Self::Cleared => "cleared",
+            Self::NotRetained => "not retained",
+            Self::ClosedHere => "closed here",
+            Self::Discarded => "discarded",
+            Self::Evicted => "evicted",
+            Self::MadeRoom => "made room",
+            Self::IdleTimeout => "idle timeout",
+            Self::MaxLifetime => "max lifetime",
+            Self::MaxUses => "max uses",
+            Self::Broken => "broken",
+            Self::Invalid => "invalid",
+            Self::Poisoned => "poisoned",
+        })
+    }
+}

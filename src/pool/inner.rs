@@ -1,0 +1,672 @@
+//! What the handles of a pool share: how it makes instances, and the books on them.
+//!
+//! Nothing here is on the fast path. No lock, and no guard of the map, is held while foreign code
+//! runs: a manager's methods, an event handler, a predicate, a destructor.
+
+use std::any::type_name;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+
+use super::builder::Limits;
+use super::gate::{Asked, Gate, Outcome, Ticket};
+use super::instance::Instance;
+use super::lease::Lease;
+use crate::contain::contain;
+use crate::deadline::Deadline;
+use crate::error::{Kind, PoolError};
+use crate::fence;
+use crate::fork::PerProcess;
+use crate::id::{InstanceId, PoolId};
+use crate::manager::{CloseReason, Context, Manager};
+use crate::registry::event::{Event, EventHandler, EventKind};
+use crate::registry::report::{CloseReport, FailedClose};
+use crate::registry::snapshot::{InstanceInfo, PoolInfo, State, Status};
+use crate::registry::{EndClose, Member, Registry};
+use crate::slot::{Activity, Mode, Notice};
+use crate::thread::{Entered, Place, Resident};
+
+pub(crate) struct Inner<T: 'static> {
+    pub(super) id: PoolId,
+    pub(super) name: String,
+    pub(super) type_name: &'static str,
+    pub(super) manager: Box<dyn Manager<Instance = T>>,
+    /// [`Manager::can_break`], asked once.
+    pub(super) can_break: bool,
+    pub(super) limits: Limits,
+    pub(super) handler: Option<Box<dyn EventHandler>>,
+    pub(super) registry: Registry,
+    /// Present if an idle instance may be closed by another thread than its owner.
+    pub(super) from_afar: Option<FromAfar<T>>,
+    pub(super) place: Place<Instance<T>>,
+    pub(super) closed: AtomicBool,
+    /// How often the pool has been cleared.
+    pub(super) generation: AtomicU64,
+    pub(super) books: PerProcess<Books<T>>,
+}
+
+/// Proof that `T: Send`, as a value.
+pub(crate) struct FromAfar<T: 'static> {
+    take: TakeFromAfar<T>,
+}
+
+type TakeFromAfar<T> = fn(&Instance<T>, &Passed) -> Option<(T, CloseReason)>;
+
+/// Proof that a heavy fence was passed.
+pub(super) struct Passed(());
+
+impl<T: Send + 'static> FromAfar<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            take: Instance::take_from_afar,
+        }
+    }
+}
+
+/// The account of a pool's instances in this process.
+pub(crate) struct Books<T: 'static> {
+    /// Every instance, from before its creation until after its close.
+    instances: DashMap<InstanceId, Arc<Instance<T>>>,
+    gate: Gate,
+    backoff: Mutex<Backoff>,
+    tally: Tally,
+    /// How many threads wait for an instance to be struck off.
+    watchers: Mutex<usize>,
+    struck_off: Condvar,
+}
+
+#[derive(Default)]
+struct Backoff {
+    /// The next wait, and when the present one is over.
+    state: Option<(Duration, Instant)>,
+}
+
+#[derive(Default)]
+struct Tally {
+    created: AtomicU64,
+    create_failed: AtomicU64,
+    closed: AtomicU64,
+    close_failed: AtomicU64,
+    poisoned: AtomicU64,
+}
+
+impl<T> Books<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            // Touched at creation and close only: a few shards are plenty.
+            instances: DashMap::with_shard_amount(8),
+            gate: Gate::default(),
+            backoff: Mutex::default(),
+            tally: Tally::default(),
+            watchers: Mutex::new(0),
+            struck_off: Condvar::new(),
+        }
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, usize> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done`, looking again whenever an instance is struck off.
+    fn watch(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        let mut watchers = self.watchers();
+        *watchers += 1;
+        let finished = loop {
+            // Looked at under the lock that `strike_off` takes afterwards: no wake is lost.
+            if done() {
+                break true;
+            }
+            watchers = match deadline.remaining() {
+                None => self
+                    .struck_off
+                    .wait(watchers)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break false,
+                Some(left) => {
+                    let woken = self.struck_off.wait_timeout(watchers, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        };
+        *watchers -= 1;
+        finished
+    }
+}
+
+// ---- making -----------------------------------------------------------------------------------
+
+impl<T> Inner<T> {
+    pub(super) fn books(&self) -> &Books<T> {
+        self.books.get()
+    }
+
+    /// From which use on a slot has its owner check after it.
+    pub(super) fn check_from(&self) -> u64 {
+        if self.can_break || !fence::is_light_enough() {
+            0
+        } else {
+            self.limits.max_uses.unwrap_or(u64::MAX)
+        }
+    }
+
+    /// Everything that the fast path leaves over: this thread's instance, looked after or made anew.
+    /// If it has to wait for room it waits for as long as given, else for the pool's usual time.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn borrow<const SHARED: bool>(
+        self: &Arc<Self>,
+        wait: Option<Deadline>,
+    ) -> Result<Lease<'_, T, SHARED>, PoolError> {
+        let entered = crate::thread::enter().map_err(|_| Kind::ThreadExiting)?;
+        let mode = Lease::<T, SHARED>::MODE;
+        loop {
+            let Some(instance) = self.place.resident(&entered) else {
+                let wait = wait.unwrap_or_else(|| self.limits.usual_wait());
+                match self.create(&entered, wait, mode)? {
+                    Some(instance) => return Ok(Lease::of(&instance)),
+                    None => continue, // cleared while it was being made
+                }
+            };
+            match instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)? {
+                Notice::Live => return Ok(Lease::of(&instance)),
+                Notice::Stale => match instance.check() {
+                    Ok(()) => return Ok(Lease::of(&instance)),
+                    Err(reason) => instance.close_borrowed(reason),
+                },
+                Notice::Revoked(_) | Notice::Taken(_) => {
+                    instance.attend();
+                }
+            }
+        }
+    }
+
+    /// Makes this thread's instance, and borrows it. `None` if it was ordered closed, by a clear,
+    /// before it was finished.
+    fn create(
+        self: &Arc<Self>,
+        entered: &Entered,
+        wait: Deadline,
+        mode: Mode,
+    ) -> Result<Option<Arc<Instance<T>>>, PoolError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Kind::Closed.into());
+        }
+        self.registry.enroll(self);
+        self.books().backoff().permits()?;
+        let instance = Instance::opening(self, entered.this_thread());
+        // In its place before anything else happens, so that a use from within the creation, or
+        // from a close that makes room for it, is found out.
+        self.place.move_in(Arc::clone(&instance), entered);
+        let mut opening = Opening {
+            instance: &instance,
+            admitted: false,
+            told: false,
+        };
+        self.admit(wait)?;
+        opening.admitted = true;
+        self.books()
+            .instances
+            .insert(instance.id, Arc::clone(&instance));
+        // On the books first, then these two are read; a close or clear writes them first, then
+        // reads the books. So either it finds the instance, or we find it here.
+        let generation = self.generation.load(Ordering::SeqCst);
+        instance.generation.store(generation, Ordering::Relaxed);
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Kind::Closed.into());
+        }
+        let cx = Context {
+            id: instance.id,
+            name: format!("{}-{}", self.name, instance.id),
+            owner: instance.thread.owner.clone(),
+            generation,
+        };
+        let begun = Instant::now();
+        let value = match self.manager.create(&cx) {
+            Ok(value) => value,
+            Err(error) => {
+                opening.failed(&error);
+                drop(opening);
+                return Err(Kind::CreateFailed(error).into());
+            }
+        };
+        let took = begun.elapsed();
+        if let Some(interrupt) = self.manager.interrupt(&value) {
+            let _ = instance.interrupt.set(interrupt);
+        }
+        opening.succeeded();
+        let books = self.books();
+        books.backoff().reset();
+        books.tally.created.fetch_add(1, Ordering::Relaxed);
+        instance.install(value, mode);
+        self.tell(&instance, EventKind::Created { took });
+        // While it was opening it could not be chosen to make room for others.
+        if self.limits.max_size.is_some() {
+            self.make_room();
+        }
+        if let Notice::Revoked(reason) = instance.slot.notice() {
+            instance.close_borrowed(reason);
+            return Ok(None);
+        }
+        Ok(Some(instance))
+    }
+
+    /// Waits for room under `max_size`, in turn.
+    fn admit(&self, deadline: Deadline) -> Result<(), PoolError> {
+        let Some(max_size) = self.limits.max_size else {
+            return Ok(());
+        };
+        let gate = &self.books().gate;
+        let begun = Instant::now();
+        let outcome = match gate.ask(max_size) {
+            Asked::Settled(outcome) => outcome,
+            Asked::Queued(ticket) => match self.wait_for_room(gate, &ticket, deadline) {
+                Some(outcome) => outcome,
+                None => {
+                    return Err(Kind::TimedOut {
+                        waited: begun.elapsed(),
+                    }
+                    .into());
+                }
+            },
+        };
+        match outcome {
+            Outcome::Admitted => Ok(()),
+            Outcome::Closed => Err(Kind::Closed.into()),
+        }
+    }
+
+    fn wait_for_room(
+        &self,
+        gate: &Gate,
+        ticket: &Arc<Ticket>,
+        deadline: Deadline,
+    ) -> Option<Outcome> {
+        loop {
+            let look_again = match self.make_room() {
+                Some(due) => Deadline::after(due),
+                None => Deadline::NEVER,
+            };
+            match gate.wait(ticket, deadline.earlier(look_again)) {
+                Some(outcome) => return Some(outcome),
+                None if deadline.has_passed() => return gate.give_up(ticket),
+                None => {}
+            }
+        }
+    }
+
+    /// Orders as many instances closed as there are threads waiting for room. If some would still
+    /// have to be idle for longer, says how much longer.
+    fn make_room(&self) -> Option<Duration> {
+        let at_least = self.limits.evict_idle_after?;
+        let gate = &self.books().gate;
+        while gate.incur() {
+            match self.victim(at_least) {
+                Ok(victim) => {
+                    if !self.order_closed(&[victim], CloseReason::MadeRoom) {
+                        gate.forgive(); // somebody else has just ordered it closed
+                    }
+                }
+                Err(due) => {
+                    gate.forgive();
+                    return due;
+                }
+            }
+        }
+        None
+    }
+
+    /// The instance that is missed least: the one idle for longest, or, if none has to have been
+    /// idle, any that is busy now, to be closed when it is let go.
+    fn victim(&self, at_least: Duration) -> Result<Arc<Instance<T>>, Option<Duration>> {
+        let candidates = self.all().into_iter().filter(|instance| {
+            !instance.thread.is_current()
+                && instance.slot.activity() != Activity::Opening
+                && matches!(instance.slot.notice(), Notice::Live | Notice::Stale)
+        });
+        let idlest = candidates
+            .map(|instance| (instance.look(), instance))
+            .max_by_key(|(idle, instance)| {
+                (
+                    instance.slot.activity() == Activity::Idle,
+                    *idle,
+                    std::cmp::Reverse(instance.id),
+                )
+            });
+        match idlest {
+            Some((idle, instance)) if idle >= at_least => Ok(instance),
+            Some((idle, _)) => Err(Some(at_least - idle)),
+            None => Err(None),
+        }
+    }
+}
+
+/// An instance that is being made. Dropped before it has [`succeeded`](Self::succeeded), it settles
+/// all accounts, also while a panic of the manager's unwinds.
+struct Opening<'a, T: 'static> {
+    instance: &'a Instance<T>,
+    admitted: bool,
+    told: bool,
+}
+
+impl<T> Opening<'_, T> {
+    fn failed(&mut self, error: &anyhow::Error) {
+        self.told = true;
+        let pool = &self.instance.pool;
+        let books = pool.books();
+        books.tally.create_failed.fetch_add(1, Ordering::Relaxed);
+        books.backoff().lengthen(pool.limits.backoff);
+        pool.tell(self.instance, EventKind::CreateFailed { error });
+    }
+
+    fn succeeded(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<T> Drop for Opening<'_, T> {
+    fn drop(&mut self) {
+        let pool = &self.instance.pool;
+        if std::thread::panicking() && !self.told {
+            self.failed(&anyhow::anyhow!("the manager panicked"));
+        }
+        pool.place.move_out(self.instance.id);
+        if self.admitted {
+            pool.remove(self.instance.id, false);
+        }
+    }
+}
+
+impl<T> Books<T> {
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backoff {
+    fn permits(&self) -> Result<(), PoolError> {
+        let Some((_, until)) = self.state else {
+            return Ok(());
+        };
+        match until.checked_duration_since(Instant::now()) {
+            Some(retry_after) if !retry_after.is_zero() => {
+                Err(Kind::BackingOff { retry_after }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn lengthen(&mut self, limits: Option<(Duration, Duration)>) {
+        let Some((first, longest)) = limits else {
+            return;
+        };
+        let wait = self.state.map_or(first, |(next, _)| next);
+        if let Some(until) = Instant::now().checked_add(wait) {
+            self.state = Some((wait.saturating_mul(2).min(longest), until));
+        }
+    }
+
+    fn reset(&mut self) {
+        self.state = None;
+    }
+}
+
+// ---- closing ----------------------------------------------------------------------------------
+
+impl<T> Inner<T> {
+    /// A copy of the list, so that no guard of the map is held while one works on it.
+    fn all(&self) -> Vec<Arc<Instance<T>>> {
+        self.books()
+            .instances
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
+    }
+
+    fn matching(&self, which: impl Fn(&Instance<T>) -> bool) -> Vec<Arc<Instance<T>>> {
+        self.all()
+            .into_iter()
+            .filter(|instance| which(instance))
+            .collect()
+    }
+
+    /// Orders instances closed, and closes those that may be closed here and now: idle ones, if `T`
+    /// may go to another thread, and this thread's own. Says whether any order was the first.
+    pub(super) fn order_closed(&self, which: &[Arc<Instance<T>>], reason: CloseReason) -> bool {
+        let mut any = false;
+        for instance in which {
+            if instance.slot.revoke(reason) {
+                any = true;
+                if !instance.thread.is_current() {
+                    self.tell(instance, EventKind::Evicted { reason });
+                }
+            }
+        }
+        // One fence for all of them.
+        let passed = self.from_afar.is_some() && !which.is_empty() && fence::heavy();
+        let passed = passed.then_some(Passed(()));
+        for instance in which {
+            if instance.thread.is_current() {
+                Arc::clone(instance).attend();
+                continue;
+            }
+            if let (Some(from_afar), Some(passed)) = (&self.from_afar, &passed)
+                && let Some((value, reason)) = (from_afar.take)(instance, passed)
+            {
+                instance.finish(value, reason);
+            }
+            // Whatever is left is the owner's: an instance to close, or a place to clear.
+            instance.thread.nudge();
+        }
+        any
+    }
+
+    /// The end of an instance on the books. `failure` is the manager's error, if it had one.
+    pub(super) fn strike_off(
+        &self,
+        instance: &Instance<T>,
+        failure: Option<String>,
+        reason: CloseReason,
+    ) {
+        let tally = &self.books().tally;
+        tally.closed.fetch_add(1, Ordering::Relaxed);
+        tally
+            .close_failed
+            .fetch_add(failure.is_some().into(), Ordering::Relaxed);
+        let _ = instance.outcome.set(failure);
+        self.remove(instance.id, reason == CloseReason::MadeRoom);
+    }
+
+    fn remove(&self, id: InstanceId, made_room: bool) {
+        let books = self.books();
+        let removed = books.instances.remove(&id);
+        if self.limits.max_size.is_some() {
+            books.gate.leave(made_room);
+        }
+        if *books.watchers() > 0 {
+            books.struck_off.notify_all();
+        }
+        drop(removed);
+    }
+
+    /// No instance will be made any more, and all there are close: here and now, or as soon as
+    /// their owners let go of them.
+    pub(super) fn begin_close(&self, reason: CloseReason) -> Vec<Arc<Instance<T>>> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.books().gate.close();
+        let all = self.all();
+        self.order_closed(&all, reason);
+        all
+    }
+
+    /// Waits for what [`begin_close`](Self::begin_close) has begun. Half-way to the deadline the
+    /// stragglers are interrupted.
+    fn end_close(&self, all: &[Arc<Instance<T>>], half: Deadline, end: Deadline) -> CloseReport {
+        let books = self.books();
+        // What this thread is inside of can only close after this call has returned.
+        let done = || {
+            all.iter()
+                .all(|one| one.outcome.get().is_some() || one.thread.is_current())
+        };
+        if !books.watch(half, done) {
+            for straggler in all.iter().filter(|one| one.outcome.get().is_none()) {
+                if let Some(interrupt) = straggler.interrupt.get() {
+                    let _ = contain(interrupt);
+                }
+            }
+            books.watch(end, done);
+        }
+        let mut report = CloseReport::default();
+        for instance in all {
+            match instance.outcome.get() {
+                Some(None) => report.closed += 1,
+                Some(Some(error)) => report.failed.push(FailedClose {
+                    id: instance.id,
+                    pool: self.name.clone(),
+                    owner: instance.thread.owner.clone(),
+                    error: error.clone(),
+                }),
+                // One whose creation failed meanwhile was never open.
+                None if !books.instances.contains_key(&instance.id) => {}
+                None => report.still_open.push(instance.info()),
+            }
+        }
+        report
+    }
+
+    pub(super) fn close(&self, within: Duration) -> CloseReport {
+        let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
+        let all = self.begin_close(CloseReason::PoolClosed);
+        self.end_close(&all, half, end)
+    }
+
+    pub(super) fn wait_closed(&self, within: Duration) -> bool {
+        let books = self.books();
+        books.watch(Deadline::after(within), || books.instances.is_empty())
+    }
+
+    pub(super) fn clear(&self) -> usize {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        let all = self.all();
+        self.order_closed(&all, CloseReason::Cleared);
+        all.len()
+    }
+
+    pub(super) fn retain(&self, keep: impl Fn(&InstanceInfo) -> bool) -> usize {
+        let rejected = self.matching(|instance| !keep(&instance.info()));
+        self.order_closed(&rejected, CloseReason::NotRetained);
+        rejected.len()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let books = self.books();
+        let mut status = Status {
+            max_size: self.limits.max_size,
+            waiting: books.gate.waiting(),
+            created: books.tally.created.load(Ordering::Relaxed),
+            create_failed: books.tally.create_failed.load(Ordering::Relaxed),
+            closed: books.tally.closed.load(Ordering::Relaxed),
+            close_failed: books.tally.close_failed.load(Ordering::Relaxed),
+            poisoned: books.tally.poisoned.load(Ordering::Relaxed),
+            generation: self.generation.load(Ordering::Relaxed),
+            is_closed: self.closed.load(Ordering::Relaxed),
+            ..Status::default()
+        };
+        for entry in &books.instances {
+            status.size += 1;
+            match entry.value().state() {
+                State::Opening => status.opening += 1,
+                State::Idle => status.idle += 1,
+                State::Busy => status.busy += 1,
+                State::Closing => status.closing += 1,
+            }
+        }
+        status
+    }
+
+    // ---- telling ------------------------------------------------------------------------------
+
+    pub(super) fn tell(&self, instance: &Instance<T>, kind: EventKind<'_>) {
+        if let Some(handler) = &self.handler {
+            let owner = &instance.thread.owner;
+            let event = Event {
+                pool: &self.name,
+                instance: instance.id,
+                owner,
+                kind,
+            };
+            let _ = contain(|| handler.handle(&event));
+        }
+    }
+
+    pub(super) fn poisoned(&self, instance: &Instance<T>, rescued: bool) {
+        self.books().tally.poisoned.fetch_add(1, Ordering::Relaxed);
+        self.tell(instance, EventKind::Poisoned { rescued });
+    }
+}
+
+impl<T> Drop for Inner<T> {
+    fn drop(&mut self) {
+        self.registry.dismiss(self.id);
+    }
+}
+
+impl<T> Member for Inner<T> {
+    fn id(&self) -> PoolId {
+        self.id
+    }
+
+    fn info(&self) -> PoolInfo {
+        PoolInfo {
+            id: self.id,
+            name: self.name.clone(),
+            type_name: type_name::<T>().to_owned(),
+            status: self.status(),
+        }
+    }
+
+    fn instances(&self) -> Vec<InstanceInfo> {
+        self.all().iter().map(|instance| instance.info()).collect()
+    }
+
+    fn begin_close(self: Arc<Self>) -> EndClose {
+        let all = Inner::begin_close(&self, CloseReason::PoolClosed);
+        Box::new(move |half, end| self.end_close(&all, half, end))
+    }
+
+    fn evict(&self, id: InstanceId) -> bool {
+        let found = self
+            .books()
+            .instances
+            .get(&id)
+            .map(|entry| Arc::clone(entry.value()));
+        found.is_some_and(|instance| self.order_closed(&[instance], CloseReason::Evicted))
+    }
+
+    fn shortest_age(&self) -> Option<Duration> {
+        self.limits.shortest_age()
+    }
+
+    fn age(&self) {
+        let mut expired = (Vec::new(), Vec::new());
+        for instance in self.all() {
+            let idle = instance.look();
+            let Limits {
+                max_lifetime,
+                idle_timeout,
+                check_after,
+                ..
+            } = self.limits;
+            if max_lifetime.is_some_and(|longest| instance.age() >= longest) {
+                expired.0.push(instance);
+            } else if idle_timeout.is_some_and(|longest| idle >= longest) {
+                expired.1.push(instance);
+            } else if check_after.is_some_and(|longest| idle >= longest) {
+                instance.slot.mark_stale();
+            }
+        }
+        self.order_closed(&expired.0, CloseReason::MaxLifetime);
+        self.order_closed(&expired.1, CloseReason::IdleTimeout);
+    }
+}

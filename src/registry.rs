@@ -1,0 +1,217 @@
+//! The index of every live instance of every pool.
+
+pub(crate) mod event;
+mod reaper;
+pub(crate) mod report;
+pub(crate) mod snapshot;
+
+use std::fmt;
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use self::reaper::Reaper;
+use self::report::CloseReport;
+use self::snapshot::{InstanceInfo, PoolInfo, Snapshot};
+use crate::deadline::Deadline;
+use crate::fork::PerProcess;
+use crate::id::{InstanceId, PoolId};
+
+/// Knows every live instance of every pool, and closes them all.
+///
+/// There is one for the process, [`Registry::global`]; a library or a test that wants to see only
+/// its own makes one. It is a handle, cheap to clone, and may be used from any thread.
+#[derive(Clone)]
+pub struct Registry(Arc<PerProcess<Roster>>);
+
+/// The pools that a registry lists.
+struct Roster {
+    members: DashMap<PoolId, Entry>,
+    reaper: Arc<Reaper>,
+}
+
+struct Entry {
+    member: Weak<dyn Member>,
+    /// [`Member::shortest_age`].
+    shortest_age: Option<Duration>,
+}
+
+/// A pool, whatever its instances are. All of this may run on any thread.
+pub(crate) trait Member: Send + Sync + 'static {
+    fn id(&self) -> PoolId;
+    fn info(&self) -> PoolInfo;
+    fn instances(&self) -> Vec<InstanceInfo>;
+    fn evict(&self, id: InstanceId) -> bool;
+    /// Closes the pool. What is returned waits for the instances, interrupting stragglers at the
+    /// first deadline.
+    fn begin_close(self: Arc<Self>) -> EndClose;
+    /// The shortest age that the reaper has to keep, if any.
+    fn shortest_age(&self) -> Option<Duration>;
+    /// Closes what is too old or idle for too long.
+    fn age(&self);
+}
+
+pub(crate) type EndClose = Box<dyn FnOnce(Deadline, Deadline) -> CloseReport>;
+
+impl Registry {
+    /// A registry of one's own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(PerProcess::new(|| Roster {
+            members: DashMap::with_shard_amount(8),
+            reaper: Arc::default(),
+        })))
+    }
+
+    /// The registry of the process, which lists every pool that was given no other.
+    #[must_use]
+    pub fn global() -> &'static Self {
+        static GLOBAL: LazyLock<Registry> = LazyLock::new(Registry::new);
+        &GLOBAL
+    }
+
+    fn roster(&self) -> &Roster {
+        self.0.get()
+    }
+
+    /// Lists a pool, if it is not listed yet.
+    pub(crate) fn enroll<M: Member>(&self, member: &Arc<M>) {
+        let roster = self.roster();
+        if !roster.members.contains_key(&member.id()) {
+            let weak: Weak<M> = Arc::downgrade(member);
+            let entry = Entry {
+                member: weak,
+                shortest_age: member.shortest_age(),
+            };
+            roster.members.insert(member.id(), entry);
+        }
+        if member.shortest_age().is_some() {
+            roster.reaper.ensure(self);
+        }
+    }
+
+    /// Lists a pool no more.
+    pub(crate) fn dismiss(&self, id: PoolId) {
+        let roster = self.roster();
+        roster.members.remove(&id);
+        roster.reaper.look_again();
+    }
+
+    /// A copy of the list, so that no guard of the map is held while one works on it.
+    fn members(&self) -> Vec<Arc<dyn Member>> {
+        self.roster()
+            .members
+            .iter()
+            .filter_map(|entry| entry.member.upgrade())
+            .collect()
+    }
+
+    /// The shortest age of any pool. Takes no reference to one: the last to be dropped would close
+    /// and dismiss it, here.
+    fn shortest_age(&self) -> Option<Duration> {
+        self.roster()
+            .members
+            .iter()
+            .filter_map(|entry| entry.shortest_age)
+            .min()
+    }
+
+    /// All live instances, as data: it serializes, and displays as a table.
+    ///
+    /// Each entry is consistent in itself, the whole is not.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let members = self.members();
+        let instances = members
+            .iter()
+            .flat_map(|member| member.instances())
+            .collect();
+        Snapshot::of(
+            members.iter().map(|member| member.info()).collect(),
+            instances,
+        )
+    }
+
+    /// Closes every pool, as [`Pool::close`](crate::Pool::close) does, with one deadline for all.
+    pub fn close_all(&self, within: Duration) -> CloseReport {
+        let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
+        // All are ordered closed before the first is waited for.
+        let ends: Vec<_> = self
+            .members()
+            .into_iter()
+            .map(|member| member.begin_close())
+            .collect();
+        let mut report = CloseReport::default();
+        for end_close in ends {
+            report.absorb(end_close(half, end));
+        }
+        report
+    }
+
+    /// Closes one instance, as [`Pool::close`](crate::Pool::close) does but without waiting. Its
+    /// thread makes a new one on its next use. Says whether there was one that nobody had ordered
+    /// closed before.
+    pub fn evict(&self, id: InstanceId) -> bool {
+        self.members().into_iter().any(|member| member.evict(id))
+    }
+
+    /// For `main`: closes every pool when the guard is dropped, waiting no longer than `within`.
+    ///
+    /// When `main` returns, other threads are not unwound and their destructors never run; nor are
+    /// they by [`process::exit`](std::process::exit), which runs no destructor of `main` either.
+    /// This is how their instances are closed all the same.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// fn main() {
+    ///     let _guard = sessile::Registry::global().shutdown_on_drop(Duration::from_secs(5));
+    ///     // ... threads, pools ...
+    /// }
+    /// ```
+    pub fn shutdown_on_drop(&self, within: Duration) -> ShutdownGuard {
+        ShutdownGuard {
+            registry: self.clone(),
+            within,
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("pools", &self.roster().members.len())
+            .finish()
+    }
+}
+
+/// Closes every pool of a registry when dropped; see [`Registry::shutdown_on_drop`].
+#[must_use = "dropped at once, it closes everything at once"]
+#[derive(Debug)]
+pub struct ShutdownGuard {
+    registry: Registry,
+    within: Duration,
+}
+
+impl ShutdownGuard {
+    /// Closes now, and tells what came of it.
+    pub fn shutdown(mut self) -> CloseReport {
+        let report = self.registry.close_all(self.within);
+        // `drop` closes once more, without waiting: nothing is left, or it has had its time.
+        self.within = Duration::ZERO;
+        report
+    }
+}
+
+impl Drop for ShutdownGuard {
+    fn drop(&mut self) {
+        let _ = self.registry.close_all(self.within);
+    }
+}

@@ -1,0 +1,75 @@
+//! What happens to instances, told as it happens.
+
+use std::time::Duration;
+
+use crate::id::{InstanceId, Owner};
+use crate::manager::CloseReason;
+
+/// Something that has happened to an instance.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The name of the pool.
+    pub pool: &'a str,
+    /// Which instance. One that could not be created has an id too.
+    pub instance: InstanceId,
+    /// The thread that it belongs to.
+    pub owner: &'a Owner,
+    /// What has happened.
+    pub kind: EventKind<'a>,
+}
+
+/// What has happened to an instance. Each one begins with one of the first two; each that was
+/// created ends with one of the last two.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
+    /// It was made, in this time.
+    Created {
+        /// How long [`Manager::create`](crate::Manager::create) took.
+        took: Duration,
+    },
+    /// It could not be made: the manager returned this error, or panicked.
+    CreateFailed {
+        /// The manager's error; for a panic, its message.
+        error: &'a anyhow::Error,
+    },
+    /// A panic went through its user.
+    Poisoned {
+        /// Whether the manager kept it nevertheless.
+        rescued: bool,
+    },
+    /// Somebody other than its owner ordered it closed.
+    Evicted {
+        /// Why.
+        reason: CloseReason,
+    },
+    /// It was closed.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+    /// It was closed, and the manager returned this error, or panicked.
+    CloseFailed {
+        /// Why it was closed.
+        reason: CloseReason,
+        /// The manager's error; for a panic, its message.
+        error: &'a anyhow::Error,
+    },
+}
+
+/// Is told what happens to the instances of a pool.
+///
+/// It is called on the thread where the thing happens, often the owner, sometimes a closer or the
+/// reaper, and possibly while thread-local destructors run. No lock of this crate is held. A panic
+/// in it goes nowhere. A closure `Fn(&Event)` is an event handler.
+pub trait EventHandler: Send + Sync + 'static {
+    /// Takes note of the event.
+    fn handle(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> EventHandler for F {
+    fn handle(&self, event: &Event<'_>) {
+        self(event);
+    }
+}

@@ -1,0 +1,203 @@
+//! The registry as data.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, Owner, PoolId};
+
+/// All live instances, as [`Registry::snapshot`](crate::Registry::snapshot) found them.
+///
+/// Each entry is consistent in itself, the whole is not: threads go on while it is taken. An entry
+/// is there from before its instance is created until after its close has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When it was taken, in milliseconds since the Unix epoch.
+    pub taken_at_unix_ms: u64,
+    /// The pools, oldest first.
+    pub pools: Vec<PoolInfo>,
+    /// The instances of all of them, oldest first.
+    pub instances: Vec<InstanceInfo>,
+}
+
+/// A pool in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PoolInfo {
+    /// Which pool.
+    pub id: PoolId,
+    /// Its name; `type_name` if it was given none.
+    pub name: String,
+    /// The type of its instances, as the compiler calls it.
+    pub type_name: String,
+    /// How it stands.
+    pub status: Status,
+}
+
+/// An instance in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct InstanceInfo {
+    /// Which instance.
+    pub id: InstanceId,
+    /// The pool it is of.
+    pub pool_id: PoolId,
+    /// The name of that pool.
+    pub pool: String,
+    /// Its type, as the compiler calls it.
+    pub type_name: String,
+    /// The thread it belongs to.
+    pub owner: Owner,
+    /// What it is doing.
+    pub state: State,
+    /// Milliseconds since its creation began.
+    pub age_ms: u64,
+    /// Milliseconds for which it is known to have been idle: never more than it has, and less by as
+    /// long as nobody was looking. Every snapshot looks; in a pool with an `idle_timeout` the reaper
+    /// does, eight times in each timeout.
+    pub idle_ms: u64,
+    /// How often it has been used.
+    pub uses: u64,
+    /// How often its pool had been cleared when it was created.
+    pub generation: u64,
+}
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// It is being created.
+    Opening,
+    /// Nobody uses it.
+    Idle,
+    /// Its owner is using it.
+    Busy,
+    /// It was ordered closed, or is being closed.
+    Closing,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Opening => "opening",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Closing => "closing",
+        })
+    }
+}
+
+/// How a pool stands, in numbers. Each is right in itself; together they may be from different
+/// moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// Instances there are, in whatever state.
+    pub size: usize,
+    /// Of these, how many are being created.
+    pub opening: usize,
+    /// Of these, how many are idle.
+    pub idle: usize,
+    /// Of these, how many are in use.
+    pub busy: usize,
+    /// Of these, how many are ordered closed or being closed.
+    pub closing: usize,
+    /// How many there may be at most; `None` if there may be any number.
+    pub max_size: Option<usize>,
+    /// Threads that wait for room.
+    pub waiting: usize,
+    /// Instances created, ever.
+    pub created: u64,
+    /// Creations that failed, ever.
+    pub create_failed: u64,
+    /// Instances closed, ever, those whose close failed included.
+    pub closed: u64,
+    /// Of these, how many closes failed.
+    pub close_failed: u64,
+    /// Panics that went through a user, ever.
+    pub poisoned: u64,
+    /// How often the pool has been cleared.
+    pub generation: u64,
+    /// Whether the pool is closed.
+    pub is_closed: bool,
+}
+
+impl Snapshot {
+    pub(crate) fn of(mut pools: Vec<PoolInfo>, mut instances: Vec<InstanceInfo>) -> Self {
+        pools.sort_unstable_by_key(|pool| pool.id);
+        instances.sort_unstable_by_key(|instance| instance.id);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            taken_at_unix_ms: millis(now),
+            pools,
+            instances,
+        }
+    }
+
+    /// Whether there is no live instance.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.instances.is_empty()
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A table, a line for each instance.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no live instances");
+        }
+        let longest = |title: &str, text: &dyn Fn(&InstanceInfo) -> String| {
+            let lengths = self
+                .instances
+                .iter()
+                .map(|instance| text(instance).chars().count());
+            lengths.fold(title.len(), usize::max)
+        };
+        let pool = longest("POOL", &|instance| instance.pool.clone());
+        let owner = longest("OWNER", &|instance| instance.owner.to_string());
+        write!(
+            f,
+            "{:>5}  {:<pool$}  {:<owner$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
+            "ID", "POOL", "OWNER", "STATE", "AGE", "IDLE", "USES", "GEN"
+        )?;
+        for instance in &self.instances {
+            write!(
+                f,
+                "\n{:>5}  {:<pool$}  {:<owner$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
+                instance.id.get(),
+                instance.pool,
+                instance.owner,
+                instance.state,
+                Ago(instance.age_ms).to_string(),
+                Ago(instance.idle_ms).to_string(),
+                instance.uses,
+                instance.generation,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds, to be read by people.
+struct Ago(u64);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ms @ 0..1_000 => write!(f, "{ms} ms"),
+            ms @ 1_000..60_000 => write!(f, "{}.{} s", ms / 1_000, ms % 1_000 / 100),
+            ms @ 60_000..3_600_000 => write!(f, "{} m {:02} s", ms / 60_000, ms / 1_000 % 60),
+            ms => write!(f, "{} h {:02} m", ms / 3_600_000, ms / 60_000 % 60),
+        }
+    }
+}

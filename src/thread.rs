@@ -1,0 +1,436 @@
+//! This thread's instances: finding them fast, and what happens to them when the thread ends.
+//!
+//! Every thread has a table of pointers, one place for each pool of the process. The table is a
+//! thread-local without a destructor, so that reaching it is one address computation; the places are
+//! handed out by [`Place`], which also remembers their type.
+//!
+//! At the thread's exit one destructor, registered with the first instance, closes what is left,
+//! newest first. From then on the thread has no instances and gets none: [`enter`] refuses.
+//!
+//! Another thread can ask this one to look after revoked instances: [`Nudge`] empties the table from
+//! afar, by its length, so that the owner's next look-up of *anything* misses and takes the slow
+//! path through [`enter`], which attends to them. The fast path pays nothing for this.
+
+#![allow(unsafe_code)] // pointers in thread-locals
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::fence;
+use crate::fork::PerProcess;
+use crate::id::{InstanceId, Owner};
+use crate::slot::{Mode, Words, vacant};
+
+/// An instance as its thread keeps it. All of this runs on the owner.
+pub(crate) trait Resident: Send + Sync + 'static {
+    fn id(&self) -> InstanceId;
+
+    /// What the fast path looks at. They stand at the very beginning of the resident.
+    fn words(&self) -> &Words;
+
+    /// Closes the instance if it was revoked and is idle. Says whether it is gone from here.
+    fn attend(self: Arc<Self>) -> bool;
+
+    /// The thread ends: closes the instance now, or has its last borrow do it.
+    fn leave(self: Arc<Self>);
+}
+
+// ---- the table --------------------------------------------------------------------------------
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has happened here yet.
+    Fresh,
+    /// The exit guard is registered.
+    Open,
+    /// The thread ends, or has gone through our part of its end.
+    Leaving,
+}
+
+struct Local {
+    phase: Cell<Phase>,
+    /// `Owner::number` of this thread; 0 before it has one.
+    number: Cell<u64>,
+    /// The fast half: where the instances are, by place. Points into `Table::pointers`.
+    pointers: Cell<*const *const Words>,
+    /// How many places the fast path may look at: all, or, after a [`Nudge`], none.
+    visible: AtomicUsize,
+    /// The slow half. `ManuallyDrop`, so that the thread-local needs no destructor and can be
+    /// reached in everybody else's; [`leave`] empties it.
+    table: RefCell<ManuallyDrop<Table>>,
+}
+
+impl Local {
+    /// Opens the fast path, if this machine may have one at all.
+    fn show(&self, table: &Table) {
+        let places = if fence::is_light_enough() {
+            table.pointers.len()
+        } else {
+            0
+        };
+        self.visible.store(places, Ordering::SeqCst);
+    }
+}
+
+struct Table {
+    /// Of the residents' words; `vacant` where there is none.
+    pointers: Vec<*const Words>,
+    residents: Vec<Option<Arc<dyn Resident>>>,
+    me: Option<Arc<ThisThread>>,
+}
+
+impl Table {
+    const fn new() -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self {
+            pointers: Vec::new(),
+            residents: Vec::new(),
+            me: None,
+        })
+    }
+}
+
+/// A thread as others see it.
+pub(crate) struct ThisThread {
+    pub(crate) owner: Owner,
+    nudged: AtomicBool,
+    /// The thread's `Local::visible`, as long as the thread lives.
+    visible: Mutex<Option<Visible>>,
+}
+
+struct Visible(*const AtomicUsize);
+
+// SAFETY: the pointer is followed only while it is in `ThisThread::visible`, under its lock; what it
+// points to is an atomic. `leave` takes it out, under the same lock, before the thread-local goes.
+unsafe impl Send for Visible {}
+
+thread_local! {
+    static LOCAL: Local = const {
+        Local {
+            phase: Cell::new(Phase::Fresh),
+            number: Cell::new(0),
+            pointers: Cell::new(ptr::null()),
+            visible: AtomicUsize::new(0),
+            table: RefCell::new(Table::new()),
+        }
+    };
+    static EXIT: Exit = const { Exit };
+}
+
+/// Its destructor is the thread's exit.
+struct Exit;
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+// ---- places -----------------------------------------------------------------------------------
+
+static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
+// A child forgets the free places, not the high-water mark: it leaks numbers, and reuses none that
+// an inherited pool still has.
+static FREE_PLACES: PerProcess<Mutex<Vec<usize>>> = PerProcess::new(|| Mutex::new(Vec::new()));
+
+/// One place in every thread's table, for residents of type `I`.
+///
+/// As long as it lives, nobody else has the same place. Whatever stands in a table keeps its `Place`
+/// alive (a resident owns its pool, which owns the place), so a place that is given out again is
+/// empty in every thread.
+pub(crate) struct Place<I> {
+    index: usize,
+    of: PhantomData<fn() -> I>,
+}
+
+/// A copy of a place's number, for the fast path.
+pub(crate) struct PlaceIndex<I> {
+    index: usize,
+    of: PhantomData<fn() -> I>,
+}
+
+impl<I> Clone for PlaceIndex<I> {
+    fn clone(&self) -> Self {
+        Self {
+            index: self.index,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<I: Resident> Place<I> {
+    pub(crate) fn new() -> Self {
+        let free = FREE_PLACES
+            .get()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let index = free.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed));
+        Self {
+            index,
+            of: PhantomData,
+        }
+    }
+
+    pub(crate) fn index(&self) -> PlaceIndex<I> {
+        PlaceIndex {
+            index: self.index,
+            of: PhantomData,
+        }
+    }
+
+    /// This thread's resident of this place.
+    pub(crate) fn resident(&self, _: &Entered) -> Option<Arc<I>> {
+        LOCAL.with(|local| {
+            let table = local.table.borrow();
+            let resident = table.residents.get(self.index)?.as_ref()?;
+            let resident = Arc::into_raw(Arc::clone(resident)).cast::<I>();
+            // SAFETY: valid: it comes from `Arc::into_raw`, of an `I`: only `move_in` of the one
+            // `Place<I>` with this index puts residents here. Aliasing: shared, as any `Arc`.
+            Some(unsafe { Arc::from_raw(resident) })
+        })
+    }
+
+    /// Moves a resident in. The place must be empty.
+    pub(crate) fn move_in(&self, resident: Arc<I>, _: &Entered) {
+        LOCAL.with(|local| {
+            let mut table = local.table.borrow_mut();
+            if table.pointers.len() <= self.index {
+                // Room for a few more pools; never fewer than there are.
+                let places = (self.index + 1).next_multiple_of(8);
+                table.pointers.resize(places, vacant());
+                table.residents.resize_with(places, || None);
+                local.pointers.set(table.pointers.as_ptr());
+                local.show(&table);
+            }
+            debug_assert!(
+                table.residents[self.index].is_none(),
+                "one resident for one place"
+            );
+            let words = Arc::as_ptr(&resident).cast::<Words>();
+            assert!(
+                ptr::eq(words, resident.words()),
+                "a resident begins with its words"
+            );
+            table.pointers[self.index] = words;
+            table.residents[self.index] = Some(resident);
+        });
+    }
+
+    /// Moves the resident out if it is still the one with this id.
+    pub(crate) fn move_out(&self, id: InstanceId) {
+        let gone = LOCAL.with(|local| move_out(local, self.index, id));
+        // Dropped with no borrow of the table: it may be the last reference to a pool.
+        drop(gone);
+    }
+}
+
+fn move_out(local: &Local, index: usize, id: InstanceId) -> Option<Arc<dyn Resident>> {
+    let mut table = local.table.borrow_mut();
+    let there = table.residents.get_mut(index)?;
+    if there.as_ref()?.id() != id {
+        return None;
+    }
+    let gone = there.take();
+    table.pointers[index] = vacant();
+    gone
+}
+
+impl<I> Drop for Place<I> {
+    fn drop(&mut self) {
+        FREE_PLACES
+            .get()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.index);
+    }
+}
+
+impl<I: Resident> PlaceIndex<I> {
+    /// Borrows this thread's resident, on the fast path: it may miss one that is there.
+    ///
+    /// What is returned stays where it is while it is borrowed.
+    #[inline(always)]
+    pub(crate) fn try_borrow(&self, mode: Mode) -> Option<NonNull<I>> {
+        LOCAL.with(|local| {
+            if self.index >= local.visible.load(Ordering::Relaxed) {
+                return None;
+            }
+            // SAFETY: valid: `visible` is at most the length of the array that `pointers` points
+            // into, for both are set together, and from afar `visible` is only ever lowered. An
+            // entry is `vacant`, or the words of a resident that the table keeps alive. Aliasing:
+            // words are only ever lent out shared.
+            let words = unsafe { *local.pointers.get().add(self.index) };
+            // SAFETY: as above.
+            if !unsafe { &*words }.try_borrow(mode) {
+                return None;
+            }
+            // What grants a borrow is not `vacant`, so it is the beginning of an `I`: only `move_in`
+            // of the one `Place<I>` with this index puts residents here.
+            NonNull::new(words.cast::<I>().cast_mut())
+        })
+    }
+}
+
+// ---- entering ---------------------------------------------------------------------------------
+
+/// Proof that this thread may have instances now: it is not leaving, its exit is arranged for, and
+/// the fast path sees the whole table. `!Send`.
+pub(crate) struct Entered(PhantomData<*const ()>);
+
+/// The thread is ending; it can have no instance any more.
+#[derive(Debug)]
+pub(crate) struct Leaving;
+
+/// Begins every slow path.
+pub(crate) fn enter() -> Result<Entered, Leaving> {
+    LOCAL.with(|local| {
+        match local.phase.get() {
+            Phase::Open => {}
+            // Fails where thread-locals are already being destroyed and ours had not been made.
+            Phase::Fresh => {
+                EXIT.try_with(|_| ()).map_err(|_| Leaving)?;
+                local.phase.set(Phase::Open);
+            }
+            Phase::Leaving => return Err(Leaving),
+        }
+        loop {
+            let table = local.table.borrow();
+            local.show(&table);
+            let nudged = table
+                .me
+                .as_ref()
+                .is_some_and(|me| me.nudged.swap(false, Ordering::SeqCst));
+            drop(table);
+            // A nudge that we miss here has set `nudged` after our swap, and so lowers `visible`
+            // after our store: the next look-up comes back.
+            if !nudged {
+                return Ok(Entered(PhantomData));
+            }
+            attend_all(local);
+        }
+    })
+}
+
+fn attend_all(local: &Local) {
+    let mut index = 0;
+    loop {
+        // One at a time, with no borrow held: closing is foreign code and may come back here.
+        let next = {
+            let table = local.table.borrow();
+            let rest = table.residents.get(index..).unwrap_or_default();
+            rest.iter().position(Option::is_some).map(|ahead| {
+                index += ahead;
+                Arc::clone(table.residents[index].as_ref().expect("found to be there"))
+            })
+        };
+        let Some(resident) = next else { return };
+        let id = resident.id();
+        if resident.attend() {
+            drop(move_out(local, index, id));
+        }
+        index += 1;
+    }
+}
+
+impl Entered {
+    /// This thread, as others see it.
+    pub(crate) fn this_thread(&self) -> Arc<ThisThread> {
+        LOCAL.with(|local| {
+            let mut table = local.table.borrow_mut();
+            let me = table.me.get_or_insert_with(|| {
+                let owner = describe();
+                local.number.set(owner.number);
+                Arc::new(ThisThread {
+                    owner,
+                    nudged: AtomicBool::new(false),
+                    visible: Mutex::new(Some(Visible(&raw const local.visible))),
+                })
+            });
+            Arc::clone(me)
+        })
+    }
+}
+
+fn describe() -> Owner {
+    static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+    #[cfg(target_os = "linux")]
+    // SAFETY: `gettid` takes nothing, touches no memory and cannot fail.
+    let os_id = Some(unsafe { libc::gettid() }.unsigned_abs().into());
+    #[cfg(not(target_os = "linux"))]
+    let os_id = None;
+    Owner {
+        number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+        name: std::thread::current().name().map(str::to_owned),
+        os_id,
+    }
+}
+
+impl ThisThread {
+    /// Whether the caller is this thread. True to the thread's very end.
+    pub(crate) fn is_current(&self) -> bool {
+        LOCAL.with(|local| local.number.get() == self.owner.number)
+    }
+
+    /// Has the thread look after its revoked instances at its next use of any pool.
+    pub(crate) fn nudge(&self) {
+        self.nudged.store(true, Ordering::SeqCst);
+        let visible = self.visible.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Visible(visible)) = &*visible {
+            // SAFETY: valid: the thread takes the pointer out, under this lock, before its
+            // thread-local goes. Aliasing: it leads to an atomic.
+            unsafe { (**visible).store(0, Ordering::SeqCst) };
+        }
+    }
+}
+
+// ---- leaving ----------------------------------------------------------------------------------
+
+fn leave() {
+    LOCAL.with(|local| {
+        // From here on every use of a pool on this thread is refused, so no round of closing can
+        // leave new instances behind, and one round is enough.
+        local.phase.set(Phase::Leaving);
+        local.visible.store(0, Ordering::SeqCst);
+        local.pointers.set(ptr::null());
+        let table = ManuallyDrop::into_inner(local.table.replace(Table::new()));
+        let Table {
+            pointers: _,
+            residents,
+            me,
+        } = table;
+        if let Some(me) = me {
+            me.visible
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+        }
+        let mut residents: Vec<_> = residents.into_iter().flatten().collect();
+        residents.sort_unstable_by_key(|resident| resident.id());
+        while let Some(newest) = residents.pop() {
+            // A panic must not leave a thread-local's destructor: it would abort the process.
+            let closed = catch_unwind(AssertUnwindSafe(|| newest.leave()));
+            if let Err(payload) = closed {
+                std::mem::forget(payload);
+            }
+        }
+    });
+}
+
+/// In a forked child: this thread has no instances, and never had.
+pub(crate) fn forget_all() {
+    LOCAL.with(|local| {
+        local.visible.store(0, Ordering::SeqCst);
+        local.pointers.set(ptr::null());
+        local.number.set(0);
+        // Leaked on purpose: what it holds is the parent's.
+        if let Ok(mut table) = local.table.try_borrow_mut() {
+            *table = Table::new();
+        }
+    });
+}
