@@ -16,8 +16,7 @@ impl Deadline {
 
     /// How long there is still to wait; `None` is for ever.
     pub(crate) fn remaining(self) -> Option<Duration> {
-        self.0
-            .map(|at| at.saturating_duration_since(Instant::now()))
+        self.0.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     pub(crate) fn has_passed(self) -> bool {

@@ -91,10 +91,7 @@ impl fmt::Display for PoolError {
         match &*self.0 {
             Kind::CreateFailed(_) => f.write_str("the instance could not be created"),
             Kind::BackingOff { retry_after } => {
-                write!(
-                    f,
-                    "creation failed lately; the next attempt is due in {retry_after:.1?}"
-                )
+                write!(f, "creation failed lately; the next attempt is due in {retry_after:.1?}")
             }
             Kind::Closed => f.write_str("the pool is closed"),
             Kind::Reentrant => f.write_str("this thread is already inside its instance"),

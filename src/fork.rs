@@ -54,10 +54,7 @@ struct Edition<T> {
 impl<T> PerProcess<T> {
     /// The value is made by `make`, on first use.
     pub(crate) const fn new(make: fn() -> T) -> Self {
-        Self {
-            current: AtomicPtr::new(ptr::null_mut()),
-            make,
-        }
+        Self { current: AtomicPtr::new(ptr::null_mut()), make }
     }
 
     pub(crate) fn get(&self) -> &T {
@@ -72,15 +69,10 @@ impl<T> PerProcess<T> {
 
     #[cold]
     fn renew(&self, stale: *mut Edition<T>) -> &T {
-        let fresh = Box::into_raw(Box::new(Edition {
-            generation: generation(),
-            value: (self.make)(),
-        }));
+        let fresh =
+            Box::into_raw(Box::new(Edition { generation: generation(), value: (self.make)() }));
         // `stale` is leaked on purpose: it is the parent's, and its locks may be held for ever.
-        match self
-            .current
-            .compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match self.current.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: valid: just published, and freed only by `drop`. Aliasing: shared from here on.
             Ok(_) => unsafe { &(*fresh).value },
             Err(winner) => {

@@ -67,10 +67,7 @@ impl<T> Drop for Handle<T> {
 
 impl<T> Clone for Pool<T> {
     fn clone(&self) -> Self {
-        Self {
-            index: self.index.clone(),
-            handle: Arc::clone(&self.handle),
-        }
+        Self { index: self.index.clone(), handle: Arc::clone(&self.handle) }
     }
 }
 
@@ -80,9 +77,7 @@ impl<T: Send> Pool<T> {
     /// `T: Send`, so that an idle instance can be closed by another thread than its owner. For
     /// others there is [`new_local`](Self::new_local).
     pub fn new(manager: impl Manager<Instance = T>) -> Self {
-        Self::builder(manager)
-            .build()
-            .expect("the default options are valid")
+        Self::builder(manager).build().expect("the default options are valid")
     }
 
     /// Sets up a pool with limits, a name, an event handler.
@@ -99,9 +94,7 @@ impl<T> Pool<T> {
     /// when the owner next uses *any* pool, lets go of it, or ends. Until then the snapshot shows it
     /// as closing.
     pub fn new_local(manager: impl Manager<Instance = T>) -> Self {
-        Self::builder_local(manager)
-            .build()
-            .expect("the default options are valid")
+        Self::builder_local(manager).build().expect("the default options are valid")
     }
 
     /// Sets up a pool of instances that need not be `Send`; see [`new_local`](Self::new_local).
@@ -110,10 +103,7 @@ impl<T> Pool<T> {
     }
 
     fn of(inner: Arc<Inner<T>>) -> Self {
-        Self {
-            index: inner.place.index(),
-            handle: Arc::new(Handle(inner)),
-        }
+        Self { index: inner.place.index(), handle: Arc::new(Handle(inner)) }
     }
 
     fn inner(&self) -> &Arc<Inner<T>> {

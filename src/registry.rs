@@ -80,10 +80,7 @@ impl Registry {
         let roster = self.roster();
         if !roster.members.contains_key(&member.id()) {
             let weak: Weak<M> = Arc::downgrade(member);
-            let entry = Entry {
-                member: weak,
-                shortest_age: member.shortest_age(),
-            };
+            let entry = Entry { member: weak, shortest_age: member.shortest_age() };
             roster.members.insert(member.id(), entry);
         }
         if member.shortest_age().is_some() {
@@ -100,21 +97,13 @@ impl Registry {
 
     /// A copy of the list, so that no guard of the map is held while one works on it.
     fn members(&self) -> Vec<Arc<dyn Member>> {
-        self.roster()
-            .members
-            .iter()
-            .filter_map(|entry| entry.member.upgrade())
-            .collect()
+        self.roster().members.iter().filter_map(|entry| entry.member.upgrade()).collect()
     }
 
     /// The shortest age of any pool. Takes no reference to one: the last to be dropped would close
     /// and dismiss it, here.
     fn shortest_age(&self) -> Option<Duration> {
-        self.roster()
-            .members
-            .iter()
-            .filter_map(|entry| entry.shortest_age)
-            .min()
+        self.roster().members.iter().filter_map(|entry| entry.shortest_age).min()
     }
 
     /// All live instances, as data: it serializes, and displays as a table.
@@ -123,25 +112,15 @@ impl Registry {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let members = self.members();
-        let instances = members
-            .iter()
-            .flat_map(|member| member.instances())
-            .collect();
-        Snapshot::of(
-            members.iter().map(|member| member.info()).collect(),
-            instances,
-        )
+        let instances = members.iter().flat_map(|member| member.instances()).collect();
+        Snapshot::of(members.iter().map(|member| member.info()).collect(), instances)
     }
 
     /// Closes every pool, as [`Pool::close`](crate::Pool::close) does, with one deadline for all.
     pub fn close_all(&self, within: Duration) -> CloseReport {
         let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
         // All are ordered closed before the first is waited for.
-        let ends: Vec<_> = self
-            .members()
-            .into_iter()
-            .map(|member| member.begin_close())
-            .collect();
+        let ends: Vec<_> = self.members().into_iter().map(|member| member.begin_close()).collect();
         let mut report = CloseReport::default();
         for end_close in ends {
             report.absorb(end_close(half, end));
@@ -171,10 +150,7 @@ impl Registry {
     /// }
     /// ```
     pub fn shutdown_on_drop(&self, within: Duration) -> ShutdownGuard {
-        ShutdownGuard {
-            registry: self.clone(),
-            within,
-        }
+        ShutdownGuard { registry: self.clone(), within }
     }
 }
 
@@ -186,9 +162,7 @@ impl Default for Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("pools", &self.roster().members.len())
-            .finish()
+        f.debug_struct("Registry").field("pools", &self.roster().members.len()).finish()
     }
 }
 

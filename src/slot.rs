@@ -3,31 +3,35 @@
 //! A [`Slot`] holds one instance. Its **owner**, one thread, uses it many times; a **closer**, any
 //! thread, may take it out once, while it is idle. Two words decide:
 //!
-//! * `borrow`, written by the owner only: how the instance is borrowed now.
+//! * `word`, written by the owner only: how the instance is borrowed now, or, if it is not, how often
+//!   it has been used.
 //! * `control`, written by everybody, and only ever forwards:
 //!   `LIVE` ⇄ `STALE` → `REVOKED` → `TAKEN`. The last two carry the reason.
+//!
+//! Two more spare the fast path from looking at `control`. Each has a bound for `word`, and whoever
+//! changes `control` makes it zero afterwards: `admit_below`, for borrowing, and `check_from`, for
+//! letting go. So one comparison answers at once whether the instance is free, whether it has had its
+//! last use, and whether anybody wants anything.
 //!
 //! # The protocol
 //!
 //! ```text
-//! owner borrows    1 borrow := busy      2 fence          3 read control: LIVE, or see below
-//! owner lets go    1 borrow := idle      2 fence          3 read check_from: not yet, or look at
-//!                                                           control
-//! closer           1 control := REVOKED  2 heavy fence    3 read borrow: idle, or leave it
-//!                    check_from := 0
+//! owner borrows    1 word := busy        2 fence          3 compare with admit_below: granted, or
+//!                                                           look at control
+//! owner lets go    1 word := idle        2 fence          3 compare with check_from: done, or look
+//!                                                           at control
+//! closer           1 control := REVOKED, 2 heavy fence    3 read word: idle, or leave it
+//!                    unless it is; both
+//!                    bounds := 0
 //!                  4 if idle: control REVOKED → TAKEN by compare-exchange; on success the
 //!                    instance is the closer's
-//! owner who read   borrow := idle if it was busy, then REVOKED → TAKEN by compare-exchange, as
-//! REVOKED          the closer does; on success the instance is the owner's to close
+//! owner who read   word := idle if it was busy, then REVOKED → TAKEN by compare-exchange, as the
+//! REVOKED          closer does; on success the instance is the owner's to close
 //! owner who read   never touches the instance again
 //! TAKEN
 //! owner in a       control := REVOKED, TAKEN; the instance is the owner's to close
 //! granted borrow
 //! ```
-//!
-//! `check_from` is the number of uses from which on letting go has the owner look at control, and
-//! at its limits. It is a limit on uses, or zero for "at every use", and a closer makes it zero: so
-//! the fast path of letting go has one comparison for all purposes.
 //!
 //! # The argument
 //!
@@ -38,18 +42,22 @@
 //! closer's load, which comes after P, sees it (or a later one). If the owner's load came after P,
 //! it sees the closer's store, which was complete before P.
 //!
-//! 1. *No two threads touch the instance.* A closer takes only after reading idle in step 3.
-//!    Let B be the owner's next borrow after the idle that was read. The closer did not see B's
-//!    store, so B's load sees `REVOKED` or `TAKEN`: B is not granted. So when a closer takes, no
-//!    borrow is live and none will be granted, and what is left, the owner's claim against the
-//!    closer's (or two closers'), is decided by the single change to `TAKEN`. The owner may take
-//!    a busy instance only in a granted borrow, one whose load saw neither `REVOKED` nor `TAKEN`: then every closer
-//!    that revokes reads busy until the borrow ends, so nobody else can have taken.
+//! 1. *No two threads touch the instance.* A closer takes only after reading idle in step 3. Let B
+//!    be the owner's next borrow after the idle that was read. The closer did not see B's store, so
+//!    B's load sees its zero: B is not granted on the fast path, nor, as `REVOKED` was written
+//!    before, on the slow one. So when a closer takes, no borrow is live and none will be granted;
+//!    what is left, the owner's claim against the closer's, or two closers', is decided by the one
+//!    compare-exchange to `TAKEN` that succeeds. A busy instance is taken only by its owner, in a
+//!    granted borrow; then every closer reads busy until the borrow ends, so nobody else can have
+//!    taken.
 //! 2. *What a closer sees is complete.* It reads idle with acquire what the owner stored with
 //!    release, so everything the owner did to the instance happened before.
 //! 3. *None is lost.* If the closer reads busy, it did not see the owner's store of idle; so the
-//!    owner's load in step 3 of letting go sees zero, then `REVOKED`, and the owner closes. If the closer
-//!    reads idle, it takes, or somebody else already has.
+//!    owner's load in step 3 of letting go sees its zero, then `REVOKED`, and the owner closes. If
+//!    the closer reads idle, it takes, or somebody else already has.
+//!
+//! Each closer makes the bounds zero itself, before its own fence, also when it finds `REVOKED`
+//! there: the closer that wrote that may not have come to its zeros yet, and B would be granted.
 //!
 //! `REVOKED` is never taken back: a closer that has read idle may be slow to take, and must not find
 //! that meanwhile the owner went on to use a pardoned instance.
@@ -63,11 +71,19 @@ use crate::fence;
 use crate::manager::CloseReason;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-const IDLE: u32 = 0;
-const MOST_SHARED: u32 = u32::MAX - 2;
+// The word: the uses, and in its highest byte how many shared borrows there are. There is room for
+// three years of nothing but uses.
+const SHARED: u64 = 1 << 56;
+const MOST_SHARED: u64 = 253 * SHARED;
+const USES: u64 = SHARED - 1;
 /// Not yet made: refuses its owner and looks busy to everybody else.
-const OPENING: u32 = u32::MAX - 1;
-const EXCLUSIVE: u32 = u32::MAX;
+const OPENING: u64 = 254 * SHARED;
+/// An exclusive borrow overlays the uses, all but their lowest 31 bits. That is one instruction, and
+/// done twice it is as if done once: a borrow that will be refused never makes an instance look idle.
+const EXCLUSIVE: u64 = !(EPOCH - 1);
+/// What the overlay hides is the same for this many uses, and `epoch` has it. When they are over,
+/// a borrow takes the slow path, which begins the next epoch.
+const EPOCH: u64 = 1 << 31;
 
 const LIVE: u32 = 0;
 const STALE: u32 = 1 << 8;
@@ -122,16 +138,14 @@ impl Notice {
 pub(crate) struct InUse;
 
 /// The words of a slot, whatever its instance is.
-///
-/// Two words where one could hold both uses and borrow: stored as constants, `borrow` does not make
-/// each use wait for the one before, as a word that is read, changed and stored twice would.
 #[repr(C)]
 pub(crate) struct Words {
-    borrow: AtomicU32,
-    control: AtomicU32,
-    /// How often the instance has been borrowed and let go. Written by the owner only.
-    uses: AtomicU64,
+    word: AtomicU64,
+    admit_below: AtomicU64,
     check_from: AtomicU64,
+    control: AtomicU32,
+    /// In units of [`EPOCH`] uses. Written by the owner only.
+    epoch: AtomicU32,
 }
 
 /// One instance, and who may touch it.
@@ -154,10 +168,11 @@ unsafe impl<T> Sync for Slot<T> {}
 #[cfg(not(sessile_loom))]
 pub(crate) fn vacant() -> &'static Words {
     static VACANT: Words = Words {
-        borrow: AtomicU32::new(OPENING),
-        control: AtomicU32::new(LIVE),
-        uses: AtomicU64::new(0),
+        word: AtomicU64::new(OPENING),
+        admit_below: AtomicU64::new(0),
         check_from: AtomicU64::new(0),
+        control: AtomicU32::new(LIVE),
+        epoch: AtomicU32::new(0),
     };
     &VACANT
 }
@@ -167,40 +182,46 @@ pub(crate) fn vacant() -> &'static Words {
     unreachable!("models have slots, not tables")
 }
 
+/// A granted borrow, to be given back to [`Words::release`].
+///
+/// It carries the word as it was before an exclusive borrow, so that letting go does not have to
+/// wait for it to come back from memory. (Shared ones may end in any order, and read it again.)
+#[derive(Clone, Copy)]
+pub(crate) struct Granted(u64);
+
 impl Words {
     /// The fast path of [`Slot::borrow`]: granted, or nothing has changed.
     #[inline(always)]
-    pub(crate) fn try_borrow(&self, mode: Mode) -> bool {
-        let before = self.borrow.load(Ordering::Relaxed);
-        let borrowed = match mode {
-            Mode::Exclusive if before == IDLE => EXCLUSIVE,
-            Mode::Shared if before < MOST_SHARED => before + 1,
-            _ => return false,
+    pub(crate) fn try_borrow(&self, mode: Mode) -> Option<Granted> {
+        let word = self.word.load(Ordering::Relaxed);
+        let (borrowed, uses) = match mode {
+            Mode::Exclusive => (word | EXCLUSIVE, word),
+            Mode::Shared if word < MOST_SHARED => (word + SHARED, word & USES),
+            Mode::Shared => return None,
         };
-        self.borrow.store(borrowed, Ordering::Relaxed);
+        self.word.store(borrowed, Ordering::Relaxed);
         fence::light();
-        // A shared borrow inside another is granted in any case: the outer one keeps closers away,
-        // and the last to let go attends to them. It takes the slow path to find that out.
-        if self.control.load(Ordering::Relaxed) == LIVE {
-            return true;
+        if uses < self.admit_below.load(Ordering::Relaxed) {
+            return Some(Granted(word));
         }
-        self.borrow.store(before, Ordering::Release);
-        false
+        self.word.store(word, Ordering::Release);
+        None
     }
 
     /// Lets go of a borrow, and counts the use. Says whether the owner has to look after the
     /// instance, which is no longer borrowed, or one borrow less.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn release(&self, mode: Mode) -> bool {
-        let rest = match mode {
-            Mode::Exclusive => IDLE,
-            Mode::Shared => self.borrow.load(Ordering::Relaxed) - 1,
+    pub(crate) fn release(&self, mode: Mode, granted: Granted) -> bool {
+        let (rest, uses) = match mode {
+            Mode::Exclusive => (granted.0 + 1, granted.0 + 1),
+            Mode::Shared => {
+                let rest = self.word.load(Ordering::Relaxed) - SHARED + 1;
+                (rest, rest & USES)
+            }
         };
-        let uses = self.uses.load(Ordering::Relaxed).wrapping_add(1);
-        self.uses.store(uses, Ordering::Relaxed);
         // Release: a closer that reads idle sees all that was done to the instance.
-        self.borrow.store(rest, Ordering::Release);
+        self.word.store(rest, Ordering::Release);
         fence::light();
         uses >= self.check_from.load(Ordering::Relaxed)
     }
@@ -213,10 +234,11 @@ impl<T> Slot<T> {
     pub(crate) fn opening(check_from: u64) -> Self {
         Self {
             words: Words {
-                borrow: AtomicU32::new(OPENING),
-                control: AtomicU32::new(LIVE),
-                uses: AtomicU64::new(0),
+                word: AtomicU64::new(OPENING),
+                admit_below: AtomicU64::new(EPOCH),
                 check_from: AtomicU64::new(check_from),
+                control: AtomicU32::new(LIVE),
+                epoch: AtomicU32::new(0),
             },
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }
@@ -239,15 +261,16 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// The caller is the owner, and the slot is [`opening`](Self::opening).
-    pub(crate) unsafe fn fill(&self, value: T, mode: Mode) {
-        // SAFETY: valid: the cell is ours and holds nothing yet. Aliasing: while `borrow` says
+    pub(crate) unsafe fn fill(&self, value: T, mode: Mode) -> Granted {
+        // SAFETY: valid: the cell is ours and holds nothing yet. Aliasing: while `word` says
         // `OPENING`, the owner is refused and no closer takes.
         unsafe { (*self.value.get()).write(value) };
         let borrowed = match mode {
             Mode::Exclusive => EXCLUSIVE,
-            Mode::Shared => 1,
+            Mode::Shared => SHARED,
         };
-        self.words.borrow.store(borrowed, Ordering::Relaxed);
+        self.words.word.store(borrowed, Ordering::Relaxed);
+        Granted(0)
     }
 
     /// Borrows, and tells what is asked of the owner.
@@ -255,37 +278,43 @@ impl<T> Slot<T> {
     /// After [`Notice::Revoked`] and [`Notice::Taken`] nothing is borrowed. The first leaves the
     /// owner to [`take_idle`](Self::take_idle), in a race with the closer; after the second the
     /// instance is not to be touched.
-    pub(crate) fn borrow(&self, mode: Mode) -> Result<Notice, InUse> {
-        let before = self.words.borrow.load(Ordering::Relaxed);
-        let borrowed = match (mode, before) {
-            (Mode::Exclusive, IDLE) => EXCLUSIVE,
-            (Mode::Shared, 0..MOST_SHARED) => before + 1,
+    pub(crate) fn borrow(&self, mode: Mode) -> Result<(Notice, Granted), InUse> {
+        let word = self.words.word.load(Ordering::Relaxed);
+        let borrowed = match mode {
+            Mode::Exclusive if word < SHARED => word | EXCLUSIVE,
+            Mode::Shared if word < MOST_SHARED => word + SHARED,
             _ => return Err(InUse),
         };
-        self.words.borrow.store(borrowed, Ordering::Relaxed);
-        if before != IDLE {
-            return Ok(Notice::Live); // inside another shared borrow
+        // Before the word, so that whoever sees the new one sees its epoch.
+        let begins_epoch = word < SHARED && self.begin_epoch(word / EPOCH);
+        self.words.word.store(borrowed, Ordering::Release);
+        if word >= SHARED {
+            // Inside another shared borrow: that one keeps closers away, and the last to let go
+            // attends to them.
+            return Ok((Notice::Live, Granted(word)));
         }
         fence::full();
         let notice = self.notice();
         if matches!(notice, Notice::Revoked(_) | Notice::Taken(_)) {
-            self.words.borrow.store(IDLE, Ordering::Release);
+            self.words.word.store(word, Ordering::Release);
+        } else if notice == Notice::Live && begins_epoch {
+            self.admit();
         }
-        Ok(notice)
+        Ok((notice, Granted(word)))
     }
 
     /// Lets go of an exclusive borrow that was not a use. Says whether the instance was ordered
     /// closed meanwhile.
     #[must_use]
-    pub(crate) fn put_back(&self) -> bool {
-        self.words.borrow.store(IDLE, Ordering::Release);
+    pub(crate) fn put_back(&self, granted: Granted) -> bool {
+        self.words.word.store(granted.0, Ordering::Release);
         fence::full();
         matches!(self.notice(), Notice::Revoked(_) | Notice::Taken(_))
     }
 
     /// Whether more shared borrows are live than the one in hand.
     pub(crate) fn is_nested(&self) -> bool {
-        matches!(self.words.borrow.load(Ordering::Relaxed), 2..=MOST_SHARED)
+        (2 * SHARED..OPENING).contains(&self.words.word.load(Ordering::Relaxed))
     }
 
     /// Takes the instance out for closing, for `reason` or the one it was revoked for before.
@@ -300,48 +329,71 @@ impl<T> Slot<T> {
         let Notice::Revoked(reason) = self.notice() else {
             unreachable!("nobody else takes a borrowed instance");
         };
-        self.words
-            .control
-            .store(TAKEN | reason as u32, Ordering::Release);
+        self.words.control.store(TAKEN | reason as u32, Ordering::Release);
         // SAFETY: valid: the slot was filled before it could be borrowed, and is taken only now.
         // Aliasing: by point 1 of the argument nobody else has or gets it.
         (unsafe { self.value().read() }, reason)
     }
 
+    fn begin_epoch(&self, epoch: u64) -> bool {
+        let epoch = epoch as u32; // of three years of uses one has seen all epochs that fit
+        let begins = self.words.epoch.load(Ordering::Relaxed) != epoch;
+        if begins {
+            self.words.epoch.store(epoch, Ordering::Release);
+        }
+        begins
+    }
+
     /// Clears [`Notice::Stale`], if that is still what control says.
     pub(crate) fn refresh(&self) {
         let control = &self.words.control;
-        let _ = control.compare_exchange(STALE, LIVE, Ordering::AcqRel, Ordering::Relaxed);
+        if control.compare_exchange(STALE, LIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.admit();
+        }
+    }
+
+    /// Opens the fast path of borrowing, until the epoch ends.
+    fn admit(&self) {
+        let Words { control, admit_below, epoch, .. } = &self.words;
+        let uses = (u64::from(epoch.load(Ordering::Relaxed)) + 1) * EPOCH;
+        admit_below.store(uses, Ordering::Relaxed);
+        // A closer changes control, fences, then makes the bound zero. Either we see its change
+        // here, or it sees ours and its zero comes after our bound.
+        fence::full();
+        if control.load(Ordering::Relaxed) != LIVE {
+            admit_below.store(0, Ordering::Relaxed);
+        }
     }
 
     // ---- anybody ------------------------------------------------------------------------------
 
     /// Orders the instance closed. The first order's reason stays; `false` if there was one.
     pub(crate) fn revoke(&self, reason: CloseReason) -> bool {
-        let Words {
-            control,
-            check_from,
-            ..
-        } = &self.words;
-        let mut now = control.load(Ordering::Relaxed);
-        while matches!(now, LIVE | STALE) {
+        let Words { control, admit_below, check_from, .. } = &self.words;
+        let mut now = control.load(Ordering::Acquire);
+        let mut is_first = false;
+        while matches!(now, LIVE | STALE) && !is_first {
             let revoked = REVOKED | reason as u32;
-            let order = (Ordering::AcqRel, Ordering::Relaxed);
+            let order = (Ordering::AcqRel, Ordering::Acquire);
             match control.compare_exchange_weak(now, revoked, order.0, order.1) {
-                Ok(_) => {
-                    check_from.store(0, Ordering::Release);
-                    return true;
-                }
+                Ok(_) => is_first = true,
                 Err(changed) => now = changed,
             }
         }
-        false
+        fence::full(); // see `admit`
+        admit_below.store(0, Ordering::Release);
+        check_from.store(0, Ordering::Release);
+        is_first
     }
 
     /// Asks the owner to make sure, before its next use, that the instance is still good.
     pub(crate) fn mark_stale(&self) {
-        let control = &self.words.control;
-        let _ = control.compare_exchange(LIVE, STALE, Ordering::AcqRel, Ordering::Relaxed);
+        let Words { control, admit_below, .. } = &self.words;
+        let marked = control.compare_exchange(LIVE, STALE, Ordering::AcqRel, Ordering::Relaxed);
+        if matches!(marked, Ok(_) | Err(STALE)) {
+            fence::full(); // see `admit`
+            admit_below.store(0, Ordering::Release);
+        }
     }
 
     /// Takes a revoked instance out for closing if nobody has, and it is idle.
@@ -352,7 +404,7 @@ impl<T> Slot<T> {
     /// returned `true` *after* it saw the slot revoked.
     pub(crate) unsafe fn take_idle(&self) -> Option<(T, CloseReason)> {
         // Acquire: pairs with the store in `release`.
-        if self.words.borrow.load(Ordering::Acquire) != IDLE {
+        if self.words.word.load(Ordering::Acquire) >= SHARED {
             return None;
         }
         let control = &self.words.control;
@@ -361,9 +413,7 @@ impl<T> Slot<T> {
             return None;
         };
         let taken = TAKEN | reason as u32;
-        control
-            .compare_exchange(now, taken, Ordering::AcqRel, Ordering::Relaxed)
-            .ok()?;
+        control.compare_exchange(now, taken, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         // SAFETY: valid: idle is stored only after `fill`, and this compare-exchange is the only
         // one to succeed. Aliasing: point 1 of the argument. The thread may be another than the
         // owner: the caller vouches for `T: Send` then.
@@ -375,15 +425,29 @@ impl<T> Slot<T> {
     }
 
     pub(crate) fn activity(&self) -> Activity {
-        match self.words.borrow.load(Ordering::Acquire) {
-            IDLE => Activity::Idle,
+        match self.words.word.load(Ordering::Acquire) {
             OPENING => Activity::Opening,
-            _ => Activity::Busy,
+            SHARED.. => Activity::Busy,
+            _ => Activity::Idle,
         }
     }
 
     /// How often it has been borrowed and let go: two looks differ if it was used between them.
     pub(crate) fn uses(&self) -> u64 {
-        self.words.uses.load(Ordering::Relaxed)
+        let Words { word, epoch, .. } = &self.words;
+        loop {
+            let before = epoch.load(Ordering::Acquire);
+            let word = word.load(Ordering::Acquire);
+            if word < OPENING {
+                return word & USES;
+            }
+            if word == OPENING {
+                return 0;
+            }
+            // Neither may be of another epoch than the other.
+            if epoch.load(Ordering::Relaxed) == before {
+                return u64::from(before) * EPOCH + (word & !EXCLUSIVE);
+            }
+        }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, Owner};
-use crate::slot::{Mode, Words, vacant};
+use crate::slot::{Granted, Mode, Words, vacant};
 
 /// An instance as its thread keeps it. All of this runs on the owner.
 pub(crate) trait Resident: Send + Sync + 'static {
@@ -68,11 +68,7 @@ struct Local {
 impl Local {
     /// Opens the fast path, if this machine may have one at all.
     fn show(&self, table: &Table) {
-        let places = if fence::is_light_enough() {
-            table.pointers.len()
-        } else {
-            0
-        };
+        let places = if fence::is_light_enough() { table.pointers.len() } else { 0 };
         self.visible.store(places, Ordering::SeqCst);
     }
 }
@@ -86,11 +82,7 @@ struct Table {
 
 impl Table {
     const fn new() -> ManuallyDrop<Self> {
-        ManuallyDrop::new(Self {
-            pointers: Vec::new(),
-            residents: Vec::new(),
-            me: None,
-        })
+        ManuallyDrop::new(Self { pointers: Vec::new(), residents: Vec::new(), me: None })
     }
 }
 
@@ -155,32 +147,19 @@ pub(crate) struct PlaceIndex<I> {
 
 impl<I> Clone for PlaceIndex<I> {
     fn clone(&self) -> Self {
-        Self {
-            index: self.index,
-            of: PhantomData,
-        }
+        Self { index: self.index, of: PhantomData }
     }
 }
 
 impl<I: Resident> Place<I> {
     pub(crate) fn new() -> Self {
-        let free = FREE_PLACES
-            .get()
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let free = FREE_PLACES.get().lock().unwrap_or_else(PoisonError::into_inner).pop();
         let index = free.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed));
-        Self {
-            index,
-            of: PhantomData,
-        }
+        Self { index, of: PhantomData }
     }
 
     pub(crate) fn index(&self) -> PlaceIndex<I> {
-        PlaceIndex {
-            index: self.index,
-            of: PhantomData,
-        }
+        PlaceIndex { index: self.index, of: PhantomData }
     }
 
     /// This thread's resident of this place.
@@ -207,15 +186,9 @@ impl<I: Resident> Place<I> {
                 local.pointers.set(table.pointers.as_ptr());
                 local.show(&table);
             }
-            debug_assert!(
-                table.residents[self.index].is_none(),
-                "one resident for one place"
-            );
+            debug_assert!(table.residents[self.index].is_none(), "one resident for one place");
             let words = Arc::as_ptr(&resident).cast::<Words>();
-            assert!(
-                ptr::eq(words, resident.words()),
-                "a resident begins with its words"
-            );
+            assert!(ptr::eq(words, resident.words()), "a resident begins with its words");
             table.pointers[self.index] = words;
             table.residents[self.index] = Some(resident);
         });
@@ -242,11 +215,7 @@ fn move_out(local: &Local, index: usize, id: InstanceId) -> Option<Arc<dyn Resid
 
 impl<I> Drop for Place<I> {
     fn drop(&mut self) {
-        FREE_PLACES
-            .get()
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.index);
+        FREE_PLACES.get().lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
     }
 }
 
@@ -255,7 +224,7 @@ impl<I: Resident> PlaceIndex<I> {
     ///
     /// What is returned stays where it is while it is borrowed.
     #[inline(always)]
-    pub(crate) fn try_borrow(&self, mode: Mode) -> Option<NonNull<I>> {
+    pub(crate) fn try_borrow(&self, mode: Mode) -> Option<(NonNull<I>, Granted)> {
         LOCAL.with(|local| {
             if self.index >= local.visible.load(Ordering::Relaxed) {
                 return None;
@@ -266,12 +235,11 @@ impl<I: Resident> PlaceIndex<I> {
             // words are only ever lent out shared.
             let words = unsafe { *local.pointers.get().add(self.index) };
             // SAFETY: as above.
-            if !unsafe { &*words }.try_borrow(mode) {
-                return None;
-            }
+            let granted = unsafe { &*words }.try_borrow(mode)?;
             // What grants a borrow is not `vacant`, so it is the beginning of an `I`: only `move_in`
             // of the one `Place<I>` with this index puts residents here.
-            NonNull::new(words.cast::<I>().cast_mut())
+            // SAFETY: it was a reference a line ago.
+            Some((unsafe { NonNull::new_unchecked(words.cast::<I>().cast_mut()) }, granted))
         })
     }
 }
@@ -301,10 +269,8 @@ pub(crate) fn enter() -> Result<Entered, Leaving> {
         loop {
             let table = local.table.borrow();
             local.show(&table);
-            let nudged = table
-                .me
-                .as_ref()
-                .is_some_and(|me| me.nudged.swap(false, Ordering::SeqCst));
+            let nudged =
+                table.me.as_ref().is_some_and(|me| me.nudged.swap(false, Ordering::SeqCst));
             drop(table);
             // A nudge that we miss here has set `nudged` after our swap, and so lowers `visible`
             // after our store: the next look-up comes back.
@@ -399,16 +365,9 @@ fn leave() {
         local.visible.store(0, Ordering::SeqCst);
         local.pointers.set(ptr::null());
         let table = ManuallyDrop::into_inner(local.table.replace(Table::new()));
-        let Table {
-            pointers: _,
-            residents,
-            me,
-        } = table;
+        let Table { pointers: _, residents, me } = table;
         if let Some(me) = me {
-            me.visible
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            me.visible.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         let mut residents: Vec<_> = residents.into_iter().flatten().collect();
         residents.sort_unstable_by_key(|resident| resident.id());

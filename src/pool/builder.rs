@@ -38,10 +38,7 @@ impl Limits {
 
     /// The shortest time that the reaper has to keep for this pool.
     pub(super) fn shortest_age(&self) -> Option<Duration> {
-        [self.idle_timeout, self.max_lifetime, self.check_after]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.idle_timeout, self.max_lifetime, self.check_after].into_iter().flatten().min()
     }
 }
 
@@ -87,14 +84,7 @@ impl<T> Builder<T> {
             check_after: None,
             backoff: None,
         };
-        Self {
-            manager,
-            from_afar,
-            name: None,
-            registry: None,
-            handler: None,
-            limits,
-        }
+        Self { manager, from_afar, name: None, registry: None, handler: None, limits }
     }
 
     /// What the pool is called in snapshots, events and the names of its instances.
@@ -204,22 +194,8 @@ impl<T> Builder<T> {
     ///
     /// If an option has a value that makes no sense; see there.
     pub fn build(self) -> Result<Pool<T>, BuildError> {
-        let Self {
-            manager,
-            from_afar,
-            name,
-            registry,
-            handler,
-            limits,
-        } = self;
-        let Limits {
-            max_size,
-            idle_timeout,
-            max_lifetime,
-            max_uses,
-            check_after,
-            ..
-        } = limits;
+        let Self { manager, from_afar, name, registry, handler, limits } = self;
+        let Limits { max_size, idle_timeout, max_lifetime, max_uses, check_after, .. } = limits;
         let zero = [
             ("max_size", max_size == Some(0)),
             ("idle_timeout", idle_timeout == Some(Duration::ZERO)),
@@ -228,10 +204,7 @@ impl<T> Builder<T> {
             ("check_after", check_after == Some(Duration::ZERO)),
         ];
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            return Err(BuildError {
-                option,
-                problem: "must not be zero",
-            });
+            return Err(BuildError { option, problem: "must not be zero" });
         }
         fork::watch();
         let type_name = type_name::<T>();
@@ -258,14 +231,7 @@ impl<T> Builder<T> {
 
 impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            manager: _,
-            from_afar,
-            name,
-            registry: _,
-            handler,
-            limits,
-        } = self;
+        let Self { manager: _, from_afar, name, registry: _, handler, limits } = self;
         f.debug_struct("Builder")
             .field("name", name)
             .field("closes_from_afar", &from_afar.is_some())

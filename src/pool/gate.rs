@@ -57,10 +57,7 @@ impl Gate {
             state.inside += 1;
             return Asked::Settled(Outcome::Admitted);
         }
-        let ticket = Arc::new(Ticket {
-            called: Condvar::new(),
-            outcome: Mutex::new(None),
-        });
+        let ticket = Arc::new(Ticket { called: Condvar::new(), outcome: Mutex::new(None) });
         state.queue.push_back(Arc::clone(&ticket));
         Asked::Queued(ticket)
     }
@@ -73,10 +70,7 @@ impl Gate {
                 return Some(outcome);
             }
             state = match deadline.remaining() {
-                None => ticket
-                    .called
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => ticket.called.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => return None,
                 Some(left) => {
                     let woken = ticket.called.wait_timeout(state, left);

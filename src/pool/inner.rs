@@ -25,7 +25,7 @@ use crate::registry::event::{Event, EventHandler, EventKind};
 use crate::registry::report::{CloseReport, FailedClose};
 use crate::registry::snapshot::{InstanceInfo, PoolInfo, State, Status};
 use crate::registry::{EndClose, Member, Registry};
-use crate::slot::{Activity, Mode, Notice};
+use crate::slot::{Activity, Granted, Mode, Notice};
 use crate::thread::{Entered, Place, Resident};
 
 pub(crate) struct Inner<T: 'static> {
@@ -59,11 +59,11 @@ pub(super) struct Passed(());
 
 impl<T: Send + 'static> FromAfar<T> {
     pub(super) fn new() -> Self {
-        Self {
-            take: Instance::take_from_afar,
-        }
+        Self { take: Instance::take_from_afar }
     }
 }
+
+type Borrowed<T> = (Arc<Instance<T>>, Granted);
 
 /// The account of a pool's instances in this process.
 pub(crate) struct Books<T: 'static> {
@@ -119,10 +119,7 @@ impl<T> Books<T> {
                 break true;
             }
             watchers = match deadline.remaining() {
-                None => self
-                    .struck_off
-                    .wait(watchers)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.struck_off.wait(watchers).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => break false,
                 Some(left) => {
                     let woken = self.struck_off.wait_timeout(watchers, left);
@@ -165,14 +162,15 @@ impl<T> Inner<T> {
             let Some(instance) = self.place.resident(&entered) else {
                 let wait = wait.unwrap_or_else(|| self.limits.usual_wait());
                 match self.create(&entered, wait, mode)? {
-                    Some(instance) => return Ok(Lease::of(&instance)),
+                    Some((instance, granted)) => return Ok(Lease::of(&instance, granted)),
                     None => continue, // cleared while it was being made
                 }
             };
-            match instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)? {
-                Notice::Live => return Ok(Lease::of(&instance)),
+            let (notice, granted) = instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)?;
+            match notice {
+                Notice::Live => return Ok(Lease::of(&instance, granted)),
                 Notice::Stale => match instance.check() {
-                    Ok(()) => return Ok(Lease::of(&instance)),
+                    Ok(()) => return Ok(Lease::of(&instance, granted)),
                     Err(reason) => instance.close_borrowed(reason),
                 },
                 Notice::Revoked(_) | Notice::Taken(_) => {
@@ -189,7 +187,7 @@ impl<T> Inner<T> {
         entered: &Entered,
         wait: Deadline,
         mode: Mode,
-    ) -> Result<Option<Arc<Instance<T>>>, PoolError> {
+    ) -> Result<Option<Borrowed<T>>, PoolError> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Kind::Closed.into());
         }
@@ -199,16 +197,10 @@ impl<T> Inner<T> {
         // In its place before anything else happens, so that a use from within the creation, or
         // from a close that makes room for it, is found out.
         self.place.move_in(Arc::clone(&instance), entered);
-        let mut opening = Opening {
-            instance: &instance,
-            admitted: false,
-            told: false,
-        };
+        let mut opening = Opening { instance: &instance, admitted: false, told: false };
         self.admit(wait)?;
         opening.admitted = true;
-        self.books()
-            .instances
-            .insert(instance.id, Arc::clone(&instance));
+        self.books().instances.insert(instance.id, Arc::clone(&instance));
         // On the books first, then these two are read; a close or clear writes them first, then
         // reads the books. So either it finds the instance, or we find it here.
         let generation = self.generation.load(Ordering::SeqCst);
@@ -239,7 +231,7 @@ impl<T> Inner<T> {
         let books = self.books();
         books.backoff().reset();
         books.tally.created.fetch_add(1, Ordering::Relaxed);
-        instance.install(value, mode);
+        let granted = instance.install(value, mode);
         self.tell(&instance, EventKind::Created { took });
         // While it was opening it could not be chosen to make room for others.
         if self.limits.max_size.is_some() {
@@ -249,7 +241,7 @@ impl<T> Inner<T> {
             instance.close_borrowed(reason);
             return Ok(None);
         }
-        Ok(Some(instance))
+        Ok(Some((instance, granted)))
     }
 
     /// Waits for room under `max_size`, in turn.
@@ -264,10 +256,7 @@ impl<T> Inner<T> {
             Asked::Queued(ticket) => match self.wait_for_room(gate, &ticket, deadline) {
                 Some(outcome) => outcome,
                 None => {
-                    return Err(Kind::TimedOut {
-                        waited: begun.elapsed(),
-                    }
-                    .into());
+                    return Err(Kind::TimedOut { waited: begun.elapsed() }.into());
                 }
             },
         };
@@ -325,15 +314,11 @@ impl<T> Inner<T> {
                 && instance.slot.activity() != Activity::Opening
                 && matches!(instance.slot.notice(), Notice::Live | Notice::Stale)
         });
-        let idlest = candidates
-            .map(|instance| (instance.look(), instance))
-            .max_by_key(|(idle, instance)| {
-                (
-                    instance.slot.activity() == Activity::Idle,
-                    *idle,
-                    std::cmp::Reverse(instance.id),
-                )
-            });
+        let idlest = candidates.map(|instance| (instance.look(), instance)).max_by_key(
+            |(idle, instance)| {
+                (instance.slot.activity() == Activity::Idle, *idle, std::cmp::Reverse(instance.id))
+            },
+        );
         match idlest {
             Some((idle, instance)) if idle >= at_least => Ok(instance),
             Some((idle, _)) => Err(Some(at_least - idle)),
@@ -417,18 +402,11 @@ impl Backoff {
 impl<T> Inner<T> {
     /// A copy of the list, so that no guard of the map is held while one works on it.
     fn all(&self) -> Vec<Arc<Instance<T>>> {
-        self.books()
-            .instances
-            .iter()
-            .map(|entry| Arc::clone(entry.value()))
-            .collect()
+        self.books().instances.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
     fn matching(&self, which: impl Fn(&Instance<T>) -> bool) -> Vec<Arc<Instance<T>>> {
-        self.all()
-            .into_iter()
-            .filter(|instance| which(instance))
-            .collect()
+        self.all().into_iter().filter(|instance| which(instance)).collect()
     }
 
     /// Orders instances closed, and closes those that may be closed here and now: idle ones, if `T`
@@ -471,9 +449,7 @@ impl<T> Inner<T> {
     ) {
         let tally = &self.books().tally;
         tally.closed.fetch_add(1, Ordering::Relaxed);
-        tally
-            .close_failed
-            .fetch_add(failure.is_some().into(), Ordering::Relaxed);
+        tally.close_failed.fetch_add(failure.is_some().into(), Ordering::Relaxed);
         let _ = instance.outcome.set(failure);
         self.remove(instance.id, reason == CloseReason::MadeRoom);
     }
@@ -505,10 +481,7 @@ impl<T> Inner<T> {
     fn end_close(&self, all: &[Arc<Instance<T>>], half: Deadline, end: Deadline) -> CloseReport {
         let books = self.books();
         // What this thread is inside of can only close after this call has returned.
-        let done = || {
-            all.iter()
-                .all(|one| one.outcome.get().is_some() || one.thread.is_current())
-        };
+        let done = || all.iter().all(|one| one.outcome.get().is_some() || one.thread.is_current());
         if !books.watch(half, done) {
             for straggler in all.iter().filter(|one| one.outcome.get().is_none()) {
                 if let Some(interrupt) = straggler.interrupt.get() {
@@ -590,12 +563,7 @@ impl<T> Inner<T> {
     pub(super) fn tell(&self, instance: &Instance<T>, kind: EventKind<'_>) {
         if let Some(handler) = &self.handler {
             let owner = &instance.thread.owner;
-            let event = Event {
-                pool: &self.name,
-                instance: instance.id,
-                owner,
-                kind,
-            };
+            let event = Event { pool: &self.name, instance: instance.id, owner, kind };
             let _ = contain(|| handler.handle(&event));
         }
     }
@@ -636,11 +604,7 @@ impl<T> Member for Inner<T> {
     }
 
     fn evict(&self, id: InstanceId) -> bool {
-        let found = self
-            .books()
-            .instances
-            .get(&id)
-            .map(|entry| Arc::clone(entry.value()));
+        let found = self.books().instances.get(&id).map(|entry| Arc::clone(entry.value()));
         found.is_some_and(|instance| self.order_closed(&[instance], CloseReason::Evicted))
     }
 
@@ -652,12 +616,7 @@ impl<T> Member for Inner<T> {
         let mut expired = (Vec::new(), Vec::new());
         for instance in self.all() {
             let idle = instance.look();
-            let Limits {
-                max_lifetime,
-                idle_timeout,
-                check_after,
-                ..
-            } = self.limits;
+            let Limits { max_lifetime, idle_timeout, check_after, .. } = self.limits;
             if max_lifetime.is_some_and(|longest| instance.age() >= longest) {
                 expired.0.push(instance);
             } else if idle_timeout.is_some_and(|longest| idle >= longest) {

@@ -11,7 +11,7 @@ use crate::id::InstanceId;
 use crate::manager::{CloseReason, Interrupt};
 use crate::registry::event::EventKind;
 use crate::registry::snapshot::{InstanceInfo, State, millis};
-use crate::slot::{Activity, Mode, Notice, Slot, Words};
+use crate::slot::{Activity, Granted, Mode, Notice, Slot, Words};
 use crate::thread::{Resident, ThisThread};
 
 #[repr(C)] // the slot first: the table has the address of its words
@@ -50,10 +50,7 @@ impl<T> Instance<T> {
             process: fork::generation(),
             born: Instant::now(),
             generation: AtomicU64::new(0),
-            seen: Seen {
-                uses: AtomicU64::new(0),
-                since: AtomicU64::new(0),
-            },
+            seen: Seen { uses: AtomicU64::new(0), since: AtomicU64::new(0) },
             adrift: AtomicBool::new(false),
             interrupt: OnceLock::new(),
             outcome: OnceLock::new(),
@@ -79,9 +76,7 @@ impl<T> Instance<T> {
             self.seen.since.store(now, Ordering::Relaxed);
             return Duration::ZERO;
         }
-        now.saturating_sub(Duration::from_nanos(
-            self.seen.since.load(Ordering::Relaxed),
-        ))
+        now.saturating_sub(Duration::from_nanos(self.seen.since.load(Ordering::Relaxed)))
     }
 
     pub(super) fn state(&self) -> State {
@@ -117,11 +112,11 @@ impl<T> Instance<T> {
         if self.process != fork::generation() || self.slot.activity() != Activity::Idle {
             return; // borrowed across a fork: the parent's; or by somebody further out
         }
-        if let Ok(Notice::Live | Notice::Stale) = self.slot.borrow(Mode::Exclusive) {
+        if let Ok((Notice::Live | Notice::Stale, granted)) = self.slot.borrow(Mode::Exclusive) {
             if let Some(reason) = self.verdict() {
                 return self.close_borrowed(reason);
             }
-            if !self.slot.put_back() {
+            if !self.slot.put_back(granted) {
                 return;
             }
         }
@@ -130,11 +125,7 @@ impl<T> Instance<T> {
 
     /// Whether the use that ends was the last one. The instance is borrowed, by its last borrow.
     fn verdict(&self) -> Option<CloseReason> {
-        let last = self
-            .pool
-            .limits
-            .max_uses
-            .is_some_and(|most| self.slot.uses() >= most);
+        let last = self.pool.limits.max_uses.is_some_and(|most| self.slot.uses() >= most);
         if last {
             return Some(CloseReason::MaxUses);
         }
@@ -163,7 +154,7 @@ impl<T> Instance<T> {
 
     /// A panic has gone through a borrow, which is still held.
     #[cold]
-    pub(super) fn after_panic(self: Arc<Self>, mode: Mode) {
+    pub(super) fn after_panic(self: Arc<Self>, mode: Mode, granted: Granted) {
         if self.process != fork::generation() {
             return;
         }
@@ -175,7 +166,7 @@ impl<T> Instance<T> {
         if !rescued {
             self.slot.revoke(CloseReason::Poisoned);
         }
-        if self.slot.words().release(mode) {
+        if self.slot.words().release(mode, granted) {
             self.look_after();
         }
     }

@@ -17,7 +17,7 @@ use std::thread::panicking;
 use super::inner::{Inner, Passed};
 use super::instance::Instance;
 use crate::manager::CloseReason;
-use crate::slot::{Mode, Notice};
+use crate::slot::{Granted, Mode, Notice};
 use crate::thread::PlaceIndex;
 
 /// A borrow of this thread's instance; `SHARED` says of which kind. `!Send`, as its pointer is.
@@ -25,32 +25,24 @@ use crate::thread::PlaceIndex;
 /// It is ended by [`finish`](Self::finish). Dropped instead, it was by a panic.
 pub(crate) struct Lease<'p, T: 'static, const SHARED: bool> {
     instance: NonNull<Instance<T>>,
+    granted: Granted,
     of: PhantomData<&'p Inner<T>>,
 }
 
 impl<'p, T, const SHARED: bool> Lease<'p, T, SHARED> {
-    pub(super) const MODE: Mode = if SHARED {
-        Mode::Shared
-    } else {
-        Mode::Exclusive
-    };
+    pub(super) const MODE: Mode = if SHARED { Mode::Shared } else { Mode::Exclusive };
 
     /// The fast path: borrows the instance that the table has, or changes nothing.
     #[inline(always)]
     pub(super) fn fast(index: &PlaceIndex<Instance<T>>) -> Option<Self> {
-        index.try_borrow(Self::MODE).map(|instance| Self {
-            instance,
-            of: PhantomData,
-        })
+        let (instance, granted) = index.try_borrow(Self::MODE)?;
+        Some(Self { instance, granted, of: PhantomData })
     }
 
     /// Takes over a borrow of this mode, granted a moment ago.
     #[inline(always)]
-    pub(super) fn of(instance: &Instance<T>) -> Self {
-        Self {
-            instance: NonNull::from(instance),
-            of: PhantomData,
-        }
+    pub(super) fn of(instance: &Instance<T>, granted: Granted) -> Self {
+        Self { instance: NonNull::from(instance), granted, of: PhantomData }
     }
 
     #[inline(always)]
@@ -82,7 +74,7 @@ impl<'p, T, const SHARED: bool> Lease<'p, T, SHARED> {
     #[inline(always)]
     pub(super) fn finish(self) {
         let lease = ManuallyDrop::new(self);
-        if lease.instance().slot.words().release(Self::MODE) {
+        if lease.instance().slot.words().release(Self::MODE, lease.granted) {
             lease.look_after();
         }
     }
@@ -101,7 +93,7 @@ impl<T, const SHARED: bool> Drop for Lease<'_, T, SHARED> {
     #[inline(never)]
     fn drop(&mut self) {
         let instance = self.counted();
-        Arc::clone(&instance).after_panic(Self::MODE);
+        Arc::clone(&instance).after_panic(Self::MODE, self.granted);
         instance.come_ashore();
     }
 }
@@ -147,9 +139,9 @@ impl<T> Instance<T> {
     }
 
     /// Puts the value in, borrowed by the owner in this mode.
-    pub(super) fn install(&self, value: T, mode: Mode) {
+    pub(super) fn install(&self, value: T, mode: Mode) -> Granted {
         // SAFETY: only `Inner::create` calls this, once, on the owner, for the instance it opened.
-        unsafe { self.slot.fill(value, mode) };
+        unsafe { self.slot.fill(value, mode) }
     }
 
     /// Takes a revoked, idle instance out for closing, on any thread.
@@ -199,10 +191,7 @@ struct Guarded<'p, T: 'static, const SHARED: bool> {
 impl<'p, T, const SHARED: bool> Guarded<'p, T, SHARED> {
     #[inline(always)]
     fn new(lease: Lease<'p, T, SHARED>) -> Self {
-        Self {
-            lease: ManuallyDrop::new(lease),
-            was_panicking: panicking(),
-        }
+        Self { lease: ManuallyDrop::new(lease), was_panicking: panicking() }
     }
 }
 

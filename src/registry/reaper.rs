@@ -78,20 +78,14 @@ impl Reaper {
     /// and the thread is to end.
     fn round(&self, roster: &Weak<PerProcess<Roster>>) -> Option<Duration> {
         let members = roster.upgrade().map(Registry)?.members();
-        for member in members
-            .into_iter()
-            .filter(|member| member.shortest_age().is_some())
-        {
+        for member in members.into_iter().filter(|member| member.shortest_age().is_some()) {
             // What a manager may panic with is contained further down; this is for what remains,
             // such as the destructor of the manager of a pool that we are the last to hold.
             let _ = contain(move || member.age());
         }
         let mut state = self.state();
         // Asked under the lock: a pool that is enrolled from here on finds us stopped.
-        match roster
-            .upgrade()
-            .and_then(|roster| Registry(roster).shortest_age())
-        {
+        match roster.upgrade().and_then(|roster| Registry(roster).shortest_age()) {
             Some(shortest) => Some((shortest / LOOKS).max(SHORTEST_NAP)),
             None => {
                 *state = State::Stopped;

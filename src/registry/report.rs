@@ -42,11 +42,7 @@ impl CloseReport {
     }
 
     pub(crate) fn absorb(&mut self, other: Self) {
-        let Self {
-            closed,
-            failed,
-            still_open,
-        } = other;
+        let Self { closed, failed, still_open } = other;
         self.closed += closed;
         self.failed.extend(failed);
         self.still_open.extend(still_open);
@@ -55,30 +51,13 @@ impl CloseReport {
 
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            closed,
-            failed,
-            still_open,
-        } = self;
-        write!(
-            f,
-            "{closed} closed, {} failed, {} still open",
-            failed.len(),
-            still_open.len()
-        )?;
-        for FailedClose {
-            id,
-            pool,
-            owner,
-            error,
-        } in failed
-        {
+        let Self { closed, failed, still_open } = self;
+        write!(f, "{closed} closed, {} failed, {} still open", failed.len(), still_open.len())?;
+        for FailedClose { id, pool, owner, error } in failed {
             write!(f, "\n  failed: {pool}-{id} of {owner}: {error}")?;
         }
         for instance in still_open {
-            let InstanceInfo {
-                id, pool, owner, ..
-            } = instance;
+            let InstanceInfo { id, pool, owner, .. } = instance;
             write!(f, "\n  still open: {pool}-{id} of {owner}")?;
         }
         Ok(())

@@ -129,14 +129,8 @@ impl Snapshot {
     pub(crate) fn of(mut pools: Vec<PoolInfo>, mut instances: Vec<InstanceInfo>) -> Self {
         pools.sort_unstable_by_key(|pool| pool.id);
         instances.sort_unstable_by_key(|instance| instance.id);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            taken_at_unix_ms: millis(now),
-            pools,
-            instances,
-        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { taken_at_unix_ms: millis(now), pools, instances }
     }
 
     /// Whether there is no live instance.
@@ -157,10 +151,7 @@ impl fmt::Display for Snapshot {
             return f.write_str("no live instances");
         }
         let longest = |title: &str, text: &dyn Fn(&InstanceInfo) -> String| {
-            let lengths = self
-                .instances
-                .iter()
-                .map(|instance| text(instance).chars().count());
+            let lengths = self.instances.iter().map(|instance| text(instance).chars().count());
             lengths.fold(title.len(), usize::max)
         };
         let pool = longest("POOL", &|instance| instance.pool.clone());
