@@ -1,4 +1,72 @@
-//! Every thread its own session.
+//! Every thread its own session: made on first use, never shared, always closed.
+//!
+//! Some things must not be shared between threads: a connection in the middle of a conversation, an
+//! interpreter with variables in it, a library handle tied to the thread that opened it. With sessile
+//! each thread has its own. A [`Pool`] makes it on first use; it never leaves its thread; and a
+//! [`Registry`] knows every live one and sees that each is closed.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use sessile::{Context, Pool, Registry};
+//!
+//! // A closure is a manager: it makes an instance. Any error will do.
+//! let logs = Pool::new(|cx: &Context| Ok::<_, std::io::Error>(vec![cx.name().to_owned()]));
+//!
+//! std::thread::scope(|s| {
+//!     for job in ["a", "b", "c"] {
+//!         let logs = &logs;
+//!         s.spawn(move || {
+//!             logs.with(|log| log.push(job.to_owned()))?; // this thread's own, made now
+//!             assert_eq!(logs.with(|log| log.len())?, 2); // and still its own
+//!             Ok::<_, sessile::PoolError>(())
+//!         });
+//!     }
+//! });
+//!
+//! println!("{}", Registry::global().snapshot());
+//! let report = logs.close(Duration::from_secs(5)); // from any thread
+//! assert!(report.is_clean(), "{report}");
+//! ```
+//!
+//! # The nouns
+//!
+//! - [`Pool<T>`](Pool) gives each thread its own `T`: [`with`](Pool::with) for exclusive use,
+//!   [`with_ref`](Pool::with_ref) for shared, [`get`](Pool::get) for a guard. A [`Builder`] sets
+//!   limits.
+//! - A [`Manager`] makes, checks and closes instances.
+//! - A [`Registry`] lists every live instance of every pool: [`snapshot`](Registry::snapshot),
+//!   [`close_all`](Registry::close_all), [`evict`](Registry::evict).
+//!
+//! # When a thread ends
+//!
+//! Its instances are closed on it, newest first. `JoinHandle::join` waits for that; the implicit join
+//! of [`std::thread::scope`] does not, so afterwards call [`Pool::wait_closed`]. When `main` returns,
+//! other threads are not unwound: keep [`Registry::shutdown_on_drop`] there.
+//!
+//! # Who may do what
+//!
+//! Only the owner of an instance touches it. Anybody may order it closed; an idle instance that is
+//! `Send` is then closed on the spot, any other by its owner as soon as it can.
+//! [`docs::threading_model`] is the whole contract.
+//!
+//! # What may block
+//!
+//! Nothing but what takes a deadline, and, under [`max_size`](Builder::max_size), a use that has to
+//! make an instance. A blocking wait never holds a lock that foreign code could want.
+//!
+//! # What it refuses
+//!
+//! To hand an instance to another thread; to use one after its thread has begun to exit; to enter one
+//! twice. Each is an error, not a panic, or does not compile.
+//!
+//! # Features
+//!
+//! - `monty`: Python embedded, in `interpreter::monty`.
+//! - `cpython`: CPython as a child process, in `interpreter::cpython`.
+//! - `signals`: close everything on SIGINT and SIGTERM, in `signals`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod contain;
 mod deadline;
@@ -6,9 +74,13 @@ mod error;
 mod fence;
 mod fork;
 mod id;
+#[cfg(feature = "interpreter")]
+pub mod interpreter;
 mod manager;
 mod pool;
 mod registry;
+#[cfg(all(feature = "signals", unix))]
+pub mod signals;
 mod slot;
 mod sync;
 mod thread;
@@ -21,3 +93,16 @@ pub use crate::registry::event::{Event, EventHandler, EventKind};
 pub use crate::registry::report::{CloseReport, FailedClose};
 pub use crate::registry::snapshot::{InstanceInfo, PoolInfo, Snapshot, State, Status};
 pub use crate::registry::{Registry, ShutdownGuard};
+
+/// The long documents.
+pub mod docs {
+    #[doc = include_str!("../docs/threading-model.md")]
+    pub mod threading_model {}
+
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
