@@ -14,6 +14,10 @@ impl Deadline {
         Self(Instant::now().checked_add(wait))
     }
 
+    pub(crate) fn at(at: Instant) -> Self {
+        Self(Some(at))
+    }
+
     /// How long there is still to wait; `None` is for ever.
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0.map(|at| at.saturating_duration_since(Instant::now()))

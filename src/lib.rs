@@ -71,6 +71,7 @@
 mod contain;
 mod deadline;
 mod error;
+pub mod event_loop;
 mod fence;
 mod fork;
 mod id;
@@ -83,9 +84,12 @@ mod registry;
 pub mod signals;
 mod slot;
 mod sync;
+pub mod task;
 mod thread;
+pub mod workers;
 
 pub use crate::error::PoolError;
+pub use crate::event_loop::{EventLoop, Handle, LocalHandle};
 pub use crate::id::{InstanceId, Owner, PoolId};
 pub use crate::manager::{CloseReason, Context, Interrupt, Manager};
 pub use crate::pool::{BuildError, Builder, Pool, Ref, RefMut};
@@ -93,6 +97,8 @@ pub use crate::registry::event::{Event, EventHandler, EventKind};
 pub use crate::registry::report::{CloseReport, FailedClose};
 pub use crate::registry::snapshot::{InstanceInfo, PoolInfo, Snapshot, State, Status};
 pub use crate::registry::{Registry, ShutdownGuard};
+pub use crate::task::{JoinError, JoinHandle};
+pub use crate::workers::Workers;
 
 /// The long documents.
 pub mod docs {

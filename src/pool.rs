@@ -2,9 +2,9 @@
 
 mod builder;
 mod gate;
-mod inner;
-mod instance;
-mod lease;
+pub(crate) mod inner;
+pub(crate) mod instance;
+pub(crate) mod lease;
 
 use std::fmt;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl<T> Pool<T> {
         Self { index: inner.place.index(), handle: Arc::new(Handle(inner)) }
     }
 
-    fn inner(&self) -> &Arc<Inner<T>> {
+    pub(crate) fn inner(&self) -> &Arc<Inner<T>> {
         &self.handle.0
     }
 

@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 
 use crate::fence;
 use crate::fork::PerProcess;
@@ -92,6 +93,8 @@ pub(crate) struct ThisThread {
     nudged: AtomicBool,
     /// The thread's `Local::visible`, as long as the thread lives.
     visible: Mutex<Option<Visible>>,
+    /// Wakes the loop that runs on the thread, if one does.
+    bell: Mutex<Option<Waker>>,
 }
 
 struct Visible(*const AtomicUsize);
@@ -315,6 +318,7 @@ impl Entered {
                     owner,
                     nudged: AtomicBool::new(false),
                     visible: Mutex::new(Some(Visible(&raw const local.visible))),
+                    bell: Mutex::new(None),
                 })
             });
             Arc::clone(me)
@@ -343,7 +347,8 @@ impl ThisThread {
         LOCAL.with(|local| local.number.get() == self.owner.number)
     }
 
-    /// Has the thread look after its revoked instances at its next use of any pool.
+    /// Has the thread look after its revoked instances: at once if a loop runs there, or else at its
+    /// next use of any pool.
     pub(crate) fn nudge(&self) {
         self.nudged.store(true, Ordering::SeqCst);
         let visible = self.visible.lock().unwrap_or_else(PoisonError::into_inner);
@@ -352,7 +357,31 @@ impl ThisThread {
             // thread-local goes. Aliasing: it leads to an atomic.
             unsafe { (**visible).store(0, Ordering::SeqCst) };
         }
+        drop(visible);
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(bell) = bell {
+            bell.wake();
+        }
     }
+}
+
+/// Has `bell` woken whenever this thread is nudged, as long as what is returned lives. It should then
+/// [`enter`].
+pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
+    struct Restore(Option<(Arc<ThisThread>, Option<Waker>)>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            if let Some((me, before)) = self.0.take() {
+                *me.bell.lock().unwrap_or_else(PoisonError::into_inner) = before;
+            }
+        }
+    }
+    // A thread that is leaving has no instances to be nudged for.
+    Restore(enter().ok().map(|entered| {
+        let me = entered.this_thread();
+        let before = me.bell.lock().unwrap_or_else(PoisonError::into_inner).replace(bell);
+        (me, before)
+    }))
 }
 
 // ---- leaving ----------------------------------------------------------------------------------

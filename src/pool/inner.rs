@@ -152,7 +152,7 @@ impl<T> Inner<T> {
     /// If it has to wait for room it waits for as long as given, else for the pool's usual time.
     #[cold]
     #[inline(never)]
-    pub(super) fn borrow<const SHARED: bool>(
+    pub(crate) fn borrow<const SHARED: bool>(
         self: &Arc<Self>,
         wait: Option<Deadline>,
     ) -> Result<Lease<'_, T, SHARED>, PoolError> {
@@ -161,21 +161,59 @@ impl<T> Inner<T> {
         loop {
             let Some(instance) = self.place.resident(&entered) else {
                 let wait = wait.unwrap_or_else(|| self.limits.usual_wait());
-                match self.create(&entered, wait, mode)? {
+                match self.create(&entered, wait, mode, None)? {
                     Some((instance, granted)) => return Ok(Lease::of(&instance, granted)),
                     None => continue, // cleared while it was being made
                 }
             };
-            let (notice, granted) = instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)?;
-            match notice {
-                Notice::Live => return Ok(Lease::of(&instance, granted)),
-                Notice::Stale => match instance.check() {
-                    Ok(()) => return Ok(Lease::of(&instance, granted)),
-                    Err(reason) => instance.close_borrowed(reason),
-                },
-                Notice::Revoked(_) | Notice::Taken(_) => {
-                    instance.attend();
+            if let Some(lease) = self.borrow_this(&instance)? {
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// Borrows an instance of this thread, after the checks that are due. `None` if it is gone.
+    fn borrow_this<const SHARED: bool>(
+        &self,
+        instance: &Arc<Instance<T>>,
+    ) -> Result<Option<Lease<'_, T, SHARED>>, PoolError> {
+        let mode = Lease::<T, SHARED>::MODE;
+        let (notice, granted) = instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)?;
+        match notice {
+            Notice::Live => return Ok(Some(Lease::of(instance, granted))),
+            Notice::Stale => match instance.check() {
+                Ok(()) => return Ok(Some(Lease::of(instance, granted))),
+                Err(reason) => instance.close_borrowed(reason),
+            },
+            Notice::Revoked(_) | Notice::Taken(_) => {
+                Arc::clone(instance).attend();
+            }
+        }
+        Ok(None)
+    }
+
+    /// An instance that this thread keeps for a key, beside the one it has in its table: the one in
+    /// `kept`, or, if that is gone, a new one, which takes its place.
+    pub(crate) fn borrow_keyed(
+        self: &Arc<Self>,
+        kept: &mut Option<Arc<Instance<T>>>,
+        key: impl Fn() -> String,
+    ) -> Result<Lease<'_, T, false>, PoolError> {
+        let entered = crate::thread::enter().map_err(|_| Kind::ThreadExiting)?;
+        loop {
+            if let Some(instance) = kept {
+                if let Some(lease) = self.borrow_this(instance)? {
+                    return Ok(lease);
                 }
+                *kept = None;
+            }
+            let wait = self.limits.usual_wait();
+            if let Some((instance, granted)) =
+                self.create(&entered, wait, Mode::Exclusive, Some(key()))?
+            {
+                let lease = Lease::of(&instance, granted);
+                *kept = Some(instance);
+                return Ok(lease);
             }
         }
     }
@@ -187,16 +225,20 @@ impl<T> Inner<T> {
         entered: &Entered,
         wait: Deadline,
         mode: Mode,
+        key: Option<String>,
     ) -> Result<Option<Borrowed<T>>, PoolError> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Kind::Closed.into());
         }
         self.registry.enroll(self);
         self.books().backoff().permits()?;
-        let instance = Instance::opening(self, entered.this_thread());
-        // In its place before anything else happens, so that a use from within the creation, or
-        // from a close that makes room for it, is found out.
-        self.place.move_in(Arc::clone(&instance), entered);
+        let is_keyed = key.is_some();
+        let instance = Instance::opening(self, entered.this_thread(), key);
+        if !is_keyed {
+            // In its place before anything else happens, so that a use from within the creation, or
+            // from a close that makes room for it, is found out.
+            self.place.move_in(Arc::clone(&instance), entered);
+        }
         let mut opening = Opening { instance: &instance, admitted: false, told: false };
         self.admit(wait)?;
         opening.admitted = true;
@@ -483,11 +525,7 @@ impl<T> Inner<T> {
         // What this thread is inside of can only close after this call has returned.
         let done = || all.iter().all(|one| one.outcome.get().is_some() || one.thread.is_current());
         if !books.watch(half, done) {
-            for straggler in all.iter().filter(|one| one.outcome.get().is_none()) {
-                if let Some(interrupt) = straggler.interrupt.get() {
-                    let _ = contain(interrupt);
-                }
-            }
+            interrupt(all.iter().filter(|one| one.outcome.get().is_none()));
             books.watch(end, done);
         }
         let mut report = CloseReport::default();
@@ -512,6 +550,17 @@ impl<T> Inner<T> {
         let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
         let all = self.begin_close(CloseReason::PoolClosed);
         self.end_close(&all, half, end)
+    }
+
+    /// Asks all instances that are in use to come to an end.
+    pub(crate) fn interrupt_busy(&self) {
+        interrupt(self.matching(|one| one.slot.activity() == Activity::Busy).iter());
+    }
+
+    /// Whether there is such an instance, and nobody has ordered it closed.
+    pub(crate) fn is_live(&self, id: InstanceId) -> bool {
+        let found = self.books().instances.get(&id);
+        found.is_some_and(|entry| entry.value().state() != State::Closing)
     }
 
     pub(super) fn wait_closed(&self, within: Duration) -> bool {
@@ -571,6 +620,12 @@ impl<T> Inner<T> {
     pub(super) fn poisoned(&self, instance: &Instance<T>, rescued: bool) {
         self.books().tally.poisoned.fetch_add(1, Ordering::Relaxed);
         self.tell(instance, EventKind::Poisoned { rescued });
+    }
+}
+
+fn interrupt<'a, T: 'static>(stragglers: impl Iterator<Item = &'a Arc<Instance<T>>>) {
+    for interrupt in stragglers.filter_map(|straggler| straggler.interrupt.get()) {
+        let _ = contain(interrupt);
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) struct Instance<T: 'static> {
     pub(super) id: InstanceId,
     pub(super) pool: Arc<Inner<T>>,
     pub(super) thread: Arc<ThisThread>,
+    /// What it belongs to besides its thread, if its worker keeps it for a key; then it has no place
+    /// in the thread's table.
+    pub(super) key: Option<String>,
     /// The process that made it: a forked child must leave it alone.
     process: u32,
     born: Instant,
@@ -41,12 +44,17 @@ struct Seen {
 }
 
 impl<T> Instance<T> {
-    pub(super) fn opening(pool: &Arc<Inner<T>>, thread: Arc<ThisThread>) -> Arc<Self> {
+    pub(super) fn opening(
+        pool: &Arc<Inner<T>>,
+        thread: Arc<ThisThread>,
+        key: Option<String>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             slot: Slot::opening(pool.check_from()),
             id: InstanceId::next(),
             pool: Arc::clone(pool),
             thread,
+            key,
             process: fork::generation(),
             born: Instant::now(),
             generation: AtomicU64::new(0),
@@ -95,6 +103,7 @@ impl<T> Instance<T> {
             pool: self.pool.name.clone(),
             type_name: self.pool.type_name.to_owned(),
             owner: self.thread.owner.clone(),
+            key: self.key.clone(),
             state: self.state(),
             age_ms: millis(self.age()),
             idle_ms: millis(self.look()),
@@ -173,6 +182,14 @@ impl<T> Instance<T> {
 
     pub(super) fn is_borrowed(&self) -> bool {
         self.slot.activity() != Activity::Idle && !matches!(self.slot.notice(), Notice::Taken(_))
+    }
+
+    /// The owner closes an instance of its own that it is not inside of. Says whether nobody else had
+    /// ordered it closed before.
+    pub(crate) fn order_here(self: Arc<Self>, reason: CloseReason) -> bool {
+        let is_first = self.slot.revoke(reason);
+        self.attend();
+        is_first
     }
 
     /// The owner calls its instance spent: it closes when the last borrow ends, or now.

@@ -101,7 +101,7 @@ impl<T, const SHARED: bool> Drop for Lease<'_, T, SHARED> {
 impl<T> Lease<'_, T, false> {
     /// Runs `f` in the borrow. A panic in it poisons the instance.
     #[inline(always)]
-    pub(super) fn run<R>(self, f: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn run<R>(self, f: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: valid: the instance is borrowed until `finish`, or, by unwinding, `drop`.
         // Aliasing: the borrow is exclusive, and the reference cannot leave `f`.
         let out = f(unsafe { &mut *self.value() });
@@ -113,7 +113,7 @@ impl<T> Lease<'_, T, false> {
 impl<T> Lease<'_, T, true> {
     /// As for exclusive leases, shared.
     #[inline(always)]
-    pub(super) fn run<R>(self, f: impl FnOnce(&T) -> R) -> R {
+    pub(crate) fn run<R>(self, f: impl FnOnce(&T) -> R) -> R {
         // SAFETY: valid: as above. Aliasing: all borrows that are live are shared.
         let out = f(unsafe { &*self.value() });
         self.finish();

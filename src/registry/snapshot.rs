@@ -50,6 +50,9 @@ pub struct InstanceInfo {
     pub type_name: String,
     /// The thread it belongs to.
     pub owner: Owner,
+    /// The key it is kept for, if it is one of [`Workers`](crate::Workers)' keyed instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What it is doing.
     pub state: State,
     /// Milliseconds since its creation began.

@@ -1,0 +1,209 @@
+//! Everybody else's handle to a loop.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::local::LocalHandle;
+use super::mailbox::{Job, Refused};
+use super::reach::Reach;
+use crate::task::{JoinHandle, Ran, Runner, task};
+
+/// Sends work to a loop from any thread, and always wakes it.
+///
+/// It keeps the loop's mailbox alive, not the loop: when that is closed, every post is refused.
+///
+/// It has no `call_soon`, which would not wake; the owner's [`LocalHandle`] has:
+///
+/// ```compile_fail,E0599
+/// let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call_soon(|| ());
+/// ```
+///
+/// ```
+/// let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call_soon_threadsafe(|| ());
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) reach: Arc<Reach>,
+}
+
+/// Why work was not taken. It comes back either way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PostError<F> {
+    /// The mailbox is full now; a later try may succeed.
+    Full(F),
+    /// The owner takes no more work; no later try can succeed.
+    Closed(F),
+}
+
+impl<F> PostError<F> {
+    /// The work.
+    pub fn into_inner(self) -> F {
+        match self {
+            Self::Full(work) | Self::Closed(work) => work,
+        }
+    }
+
+    /// Whether a later try may succeed.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Whether no later try can succeed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+
+    pub(crate) fn map<G>(self, map: impl FnOnce(F) -> G) -> PostError<G> {
+        match self {
+            Self::Full(work) => PostError::Full(map(work)),
+            Self::Closed(work) => PostError::Closed(map(work)),
+        }
+    }
+}
+
+impl<F> From<Refused<F>> for PostError<F> {
+    fn from(refused: Refused<F>) -> Self {
+        match refused {
+            Refused::Full(work) => Self::Full(work),
+            Refused::Closed(work) => Self::Closed(work),
+        }
+    }
+}
+
+impl<F> fmt::Debug for PostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+impl<F> fmt::Display for PostError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the mailbox is full",
+            Self::Closed(_) => "the owner takes no more work",
+        })
+    }
+}
+
+impl<F> Error for PostError<F> {}
+
+/// What [`Handle::call`] was given.
+pub type Call<R> = Box<dyn FnOnce() -> R + Send>;
+
+struct Soon<F>(F);
+
+impl<F: FnOnce() + Send + 'static> Job for Soon<F> {
+    fn run(self) {
+        (self.0)();
+    }
+}
+
+struct Later<F> {
+    at: Instant,
+    callback: F,
+}
+
+impl<F: FnOnce() + Send + 'static> Job for Later<F> {
+    fn run(self) {
+        let local = LocalHandle::current().expect("letters are opened by their loop");
+        drop(local.call_at(self.at, self.callback));
+    }
+}
+
+struct Called<R>(Runner<R, Call<R>>);
+
+impl<R: Send + 'static> Job for Called<R> {
+    fn run(self) {
+        let ran = self.0.run(|body| body());
+        // The handle carries the panic; the loop only counts it.
+        debug_assert!(matches!(ran, Ran::Returned | Ran::Panicked | Ran::Cancelled));
+    }
+}
+
+impl Handle {
+    /// Has the loop call `callback` in its next turn, and wakes it. In the order of posting.
+    ///
+    /// To be able to cancel it, use [`call`](Self::call).
+    ///
+    /// # Errors
+    ///
+    /// If the mailbox is full or the loop closed; the callback comes back.
+    pub fn call_soon_threadsafe<F>(&self, callback: F) -> Result<(), PostError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let posted = self.reach.post(Soon(callback));
+        posted.map_err(|refused| PostError::from(refused).map(|soon| soon.0))
+    }
+
+    /// Has the loop call `callback` after `delay`, which begins now.
+    ///
+    /// # Errors
+    ///
+    /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe).
+    pub fn call_later_threadsafe<F>(
+        &self,
+        delay: Duration,
+        callback: F,
+    ) -> Result<(), PostError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let at = super::local::after(delay);
+        let posted = self.reach.post(Later { at, callback });
+        posted.map_err(|refused| PostError::from(refused).map(|later| later.callback))
+    }
+
+    /// Runs `body` on the loop's thread, and gives the answer to the handle: to be joined, awaited, or
+    /// cancelled.
+    ///
+    /// Joined on the loop's own thread, the handle says at once that this would be a deadlock. If the
+    /// loop closes before the body runs, the handle resolves as cancelled, with the body.
+    ///
+    /// # Errors
+    ///
+    /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe).
+    pub fn call<R, F>(&self, body: F) -> Result<JoinHandle<R>, PostError<Call<R>>>
+    where
+        R: Send + 'static,
+        F: FnOnce() -> R + Send + 'static,
+    {
+        let body: Call<R> = Box::new(body);
+        let (runner, handle) = task(body, Some(self.reach.thread.id()));
+        match self.reach.post(Called(runner)) {
+            Ok(()) => Ok(handle),
+            Err(refused) => Err(PostError::from(refused).map(|called| {
+                let body = handle.cancel().expect("not posted, so it cannot have begun");
+                drop(called);
+                body
+            })),
+        }
+    }
+
+    /// Has the loop end its run after the turn it is in, or after its next, and wakes it.
+    pub fn stop(&self) {
+        self.reach.stop();
+    }
+
+    /// Whether the loop takes no more work.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.reach.mailbox.is_closed()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("thread", &self.reach.thread.name())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! The owner's handle to its own loop.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::Handle;
+use super::mailbox::Letter;
+use super::reach::Reach;
+use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
+use super::spawn::{self, LocalFuture};
+use super::timers::Timers;
+use crate::task::JoinHandle;
+
+/// The owner's handle to its loop. `!Send`: it queues without waking, which is right on the loop's
+/// own thread, where the loop is awake, and nowhere else.
+///
+/// On another thread it does not compile; a [`Handle`] does:
+///
+/// ```compile_fail,E0277
+/// let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.local();
+/// std::thread::spawn(move || drop(handle));
+/// ```
+///
+/// ```
+/// let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.handle();
+/// std::thread::spawn(move || drop(handle));
+/// ```
+#[derive(Clone)]
+pub struct LocalHandle {
+    pub(super) local: Rc<Local>,
+}
+
+/// What a loop has, all of it on its own thread.
+pub(super) struct Local {
+    pub(super) reach: Arc<Reach>,
+    pub(super) ready: RefCell<VecDeque<Entry>>,
+    pub(super) timers: RefCell<Timers>,
+    pub(super) sources: RefCell<Sources>,
+    pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
+    pub(super) next_task: Cell<u64>,
+    pub(super) closed: Cell<bool>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<LocalHandle>> = const { RefCell::new(None) };
+}
+
+/// Something that the loop is to call.
+pub(super) struct Entry {
+    pub(super) callback: Callback,
+    cancelled: Option<Rc<Cell<bool>>>,
+}
+
+pub(super) enum Callback {
+    Local(Box<dyn FnOnce()>),
+    Posted(Letter),
+    Ready(u64, Readiness),
+    Poll(u64),
+}
+
+impl Entry {
+    pub(super) fn new(callback: Callback) -> Self {
+        Self { callback, cancelled: None }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled.get())
+    }
+}
+
+/// A callback that was asked for. Dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    cancelled: Rc<Cell<bool>>,
+    when: Option<Instant>,
+}
+
+impl Scheduled {
+    /// The callback will not be called, if it has not been.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+    }
+
+    /// Whether it has been cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    /// When it is due; `None` if as soon as possible.
+    #[must_use]
+    pub fn when(&self) -> Option<Instant> {
+        self.when
+    }
+}
+
+/// A delay too long to be represented is as good as for ever: thirty years.
+pub(super) fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 60 * 60))
+}
+
+impl LocalHandle {
+    /// The loop that is running on this thread, if one is.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    }
+
+    /// Makes this loop the current one, as long as the guard lives.
+    pub(super) fn enter(&self) -> impl Drop + use<> {
+        struct Restore(Option<LocalHandle>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
+            }
+        }
+        Restore(CURRENT.with(|current| current.replace(Some(self.clone()))))
+    }
+
+    fn schedule(
+        &self,
+        when: Option<Instant>,
+        callback: impl FnOnce() + 'static,
+    ) -> Scheduled {
+        let cancelled = Rc::new(Cell::new(false));
+        let entry = Entry {
+            callback: Callback::Local(Box::new(callback)),
+            cancelled: Some(Rc::clone(&cancelled)),
+        };
+        if self.local.closed.get() {
+            cancelled.set(true); // never called, and it shows
+        } else {
+            match when {
+                None => self.local.ready.borrow_mut().push_back(entry),
+                Some(at) => self.local.timers.borrow_mut().add(at, entry),
+            }
+        }
+        Scheduled { cancelled, when }
+    }
+
+    /// Has the loop call `callback` in its next turn, after what is queued already.
+    ///
+    /// On a loop that is closed it is dropped, and what is returned says cancelled.
+    pub fn call_soon(&self, callback: impl FnOnce() + 'static) -> Scheduled {
+        self.schedule(None, callback)
+    }
+
+    /// Has the loop call `callback` after `delay`.
+    pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> Scheduled {
+        self.schedule(Some(after(delay)), callback)
+    }
+
+    /// Has the loop call `callback` at `when`, or in its next turn if that has passed. Those due at
+    /// the same moment are called in the order of asking.
+    pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> Scheduled {
+        self.schedule(Some(when), callback)
+    }
+
+    /// Takes `source` in, a socket or a pipe in non-blocking mode, and has `callback` called whenever
+    /// it is ready for what `interest` names, for as long as it is.
+    ///
+    /// The loop owns the source until [`Source::remove`], or until the [`Source`] is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot watch it: it is closed, or a plain file.
+    pub fn add<S: AsSource + 'static>(
+        &self,
+        source: S,
+        interest: Interest,
+        callback: impl FnMut(&S, Readiness) + 'static,
+    ) -> io::Result<Source<S>> {
+        Sources::add(&self.local, source, interest, callback)
+    }
+
+    /// Runs a future on the loop. It need not be `Send`. It is first polled in the next turn.
+    ///
+    /// Cancelling the handle drops the future when it is next woken; closing the loop drops it at
+    /// once. A panic in it goes to the handle.
+    pub fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output, ()>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        spawn::spawn(&self.local, future)
+    }
+
+    /// Has the loop end its run after the turn it is in, or after its next.
+    pub fn stop(&self) {
+        self.local.reach.stop();
+    }
+
+    /// The handle for other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { reach: Arc::clone(&self.local.reach) }
+    }
+}
+
+impl fmt::Debug for LocalHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalHandle").finish_non_exhaustive()
+    }
+}

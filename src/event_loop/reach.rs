@@ -1,0 +1,145 @@
+//! How a sleeping owner is reached.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Wake;
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use polling::Poller;
+
+use super::mailbox::{Job, Letters, Mailbox, Posted, Refused};
+
+/// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
+pub(crate) struct Reach {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) thread: Thread,
+    /// There is something other than post: a stop, a task to poll, an instance to look after.
+    attention: AtomicBool,
+    /// Made with the first source. Without one the owner parks, which is faster.
+    poller: OnceLock<Poller>,
+    /// Where the owner sleeps: in the poller, or parked.
+    in_poller: AtomicBool,
+    stop: AtomicBool,
+    woken: Mutex<Vec<u64>>,
+}
+
+/// So often an owner looks for post before it sleeps: about as long as an answer takes that is on
+/// its way.
+const LOOKS: u32 = 200;
+
+impl Reach {
+    pub(crate) fn new(capacity: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            mailbox: Mailbox::new(capacity),
+            thread: thread::current(),
+            attention: AtomicBool::new(false),
+            poller: OnceLock::new(),
+            in_poller: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            woken: Mutex::default(),
+        })
+    }
+
+    // ---- anybody ------------------------------------------------------------------------------
+
+    pub(crate) fn post<J: Job>(&self, job: J) -> Result<(), Refused<J>> {
+        if self.mailbox.post(job)? == Posted::Wake {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn ring(&self) {
+        if self.in_poller.load(Ordering::SeqCst) {
+            let poller = self.poller.get().expect("the owner sleeps in it");
+            // It fails only where the poller itself has: then the owner's wait fails as well.
+            let _ = poller.notify();
+        } else {
+            self.thread.unpark();
+        }
+    }
+
+    /// Has the owner look up from its sleep, or once more before it falls asleep.
+    pub(crate) fn attract(&self) {
+        self.attention.store(true, Ordering::SeqCst);
+        if self.mailbox.rouse() == Posted::Wake {
+            self.ring();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.attract();
+    }
+
+    pub(crate) fn task_woken(&self, task: u64) {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.attract();
+    }
+
+    // ---- the owner ----------------------------------------------------------------------------
+
+    /// The poller, made now if there is none.
+    pub(crate) fn poller(&self) -> std::io::Result<&Poller> {
+        if let Some(poller) = self.poller.get() {
+            return Ok(poller);
+        }
+        let poller = Poller::new()?;
+        Ok(self.poller.get_or_init(|| poller))
+    }
+
+    pub(crate) fn take_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) && self.stop.swap(false, Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_attention(&self) -> bool {
+        self.attention.load(Ordering::Relaxed) && self.attention.swap(false, Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_woken(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sleeps until there is post or attention is asked for, or the time is over. With `sleep`
+    /// instead of parking, if the owner sleeps elsewhere.
+    pub(crate) fn sleep(&self, wait: Option<Duration>) {
+        for _ in 0..LOOKS {
+            if self.mailbox.has_post() || self.attention.load(Ordering::Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        if self.falls_asleep(false) {
+            // A token left over from elsewhere ends the sleep early: the owner just looks again.
+            match wait {
+                None => thread::park(),
+                Some(wait) => thread::park_timeout(wait),
+            }
+        }
+        self.mailbox.wake_up();
+    }
+
+    /// Announces the sleep. `false` if there is something to do; then the owner is awake.
+    pub(crate) fn falls_asleep(&self, in_poller: bool) -> bool {
+        self.in_poller.store(in_poller, Ordering::SeqCst);
+        // Attention is asked for by storing it, then looking at who sleeps: as with post.
+        self.mailbox.fall_asleep() && !self.attention.load(Ordering::SeqCst)
+    }
+
+    /// No more post. What there was comes out.
+    pub(crate) fn close(&self) -> Letters {
+        self.mailbox.close()
+    }
+}
+
+impl Wake for Reach {
+    fn wake(self: Arc<Self>) {
+        self.attract();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.attract();
+    }
+}

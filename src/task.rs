@@ -1,0 +1,413 @@
+//! Work that was sent to another thread, and the handle to what comes of it.
+//!
+//! A task is in one of four states and only ever moves down this list: queued, running, finished or
+//! cancelled. Whoever moves it does so under its lock, so a cancel and a start never both succeed,
+//! and the body is never lost: it runs, or it comes back.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::hint::spin_loop;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread, ThreadId};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::error::PoolError;
+
+/// Waits for work that runs on another thread; or cancels it; or awaits it, on any runtime.
+///
+/// Dropping it lets the work run on its own. `B` is what the work was: it comes back, unrun, from
+/// [`cancel`](Self::cancel) and [`JoinError::into_body`].
+#[must_use = "dropped, it lets the work run on its own; say so with `drop` or `detach`"]
+pub struct JoinHandle<R, B = Box<dyn FnOnce() -> R + Send>> {
+    task: Arc<Task<R, B>>,
+}
+
+/// The side of a task that runs it. Dropped without having run, it cancels.
+pub(crate) struct Runner<R, B> {
+    task: Arc<Task<R, B>>,
+}
+
+struct Task<R, B> {
+    /// The thread that it is to run on, if that is settled: waiting there would be for ever.
+    runs_on: Option<ThreadId>,
+    /// Whether `state` is at its end. For waiting without the lock.
+    ended: AtomicBool,
+    state: Mutex<State<R, B>>,
+}
+
+enum State<R, B> {
+    Queued(B, Waiter),
+    Running(Waiter),
+    Finished(thread::Result<R>),
+    /// It never ran; the body, unless somebody has had it back.
+    Cancelled(Option<B>),
+    /// It could not run, for want of an instance.
+    NoInstance(B, PoolError),
+    /// The handle has taken what there was.
+    Collected,
+}
+
+#[derive(Default)]
+enum Waiter {
+    #[default]
+    Nobody,
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Waiter {
+    fn wake(self) {
+        match self {
+            Self::Nobody => {}
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+/// A task and its handle. `runs_on` is the thread that will run it, if that is settled.
+pub(crate) fn task<R, B>(body: B, runs_on: Option<ThreadId>) -> (Runner<R, B>, JoinHandle<R, B>) {
+    let task = Arc::new(Task {
+        runs_on,
+        ended: AtomicBool::new(false),
+        state: Mutex::new(State::Queued(body, Waiter::Nobody)),
+    });
+    (Runner { task: Arc::clone(&task) }, JoinHandle { task })
+}
+
+impl<R, B> Task<R, B> {
+    fn state(&self) -> MutexGuard<'_, State<R, B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, end: State<R, B>) {
+        let mut state = self.state();
+        let waiter = match mem::replace(&mut *state, end) {
+            State::Queued(_, waiter) | State::Running(waiter) => waiter,
+            _ => unreachable!("a task ends once"),
+        };
+        self.ended.store(true, Ordering::Release);
+        drop(state);
+        waiter.wake(); // foreign code, if it is a runtime's: after the lock
+    }
+}
+
+impl<R, B> Runner<R, B> {
+    /// Begins to run, unless cancelled: hands out the body.
+    fn start(&self) -> Option<B> {
+        let mut state = self.task.state();
+        match mem::replace(&mut *state, State::Collected) {
+            State::Queued(body, waiter) => {
+                *state = State::Running(waiter);
+                Some(body)
+            }
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Runs the body by `call`, unless cancelled. A panic in it goes to the handle; says whether
+    /// there was one.
+    pub(crate) fn run(self, call: impl FnOnce(B) -> R) -> Ran {
+        let Some(body) = self.start() else { return Ran::Cancelled };
+        let result = catch_unwind(AssertUnwindSafe(|| call(body)));
+        let ran = if result.is_ok() { Ran::Returned } else { Ran::Panicked };
+        self.task.end(State::Finished(result));
+        ran
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(*self.task.state(), State::Cancelled(_) | State::Collected)
+    }
+
+    /// As [`run`](Self::run), with an instance that may fail to be had: then the body comes back to
+    /// the handle, with the reason.
+    pub(crate) fn run_with<I>(
+        self,
+        instance: Result<I, PoolError>,
+        call: impl FnOnce(I, B) -> R,
+    ) -> Ran {
+        match instance {
+            Ok(instance) => self.run(|body| call(instance, body)),
+            Err(error) => {
+                let Some(body) = self.start() else { return Ran::Cancelled };
+                self.task.end(State::NoInstance(body, error));
+                Ran::Cancelled
+            }
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Returned,
+    Panicked,
+    Cancelled,
+}
+
+impl<R, B> Drop for Runner<R, B> {
+    fn drop(&mut self) {
+        let mut state = self.task.state();
+        match mem::replace(&mut *state, State::Collected) {
+            // The work will never run: whoever waits is told, and may have it back.
+            State::Queued(body, waiter) => {
+                *state = State::Cancelled(Some(body));
+                self.task.ended.store(true, Ordering::Release);
+                drop(state);
+                waiter.wake();
+            }
+            other => *state = other,
+        }
+    }
+}
+
+/// So often a waiter looks before it parks: about as long as it takes the other side to answer when
+/// it is awake.
+const LOOKS: u32 = 200;
+
+impl<R, B> JoinHandle<R, B> {
+    /// Whether the work has run, or will never.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits for the work and returns what it returned.
+    ///
+    /// # Errors
+    ///
+    /// If the work panicked or was cancelled, or if it is this very thread that would have to run it
+    /// (it will run nevertheless, later, on its own).
+    pub fn join(self) -> Result<R, JoinError<B>> {
+        match self.wait(Deadline::NEVER) {
+            Ok(()) => self.collect(),
+            Err(NotYet::WouldDeadlock | NotYet::TimedOut) => Err(ErrorKind::WouldDeadlock.into()),
+        }
+    }
+
+    /// [`join`](Self::join), for no longer than this; after that the handle comes back.
+    ///
+    /// # Errors
+    ///
+    /// The outer one hands the handle back: the time is over, or it is this very thread that would
+    /// have to run the work. The inner one is as in [`join`](Self::join).
+    pub fn join_timeout(self, wait: Duration) -> Result<Result<R, JoinError<B>>, Self> {
+        match self.wait(Deadline::after(wait)) {
+            Ok(()) => Ok(self.collect()),
+            Err(NotYet::WouldDeadlock | NotYet::TimedOut) => Err(self),
+        }
+    }
+
+    /// Keeps the work from running, if it has not started: then it comes back. It is `None` if it
+    /// runs, has run, or was cancelled before.
+    pub fn cancel(&self) -> Option<B> {
+        let mut state = self.task.state();
+        match mem::replace(&mut *state, State::Collected) {
+            State::Queued(body, waiter) => {
+                *state = State::Cancelled(None);
+                self.task.ended.store(true, Ordering::Release);
+                drop(state);
+                waiter.wake();
+                Some(body)
+            }
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Lets the work run on its own.
+    pub fn detach(self) {}
+
+    fn wait(&self, deadline: Deadline) -> Result<(), NotYet> {
+        for look in 0..LOOKS {
+            if self.is_finished() {
+                return Ok(());
+            }
+            if look == 0 && self.task.runs_on == Some(thread::current().id()) {
+                return Err(NotYet::WouldDeadlock);
+            }
+            spin_loop();
+        }
+        let mut registered = false;
+        while !self.is_finished() {
+            if !registered {
+                let me = Waiter::Thread(thread::current());
+                match &mut *self.task.state() {
+                    State::Queued(_, waiter) | State::Running(waiter) => *waiter = me,
+                    _ => return Ok(()),
+                }
+                registered = true;
+            }
+            match deadline.remaining() {
+                None => thread::park(),
+                Some(left) if left.is_zero() => return Err(NotYet::TimedOut),
+                Some(left) => thread::park_timeout(left),
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&self) -> Result<R, JoinError<B>> {
+        match mem::replace(&mut *self.task.state(), State::Collected) {
+            State::Finished(Ok(result)) => Ok(result),
+            State::Finished(Err(payload)) => Err(ErrorKind::Panicked(payload).into()),
+            State::Cancelled(body) => Err(ErrorKind::Cancelled(body).into()),
+            State::NoInstance(body, error) => Err(ErrorKind::NoInstance(body, error).into()),
+            State::Queued(..) | State::Running(_) | State::Collected => {
+                unreachable!("collected once, at the end")
+            }
+        }
+    }
+
+    /// Has `waker` woken at the end. `false` if that has come.
+    pub(crate) fn wake_at_end(&self, waker: &Waker) -> bool {
+        match &mut *self.task.state() {
+            State::Queued(_, waiter) | State::Running(waiter) => {
+                *waiter = Waiter::Task(waker.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+enum NotYet {
+    TimedOut,
+    WouldDeadlock,
+}
+
+/// Polled after it was ready, it panics, as futures do.
+impl<R, B> Future for JoinHandle<R, B> {
+    type Output = Result<R, JoinError<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.is_finished() && self.wake_at_end(cx.waker()) {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.collect())
+    }
+}
+
+impl<R, B> fmt::Debug for JoinHandle<R, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("is_finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no result.
+pub struct JoinError<B = ()>(ErrorKind<B>);
+
+enum ErrorKind<B> {
+    Panicked(Box<dyn Any + Send>),
+    Cancelled(Option<B>),
+    NoInstance(B, PoolError),
+    WouldDeadlock,
+}
+
+impl<B> From<ErrorKind<B>> for JoinError<B> {
+    fn from(kind: ErrorKind<B>) -> Self {
+        Self(kind)
+    }
+}
+
+impl<B> JoinError<B> {
+    /// The work panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, ErrorKind::Panicked(_))
+    }
+
+    /// The work never ran, and never will.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0, ErrorKind::Cancelled(_))
+    }
+
+    /// The worker had no instance to run the work with. [`source`](Error::source) says why.
+    #[must_use]
+    pub fn is_no_instance(&self) -> bool {
+        matches!(self.0, ErrorKind::NoInstance(..))
+    }
+
+    /// The thread that waits is the one that would have to run the work.
+    #[must_use]
+    pub fn is_deadlock(&self) -> bool {
+        matches!(self.0, ErrorKind::WouldDeadlock)
+    }
+
+    /// What the panic carried, as from [`std::thread::JoinHandle::join`].
+    ///
+    /// # Errors
+    ///
+    /// Itself, if the work did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+        match self.0 {
+            ErrorKind::Panicked(payload) => Ok(payload),
+            other => Err(Self(other)),
+        }
+    }
+
+    /// The work, if it never ran, and nobody has had it back before.
+    #[must_use]
+    pub fn into_body(self) -> Option<B> {
+        match self.0 {
+            ErrorKind::Cancelled(body) => body,
+            ErrorKind::NoInstance(body, _) => Some(body),
+            ErrorKind::Panicked(_) | ErrorKind::WouldDeadlock => None,
+        }
+    }
+
+    /// Goes on with the panic on this thread, if that is what it was.
+    pub fn resume_panic(self) -> Self {
+        match self.0 {
+            ErrorKind::Panicked(payload) => resume_unwind(payload),
+            other => Self(other),
+        }
+    }
+}
+
+impl<B> fmt::Debug for JoinError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            ErrorKind::Panicked(_) => "JoinError::Panicked(..)",
+            ErrorKind::Cancelled(_) => "JoinError::Cancelled(..)",
+            ErrorKind::NoInstance(..) => "JoinError::NoInstance(..)",
+            ErrorKind::WouldDeadlock => "JoinError::WouldDeadlock",
+        })
+    }
+}
+
+impl<B> fmt::Display for JoinError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            ErrorKind::Panicked(_) => "the work panicked",
+            ErrorKind::Cancelled(_) => "the work was cancelled before it ran",
+            ErrorKind::NoInstance(..) => "the worker had no instance to run the work with",
+            ErrorKind::WouldDeadlock => "this thread would wait for work that it has to run itself",
+        })
+    }
+}
+
+impl<B> Error for JoinError<B> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            ErrorKind::NoInstance(_, error) => Some(error),
+            ErrorKind::Panicked(_) | ErrorKind::Cancelled(_) | ErrorKind::WouldDeadlock => None,
+        }
+    }
+}
