@@ -253,7 +253,8 @@ impl EventLoop {
         let reach = self.reach();
         self.take_post();
         let idle = !stops && local.ready.borrow().is_empty();
-        let wait = if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
+        let wait =
+            if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
         if local.sources.borrow().is_empty() {
             if wait != Some(Duration::ZERO) {
                 reach.sleep(wait);

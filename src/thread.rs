@@ -71,6 +71,11 @@ impl Local {
     fn show(&self, table: &Table) {
         let places = if fence::is_light_enough() { table.pointers.len() } else { 0 };
         self.visible.store(places, Ordering::SeqCst);
+        // A nudge sets `nudged`, then `visible` to zero. One that came before our store, and which
+        // nobody has attended to, must not be undone by it.
+        if table.me.as_ref().is_some_and(|me| me.nudged.load(Ordering::SeqCst)) {
+            self.visible.store(0, Ordering::SeqCst);
+        }
     }
 }
 

@@ -460,11 +460,7 @@ impl<T, K> Drop for Workers<T, K> {
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.team.queues.close();
         let (half, end) = (self.drop_timeout / 2, self.drop_timeout);
-        let _ = self.team.end(
-            std::mem::take(threads),
-            Deadline::after(half),
-            Deadline::after(end),
-        );
+        let _ = self.team.end(std::mem::take(threads), Deadline::after(half), Deadline::after(end));
     }
 }
 

@@ -127,11 +127,7 @@ impl LocalHandle {
         Restore(CURRENT.with(|current| current.replace(Some(self.clone()))))
     }
 
-    fn schedule(
-        &self,
-        when: Option<Instant>,
-        callback: impl FnOnce() + 'static,
-    ) -> Scheduled {
+    fn schedule(&self, when: Option<Instant>, callback: impl FnOnce() + 'static) -> Scheduled {
         let cancelled = Rc::new(Cell::new(false));
         let entry = Entry {
             callback: Callback::Local(Box::new(callback)),
