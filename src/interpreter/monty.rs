@@ -7,6 +7,15 @@
 //!
 //! A cell that raises keeps what it had done by then, as in any Python. Output is all standard
 //! output: Monty's `print` has no `file=`.
+//!
+//! # What it does not bound
+//!
+//! Code that sets out to do harm can, although it reaches nothing. Time is looked at between
+//! instructions, so one operation on a huge number, such as `10 ** 10 ** 8`, is not stopped. Memory
+//! is bounded by the value, not in sum. And source or data nested very deep, a sum of fifty thousand
+//! terms or as many lists within each other, overflows the stack of the thread, which ends the
+//! process. Against that, use a process: CPython in a container, or Monty in a
+//! child of your own.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -60,7 +69,8 @@ impl MontyManager {
         Self { timeout: None, max_memory: 256 << 20, max_recursion: 1000, gc_interval: None }
     }
 
-    /// The time limit of cells whose [`ExecuteOptions`] name none.
+    /// The time limit of cells whose [`ExecuteOptions`] name none. It is looked at between
+    /// instructions.
     ///
     /// Default: no limit.
     #[must_use]

@@ -47,6 +47,7 @@ impl Target {
     /// Kills the child and all that it started and that stayed in its session.
     fn kill(&self) {
         self.signal(-1, libc::SIGKILL);
+        self.signal(1, libc::SIGKILL); // in case it is not in a session of its own
     }
 
     fn signal(&self, sign: i32, signal: i32) {
