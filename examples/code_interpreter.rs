@@ -11,13 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, panic, thread};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessile::interpreter::monty::MontyManager;
@@ -212,7 +213,9 @@ fn neutral(text: &str) -> String {
 fn lack(name: &str, value: &str) -> Option<String> {
     match name {
         "NotImplementedError" | "ModuleNotFoundError" => Some(value.to_owned()),
-        "AttributeError" if value.starts_with("module ") || value.starts_with("'_io.") => Some(value.to_owned()),
+        "AttributeError" if value.starts_with("module ") || value.starts_with("'_io.") => {
+            Some(value.to_owned())
+        }
         "TypeError" if value.contains("not supported") => Some(value.to_owned()),
         _ => None,
     }
@@ -256,9 +259,11 @@ fn run<I: Interpreter + Send + 'static>(
                     let began = Instant::now();
                     let mark = format!("{} has {}", tally.thread, case.id);
                     // This thread's own session, made on first use, or anew if it has died.
-                    let outcome =
-                        pool.with(|python| run_case(python, engine, case, &mark, &mut tally));
-                    if let Err(error) = outcome.map_err(Into::into).and_then(|outcome| outcome) {
+                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                        pool.with(|python| run_case(python, engine, case, &mark, &mut tally))?
+                    }));
+                    let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
+                    if let Err(error) = outcome {
                         tally.wrong.push(format!("{}: {error:#}", case.id));
                     }
                     tally.cases += 1;
@@ -286,7 +291,8 @@ fn run<I: Interpreter + Send + 'static>(
     let as_expected = sum(|t| t.as_expected);
     let not_for_this_engine = sum(|t| t.not_for_this_engine);
     let (wrong, crossed) = (sum(|t| t.wrong.len()), sum(|t| t.crossed.len()));
-    let well = wrong == 0 && crossed == 0 && report.is_clean() && left.is_empty();
+    let all_ran = sum(|t| t.cells) == cells && as_expected > 0;
+    let well = all_ran && wrong == 0 && crossed == 0 && report.is_clean() && left.is_empty();
 
     if arguments.json {
         let outcome = json!({
@@ -366,6 +372,9 @@ fn arguments() -> Result<Arguments> {
             "--json" => parsed.json = true,
             _ => bail!("{USAGE}"),
         }
+    }
+    if parsed.threads == 0 {
+        bail!("--threads needs at least one");
     }
     Ok(parsed)
 }

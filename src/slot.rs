@@ -244,6 +244,18 @@ impl Words {
     }
 }
 
+/// See [`Slot::alone`].
+pub(crate) struct Alone<'s> {
+    words: &'s Words,
+    word: u64,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.words.word.store(self.word, Ordering::Relaxed);
+    }
+}
+
 impl<T> Slot<T> {
     /// A slot whose instance is yet to be made, by the calling thread.
     ///
@@ -273,20 +285,16 @@ impl<T> Slot<T> {
 
     // ---- the owner ----------------------------------------------------------------------------
 
-    /// Puts the instance in, and leaves it borrowed by the owner.
+    /// Puts the instance in, and leaves it borrowed by the owner, exclusively.
     ///
     /// # Safety
     ///
     /// The caller is the owner, and the slot is [`opening`](Self::opening).
-    pub(crate) unsafe fn fill(&self, value: T, mode: Mode) -> Granted {
+    pub(crate) unsafe fn fill(&self, value: T) -> Granted {
         // SAFETY: valid: the cell is ours and holds nothing yet. Aliasing: while `word` says
         // `OPENING`, the owner is refused and no closer takes.
         unsafe { (*self.value.get()).write(value) };
-        let borrowed = match mode {
-            Mode::Exclusive => EXCLUSIVE,
-            Mode::Shared => SHARED,
-        };
-        self.words.word.store(borrowed, Ordering::Relaxed);
+        self.words.word.store(EXCLUSIVE, Ordering::Relaxed);
         Granted(0)
     }
 
@@ -314,7 +322,7 @@ impl<T> Slot<T> {
         let notice = self.notice();
         if matches!(notice, Notice::Revoked(_) | Notice::Taken(_)) {
             self.words.word.store(word, Ordering::Release);
-        } else if notice == Notice::Live && begins_epoch {
+        } else if notice == Notice::Live && (begins_epoch || self.is_shut()) {
             self.admit();
         }
         Ok((notice, Granted(word)))
@@ -327,6 +335,21 @@ impl<T> Slot<T> {
         self.words.word.store(granted.0, Ordering::Release);
         fence::full();
         matches!(self.notice(), Notice::Revoked(_) | Notice::Taken(_))
+    }
+
+    /// Makes the owner's only borrow exclusive, whatever its mode, until the guard is dropped. It is
+    /// busy all the while: no closer can tell the difference.
+    pub(crate) fn alone(&self) -> Alone<'_> {
+        let word = self.words.word.load(Ordering::Relaxed);
+        self.words.word.store(word | EXCLUSIVE, Ordering::Relaxed);
+        Alone { words: &self.words, word }
+    }
+
+    /// Turns the exclusive borrow that [`fill`](Self::fill) has left into one of this mode.
+    pub(crate) fn settle(&self, mode: Mode) {
+        if mode == Mode::Shared {
+            self.words.word.store(SHARED, Ordering::Relaxed);
+        }
     }
 
     /// Whether more shared borrows are live than the one in hand.
@@ -367,6 +390,12 @@ impl<T> Slot<T> {
         if control.compare_exchange(STALE, LIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.admit();
         }
+    }
+
+    /// Whether the fast path of borrowing is closed. If control says `LIVE`, it was by somebody who
+    /// marked the instance stale, and came to the bound only after the owner had seen to the mark.
+    fn is_shut(&self) -> bool {
+        self.words.admit_below.load(Ordering::Relaxed) == 0
     }
 
     /// Opens the fast path of borrowing, until the epoch ends.

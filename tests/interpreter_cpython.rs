@@ -299,6 +299,9 @@ fn invalid_utf_8_is_replaced() {
     );
     assert_eq!(execution.stdout(), "a\u{fffd}\nb\u{fffd}\n\\ud800\n\u{fffd}");
     assert_eq!(run(python, "print('\\xa9')").stdout(), "©\n");
+    // Longer than a frame, whose end falls into a character.
+    let text = format!("a{}\n", "é".repeat(100_000));
+    assert!(run(python, "print('a' + 'é' * 100_000)").stdout() == text);
 }
 
 #[test]
@@ -316,6 +319,8 @@ fn output_over_the_limit() {
     }
     let execution = python.execute("x = 'é' * 5000\nx", &small).unwrap();
     assert!(execution.truncated && (990..=1000).contains(&execution.text().unwrap().len()));
+    let execution = python.execute("'a' * 5000", &small).unwrap();
+    assert!(execution.truncated && execution.text().unwrap().len() == 1000);
     let execution = python.execute("raise ValueError(x)", &small).unwrap();
     assert!(execution.truncated && execution.error.unwrap().value.len() <= 1000);
     let execution = python.execute("print('y' * 999)", &small).unwrap();
@@ -356,6 +361,17 @@ fn user_closes_stdout() {
         assert_eq!(execution.text(), Some("''"), "{code}");
     }
     raises(python, "sys.stdout.close()\nprint(1)", "ValueError", "I/O operation on closed file.");
+}
+
+#[test]
+fn profiler_prints_in_the_midst_of_printing() {
+    let python = &mut start();
+    // As a finalizer would that the collector runs at that moment.
+    let code = "import sys\ndef nested(frame, event, _):\n    \
+                if event == 'call' and frame.f_code.co_name == 'settle':\n        \
+                print('inner')\nsys.setprofile(nested)\nprint('outer')\nsys.setprofile(None)";
+    let execution = python.execute(code, &limit(20_000)).unwrap();
+    assert_eq!(execution.outputs, [out("inner\nouter\n")]);
 }
 
 // ---- whose output ---------------------------------------------------------------------------------
@@ -430,8 +446,9 @@ fn forks_write_like_any_process() {
                 os.waitpid(pid, 0)\nprint('parent')";
     assert_eq!(run(python, code).stdout(), "oncechild\nparent\n");
     // A fork that comes back from its cell would be a second driver on the same channel.
-    let execution = run(python, "pid = os.fork()\nif pid: os.waitpid(pid, 0)\npid > 0");
-    assert_eq!(execution.text(), Some("True"));
+    let code = "pid = os.fork()\nif pid: status = os.waitpid(pid, 0)[1]\npid > 0 and status";
+    let execution = run(python, code);
+    assert_eq!((execution.text(), &*execution.outputs), (Some("0"), &[][..]));
     let code = "import multiprocessing as mp\ndef sq(x): return x * x\n\
                 with mp.get_context('fork').Pool(2) as p: r = p.map(sq, range(4))\nr";
     shows(python, code, Some("[0, 1, 4, 9]"));
@@ -492,21 +509,27 @@ fn interrupted_from_another_thread_at_any_moment() {
     let handle = python.interrupt_handle();
     let (stop, stopped) = mpsc::channel::<()>();
     let storm = thread::spawn(move || {
+        let mut pause = 0;
         while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
             handle.interrupt();
-            // Faster than any caller, slower than Python's handler of signals.
-            thread::sleep(Duration::from_micros(200));
+            // Now early in a cell, now late; never faster than Python handles signals.
+            pause = (pause + 137) % 4000;
+            thread::sleep(Duration::from_micros(200 + pause));
         }
         handle
     });
     let (mut interrupted, mut n) = (0, 0);
-    while interrupted < 50 {
+    while interrupted < 100 {
         n += 1;
-        let execution = run(&mut python, &format!("for i in range(50): print('line', i)\n{n}"));
+        let lines = format!("for i in range(50): print('line', i)\n{n}");
+        // More than the channel holds, so that some are hit in the middle of a frame.
+        let flood = format!("print('y' * 4_000_000)\n{n}");
+        let execution = run(&mut python, if n % 2 == 0 { &lines } else { &flood });
         match &execution.error {
             None => {
                 assert_eq!(execution.text(), Some(&*n.to_string()));
-                assert_eq!(execution.stdout().lines().count(), 50);
+                let length = if n % 2 == 0 { 390 } else { 1 << 20 };
+                assert_eq!(execution.stdout().len(), length);
             }
             Some(error) => {
                 assert_eq!(error.name, "KeyboardInterrupt");

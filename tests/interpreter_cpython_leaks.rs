@@ -42,4 +42,12 @@ fn nothing_is_left_after_100_starts_and_ends() {
     (0..100).for_each(cycle);
     assert_eq!(descriptors(), before);
     assert_eq!(children(), "");
+
+    // Each cell starts a process, so each gets new pipes; the old ones are let go of when they end.
+    let mut python = manager.start().unwrap();
+    let alive = descriptors();
+    for _ in 0..20 {
+        python.run("import subprocess; subprocess.run('true')").unwrap();
+    }
+    assert!(descriptors() <= alive + 4, "{} became {}", alive, descriptors());
 }

@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::panic::catch_unwind;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sessile::{CloseReason, Pool, Registry};
+use sessile::{CloseReason, Context, Manager, Pool, Registry};
 use support::*;
 
 fn scene() -> (Stage, Pool<Session>) {
@@ -234,4 +237,30 @@ fn work_stolen_inside_with_gets_the_same_instance() {
     assert!(a && b);
     assert_eq!(pool.with(|_| ()).map(|()| stage.count(What::Create)).unwrap(), 2, "{outer:?}");
     drop(rayon);
+}
+
+/// While the manager is asked about an instance it has it to itself, also in a shared borrow.
+#[test]
+fn a_manager_that_is_asked_gets_in_a_second_time() {
+    static LET_IN: AtomicUsize = AtomicUsize::new(0);
+    static POOL: LazyLock<Pool<u64>> =
+        LazyLock::new(|| Pool::builder(Asks).registry(&Registry::new()).build().unwrap());
+    struct Asks;
+    impl Manager for Asks {
+        type Instance = u64;
+
+        fn create(&self, _: &Context) -> anyhow::Result<u64> {
+            Ok(0)
+        }
+
+        fn rescue(&self, _: &mut u64) -> bool {
+            let refused = POOL.with_ref(|_| ()).is_err_and(|error| error.is_reentrant());
+            LET_IN.fetch_add(usize::from(!refused), Ordering::SeqCst);
+            true
+        }
+    }
+    POOL.with_ref(|_| ()).unwrap();
+    catch_unwind(|| POOL.with_ref(|_| panic!("on purpose"))).unwrap_err();
+    assert_eq!(LET_IN.load(Ordering::SeqCst), 0);
+    POOL.with(|_| ()).unwrap();
 }

@@ -280,7 +280,7 @@ impl<T> Inner<T> {
         let books = self.books();
         books.backoff().reset();
         books.tally.created.fetch_add(1, Ordering::Relaxed);
-        let granted = instance.install(value, mode);
+        let granted = instance.install(value);
         self.tell(&instance, EventKind::Created { took });
         // Any other order lets the use at hand go ahead and closes after it: else threads that make
         // room for each other could go on without one of them ever getting to use its instance.
@@ -296,6 +296,8 @@ impl<T> Inner<T> {
             self.make_room();
             self.books().gate.stir();
         }
+        // Only now: what was told above is foreign code, and could keep a shared borrow of its own.
+        instance.slot.settle(mode);
         Ok(Some((instance, granted)))
     }
 

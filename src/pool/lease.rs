@@ -133,15 +133,17 @@ impl<T> Instance<T> {
 
     /// Asks the manager about an instance whose only borrow the caller holds.
     pub(super) fn ask<R>(&self, question: impl FnOnce(&Inner<T>, &mut T) -> R) -> R {
+        // The manager is foreign code and may come back here: a shared borrow would let it in.
+        let _alone = self.slot.alone();
         // SAFETY: valid: filled, and borrowed. Aliasing: the caller's borrow is the only one, and
         // the user's reference, if there was one, is gone.
         question(&self.pool, unsafe { &mut *self.slot.value() })
     }
 
-    /// Puts the value in, borrowed by the owner in this mode.
-    pub(super) fn install(&self, value: T, mode: Mode) -> Granted {
+    /// Puts the value in, borrowed exclusively by the owner.
+    pub(super) fn install(&self, value: T) -> Granted {
         // SAFETY: only `Inner::create` calls this, once, on the owner, for the instance it opened.
-        unsafe { self.slot.fill(value, mode) }
+        unsafe { self.slot.fill(value) }
     }
 
     /// Takes a revoked, idle instance out for closing, on any thread.

@@ -36,7 +36,7 @@ impl Reaper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a pool to look after: starts the thread, or has it look at once.
+    /// There is a pool to look after: starts the thread, if there is none.
     ///
     /// Should the system have no thread to give, the next instance of the pool asks again.
     pub(super) fn ensure(self: &Arc<Self>, registry: &Registry) {

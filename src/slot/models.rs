@@ -99,7 +99,7 @@ impl Model {
     fn idle(pool: Pool) -> Arc<Self> {
         let model = Self::opening(pool);
         // SAFETY: this thread is the only one, and the slot is opening.
-        let granted = unsafe { model.slot.fill(Instance::new(), Mode::Exclusive) };
+        let granted = unsafe { model.slot.fill(Instance::new()) };
         assert!(!model.slot.put_back(granted));
         model
     }
@@ -412,7 +412,7 @@ fn opening_against_closers() {
         let two = closer(&model, CloseReason::Cleared);
         // `Inner::create`.
         // SAFETY: on the owner, and the slot is opening.
-        let granted = unsafe { model.slot.fill(Instance::new(), Mode::Exclusive) };
+        let granted = unsafe { model.slot.fill(Instance::new()) };
         if let Notice::Revoked(reason) = model.slot.notice() {
             model.close_borrowed(reason);
         } else {

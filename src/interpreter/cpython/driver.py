@@ -67,7 +67,8 @@ forked = False  # the running cell has started a process
 is_copy = False  # this process is a fork of the child
 settles = True  # whether it is worth waiting for the pipes
 loop = None  # the event loop of top-level await
-lock = threading.Lock()
+# Reentrant: a finalizer that prints may run while a frame is being made.
+lock = threading.RLock()
 
 channel = socket.socket(fileno=os.dup(0))
 taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2
@@ -117,6 +118,7 @@ def emit(kind, payload):
         return
     thread = _thread.get_ident()
     is_main = thread == MAIN
+    nested = sending
     if is_main:
         sending = True
     try:
@@ -135,8 +137,8 @@ def emit(kind, payload):
                 channel.sendall(FRAME.pack(kind, cell, len(piece)) + piece)
     finally:
         if is_main:
-            sending = False
-            if pending and phase == RUNNING:
+            sending = nested
+            if pending and phase == RUNNING and not sending:
                 pending = False
                 raise KeyboardInterrupt
 
@@ -319,7 +321,7 @@ def after_fork_in_child():
     # The channel is the original's; a copy writes to the descriptors like any other process.
     global is_copy, lock
     is_copy = True
-    lock = threading.Lock()
+    lock = threading.RLock()
     for stream in standard:
         stream.held.clear()
     channel.close()
