@@ -18,8 +18,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, Thread, ThreadId};
 use std::time::Duration;
 
+use crate::contain::contain;
 use crate::deadline::Deadline;
-use crate::error::PoolError;
+use crate::error::{Kind, PoolError};
 
 /// Waits for work that runs on another thread; or cancels it; or awaits it, on any runtime.
 ///
@@ -38,6 +39,8 @@ pub(crate) struct Runner<R, B> {
 struct Task<R, B> {
     /// The thread that it is to run on, if that is settled: waiting there would be for ever.
     runs_on: Option<ThreadId>,
+    /// Told of a cancel: there is something to be dropped where the work would have run.
+    on_cancel: Option<Waker>,
     /// Whether `state` is at its end. For waiting without the lock.
     ended: AtomicBool,
     state: Mutex<State<R, B>>,
@@ -75,8 +78,18 @@ impl Waiter {
 
 /// A task and its handle. `runs_on` is the thread that will run it, if that is settled.
 pub(crate) fn task<R, B>(body: B, runs_on: Option<ThreadId>) -> (Runner<R, B>, JoinHandle<R, B>) {
+    task_with(body, runs_on, None)
+}
+
+/// [`task`], with somebody who is to know of a cancel.
+pub(crate) fn task_with<R, B>(
+    body: B,
+    runs_on: Option<ThreadId>,
+    on_cancel: Option<Waker>,
+) -> (Runner<R, B>, JoinHandle<R, B>) {
     let task = Arc::new(Task {
         runs_on,
+        on_cancel,
         ended: AtomicBool::new(false),
         state: Mutex::new(State::Queued(body, Waiter::Nobody)),
     });
@@ -97,6 +110,21 @@ impl<R, B> Task<R, B> {
         self.ended.store(true, Ordering::Release);
         drop(state);
         waiter.wake(); // foreign code, if it is a runtime's: after the lock
+    }
+
+    /// Has this waiter woken at the end, and no other. `false` if that has come.
+    fn register(&self, mut new: Waiter) -> bool {
+        // What was there, or `new` if it comes too late, is foreign code to be dropped: after the lock.
+        let mut state = self.state();
+        let registered = match &mut *state {
+            State::Queued(_, waiter) | State::Running(waiter) => {
+                mem::swap(waiter, &mut new);
+                true
+            }
+            _ => false,
+        };
+        drop(state);
+        registered
     }
 }
 
@@ -132,19 +160,22 @@ impl<R, B> Runner<R, B> {
 
     /// As [`run`](Self::run), with an instance that may fail to be had: then the body comes back to
     /// the handle, with the reason.
+    ///
+    /// The instance is asked for only once the work has begun, so that what was cancelled costs none.
     pub(crate) fn run_with<I>(
         self,
-        instance: Result<I, PoolError>,
+        instance: impl FnOnce() -> Result<I, PoolError>,
         call: impl FnOnce(I, B) -> R,
-    ) -> Ran {
-        match instance {
-            Ok(instance) => self.run(|body| call(instance, body)),
-            Err(error) => {
-                let Some(body) = self.start() else { return Ran::Cancelled };
-                self.task.end(State::NoInstance(body, error));
-                Ran::Cancelled
+    ) {
+        let Some(body) = self.start() else { return };
+        // A manager that panics has not run the body: that comes back, as after an error.
+        let end = match contain(instance).map_err(|panic| Kind::CreateFailed(panic).into()) {
+            Ok(Ok(instance)) => {
+                State::Finished(catch_unwind(AssertUnwindSafe(|| call(instance, body))))
             }
-        }
+            Ok(Err(error)) | Err(error) => State::NoInstance(body, error),
+        };
+        self.task.end(end);
     }
 }
 
@@ -219,6 +250,9 @@ impl<R, B> JoinHandle<R, B> {
                 self.task.ended.store(true, Ordering::Release);
                 drop(state);
                 waiter.wake();
+                if let Some(waker) = &self.task.on_cancel {
+                    waker.wake_by_ref();
+                }
                 Some(body)
             }
             other => {
@@ -244,10 +278,8 @@ impl<R, B> JoinHandle<R, B> {
         let mut registered = false;
         while !self.is_finished() {
             if !registered {
-                let me = Waiter::Thread(thread::current());
-                match &mut *self.task.state() {
-                    State::Queued(_, waiter) | State::Running(waiter) => *waiter = me,
-                    _ => return Ok(()),
+                if !self.task.register(Waiter::Thread(thread::current())) {
+                    return Ok(());
                 }
                 registered = true;
             }
@@ -266,21 +298,14 @@ impl<R, B> JoinHandle<R, B> {
             State::Finished(Err(payload)) => Err(ErrorKind::Panicked(payload).into()),
             State::Cancelled(body) => Err(ErrorKind::Cancelled(body).into()),
             State::NoInstance(body, error) => Err(ErrorKind::NoInstance(body, error).into()),
-            State::Queued(..) | State::Running(_) | State::Collected => {
-                unreachable!("collected once, at the end")
-            }
+            State::Collected => panic!("the handle was polled, or joined, after it was ready"),
+            State::Queued(..) | State::Running(_) => unreachable!("collected at the end"),
         }
     }
 
     /// Has `waker` woken at the end. `false` if that has come.
     pub(crate) fn wake_at_end(&self, waker: &Waker) -> bool {
-        match &mut *self.task.state() {
-            State::Queued(_, waiter) | State::Running(waiter) => {
-                *waiter = Waiter::Task(waker.clone());
-                true
-            }
-            _ => false,
-        }
+        self.task.register(Waiter::Task(waker.clone()))
     }
 }
 

@@ -148,11 +148,7 @@ impl Handle {
     /// # Errors
     ///
     /// As [`call_soon_threadsafe`](Self::call_soon_threadsafe).
-    pub fn call_later_threadsafe<F>(
-        &self,
-        delay: Duration,
-        callback: F,
-    ) -> Result<(), PostError<F>>
+    pub fn call_later_threadsafe<F>(&self, delay: Duration, callback: F) -> Result<(), PostError<F>>
     where
         F: FnOnce() + Send + 'static,
     {

@@ -31,6 +31,7 @@
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
+use crate::contain::drop_each;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// Work that can be posted.
@@ -157,7 +158,8 @@ impl Mailbox {
     /// Posts a job. After `Posted::Wake` the caller wakes the owner.
     pub(crate) fn post<J: Job>(&self, job: J) -> Result<Posted, Refused<J>> {
         if !self.make_room() {
-            return Err(Refused::Full(job));
+            // Letters that a close has dropped keep their room: it is no use waiting for that.
+            return Err(if self.is_closed() { Refused::Closed(job) } else { Refused::Full(job) });
         }
         let letter = ManuallyDrop::new(Letter::new(job));
         match self.push(letter.0) {
@@ -197,11 +199,8 @@ impl Mailbox {
 
     fn make_room(&self) -> bool {
         let Some(capacity) = self.capacity else { return true };
-        let taken = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if taken >= capacity {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        taken < capacity
+        let more = |waiting| (waiting < capacity).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -238,10 +237,12 @@ impl Mailbox {
         !self.head.load(Ordering::Relaxed).is_null()
     }
 
-    /// Takes all letters out, oldest first.
+    /// Takes all letters out, oldest first. Of a closed mailbox there are none, and it stays closed.
     pub(crate) fn take_all(&self) -> Letters {
-        if self.head.load(Ordering::Relaxed).is_null() {
-            return Letters(ptr::null_mut());
+        let head = self.head.load(Ordering::Relaxed);
+        // Only the owner closes, so that this cannot change before the swap.
+        if head.is_null() || head == closed() {
+            return Letters::none();
         }
         Letters::turned(self.head.swap(ptr::null_mut(), Ordering::SeqCst))
     }
@@ -304,6 +305,7 @@ impl Iterator for Letters {
 
 impl Drop for Letters {
     fn drop(&mut self) {
-        self.for_each(drop);
+        // One by one: a job whose destructor panics must not keep the others from being told.
+        drop_each(self);
     }
 }
