@@ -352,7 +352,8 @@ impl<T> Inner<T> {
     /// idle, any that is busy now, to be closed when it is let go.
     fn victim(&self, at_least: Duration) -> Result<Arc<Instance<T>>, Option<Duration>> {
         let candidates = self.all().into_iter().filter(|instance| {
-            !instance.thread.is_current()
+            // This thread's own can be idle only if it is, or waits for one that is, kept for a key.
+            (!instance.thread.is_current() || instance.slot.activity() == Activity::Idle)
                 && instance.slot.activity() != Activity::Opening
                 && matches!(instance.slot.notice(), Notice::Live | Notice::Stale)
         });
@@ -468,7 +469,10 @@ impl<T> Inner<T> {
         let passed = passed.then_some(Passed(()));
         for instance in which {
             if instance.thread.is_current() {
-                Arc::clone(instance).attend();
+                let gone = Arc::clone(instance).attend();
+                if gone && instance.key.is_some() {
+                    instance.thread.nudge(); // so that its worker forgets it
+                }
                 continue;
             }
             if let (Some(from_afar), Some(passed)) = (&self.from_afar, &passed)
