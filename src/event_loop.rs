@@ -35,6 +35,8 @@
 mod handle;
 mod local;
 pub(crate) mod mailbox;
+#[cfg(all(test, sessile_loom))]
+mod models;
 mod reach;
 mod readiness;
 mod spawn;

@@ -12,15 +12,16 @@ use std::hint::spin_loop;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread, ThreadId};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::contain::contain;
 use crate::deadline::Deadline;
 use crate::error::{Kind, PoolError};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{AtomicBool, LOOKS, Mutex, MutexGuard, Ordering};
 
 /// Waits for work that runs on another thread; or cancels it; or awaits it, on any runtime.
 ///
@@ -49,7 +50,7 @@ struct Task<R, B> {
 enum State<R, B> {
     Queued(B, Waiter),
     Running(Waiter),
-    Finished(thread::Result<R>),
+    Finished(std::thread::Result<R>),
     /// It never ran; the body, unless somebody has had it back.
     Cancelled(Option<B>),
     /// It could not run, for want of an instance.
@@ -203,10 +204,6 @@ impl<R, B> Drop for Runner<R, B> {
     }
 }
 
-/// So often a waiter looks before it parks: about as long as it takes the other side to answer when
-/// it is awake.
-const LOOKS: u32 = 200;
-
 impl<R, B> JoinHandle<R, B> {
     /// Whether the work has run, or will never.
     #[must_use]
@@ -270,7 +267,7 @@ impl<R, B> JoinHandle<R, B> {
             if self.is_finished() {
                 return Ok(());
             }
-            if look == 0 && self.task.runs_on == Some(thread::current().id()) {
+            if look == 0 && self.task.runs_on == Some(std::thread::current().id()) {
                 return Err(NotYet::WouldDeadlock);
             }
             spin_loop();
@@ -436,3 +433,6 @@ impl<B> Error for JoinError<B> {
         }
     }
 }
+
+#[cfg(all(test, sessile_loom))]
+mod models;

@@ -32,7 +32,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
 use crate::contain::drop_each;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, in_one_order};
 
 /// Work that can be posted.
 pub(crate) trait Job: Send + 'static {
@@ -192,6 +192,7 @@ impl Mailbox {
 
     /// Says whether the owner is asleep and the caller is the one to wake it.
     pub(crate) fn rouse(&self) -> Posted {
+        in_one_order();
         let asleep = self.sleep.load(Ordering::SeqCst) == ASLEEP
             && self.sleep.swap(WOKEN, Ordering::SeqCst) == ASLEEP;
         if asleep { Posted::Wake } else { Posted::Seen }
@@ -219,7 +220,10 @@ impl Mailbox {
     /// Announces that the owner will sleep. `false`: there is work, it must not.
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.sleep.store(ASLEEP, Ordering::SeqCst);
+        // An exchange, which on most machines such a store is anyway: it comes right after what a late
+        // waker has left there, and `loom` does not have to guess.
+        self.sleep.swap(ASLEEP, Ordering::SeqCst);
+        in_one_order();
         let empty = self.head.load(Ordering::SeqCst).is_null();
         if !empty {
             self.sleep.store(AWAKE, Ordering::SeqCst);

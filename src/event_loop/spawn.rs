@@ -84,7 +84,7 @@ where
     });
     // A cancel has the task polled once more, which drops the future.
     let on_cancel = Waker::from(Arc::clone(&waker));
-    let (runner, handle) = task_with((), Some(local.reach.thread.id()), Some(on_cancel));
+    let (runner, handle) = task_with((), Some(local.reach.thread_id), Some(on_cancel));
     if local.closed.get() {
         return handle; // the runner goes here, and tells the handle
     }
