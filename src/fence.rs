@@ -15,10 +15,15 @@
 
 #[cfg(all(target_os = "linux", not(sessile_fence), not(sessile_loom)))]
 mod pair {
-    use std::sync::LazyLock;
-    use std::sync::atomic::{Ordering, compiler_fence, fence};
+    use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};
 
-    static REGISTERED: LazyLock<bool> = LazyLock::new(register);
+    const UNKNOWN: u8 = 0;
+    const REGISTERED: u8 = 1;
+    const REFUSED: u8 = 2;
+
+    /// Not a lock: two threads may both ask the kernel and get the same answer, and a child that is
+    /// forked meanwhile asks again.
+    static ANSWER: AtomicU8 = AtomicU8::new(UNKNOWN);
 
     fn membarrier(command: libc::c_int) -> bool {
         // SAFETY: `membarrier` takes a command and two integers, and touches no memory of ours.
@@ -31,7 +36,17 @@ mod pair {
     }
 
     pub(super) fn is_light_enough() -> bool {
-        *REGISTERED
+        match ANSWER.load(Ordering::SeqCst) {
+            UNKNOWN => {
+                let answer = if register() { REGISTERED } else { REFUSED };
+                let first = (Ordering::SeqCst, Ordering::SeqCst);
+                match ANSWER.compare_exchange(UNKNOWN, answer, first.0, first.1) {
+                    Ok(_) => answer == REGISTERED,
+                    Err(theirs) => theirs == REGISTERED,
+                }
+            }
+            answer => answer == REGISTERED,
+        }
     }
 
     #[inline(always)]

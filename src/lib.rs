@@ -68,6 +68,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doctest)]
+mod compile_fail;
 mod contain;
 mod deadline;
 mod error;

@@ -123,6 +123,7 @@ pub struct Context {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
     pub(crate) owner: Owner,
+    pub(crate) key: Option<String>,
     pub(crate) generation: u64,
 }
 
@@ -143,6 +144,12 @@ impl Context {
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// The key that the instance is for, if it is a keyed one of [`Workers`](crate::Workers).
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// How often the pool had been [cleared](crate::Pool::clear) when this creation began.

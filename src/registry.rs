@@ -78,13 +78,17 @@ impl Registry {
     /// Lists a pool, if it is not listed yet.
     pub(crate) fn enroll<M: Member>(&self, member: &Arc<M>) {
         let roster = self.roster();
-        if !roster.members.contains_key(&member.id()) {
+        let is_new = !roster.members.contains_key(&member.id());
+        if is_new {
             let weak: Weak<M> = Arc::downgrade(member);
             let entry = Entry { member: weak, shortest_age: member.shortest_age() };
             roster.members.insert(member.id(), entry);
         }
         if member.shortest_age().is_some() {
             roster.reaper.ensure(self);
+            if is_new {
+                roster.reaper.look_again(); // its nap may be too long for this one
+            }
         }
     }
 

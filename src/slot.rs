@@ -186,8 +186,25 @@ pub(crate) fn vacant() -> &'static Words {
 ///
 /// It carries the word as it was before an exclusive borrow, so that letting go does not have to
 /// wait for it to come back from memory. (Shared ones may end in any order, and read it again.)
+///
+/// Its highest bit is of no use to it, and carries a mark of the holder's.
 #[derive(Clone, Copy)]
 pub(crate) struct Granted(u64);
+
+impl Granted {
+    const MARK: u64 = 1 << 63;
+
+    #[inline(always)]
+    pub(crate) fn marked(self, mark: bool) -> Self {
+        Self(self.0 | if mark { Self::MARK } else { 0 })
+    }
+
+    /// Without the mark, as it has to be given back; and whether it had one.
+    #[inline(always)]
+    pub(crate) fn unmarked(self) -> (Self, bool) {
+        (Self(self.0 & !Self::MARK), self.0 & Self::MARK != 0)
+    }
+}
 
 impl Words {
     /// The fast path of [`Slot::borrow`]: granted, or nothing has changed.
@@ -451,3 +468,6 @@ impl<T> Slot<T> {
         }
     }
 }
+
+#[cfg(all(test, sessile_loom))]
+mod models;

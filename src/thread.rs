@@ -71,6 +71,11 @@ impl Local {
     fn show(&self, table: &Table) {
         let places = if fence::is_light_enough() { table.pointers.len() } else { 0 };
         self.visible.store(places, Ordering::SeqCst);
+        // A nudge sets `nudged`, then `visible` to zero. One that came before our store, and which
+        // nobody has attended to, must not be undone by it.
+        if table.me.as_ref().is_some_and(|me| me.nudged.load(Ordering::SeqCst)) {
+            self.visible.store(0, Ordering::SeqCst);
+        }
     }
 }
 
@@ -265,6 +270,7 @@ pub(crate) fn enter() -> Result<Entered, Leaving> {
             // Fails where thread-locals are already being destroyed and ours had not been made.
             Phase::Fresh => {
                 EXIT.try_with(|_| ()).map_err(|_| Leaving)?;
+                last_call::arrange();
                 local.phase.set(Phase::Open);
             }
             Phase::Leaving => return Err(Leaving),
@@ -385,6 +391,44 @@ pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
         let before = me.bell.lock().unwrap_or_else(PoisonError::into_inner).replace(bell);
         (me, before)
     }))
+}
+
+/// A thread whose first use of a pool is in a destructor of POSIX thread-specific data has run its
+/// thread-locals' destructors already, and will not run ours. A destructor of the same kind does what
+/// is left: nothing, in every other thread.
+mod last_call {
+    #[cfg(unix)]
+    pub(super) fn arrange() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        unsafe extern "C" fn last_call(_: *mut libc::c_void) {
+            super::leave();
+        }
+
+        const NONE: u64 = u64::MAX;
+        static KEY: AtomicU64 = AtomicU64::new(NONE);
+
+        if KEY.load(Ordering::Acquire) == NONE {
+            let mut key = 0;
+            // SAFETY: valid: `key` is written to, and the destructor lives as long as the program.
+            // Nothing aliases.
+            if unsafe { libc::pthread_key_create(&raw mut key, Some(last_call)) } != 0 {
+                return; // the system has no key left: then this case is not covered
+            }
+            let order = (Ordering::AcqRel, Ordering::Acquire);
+            if KEY.compare_exchange(NONE, key.into(), order.0, order.1).is_err() {
+                // SAFETY: the key was made a moment ago, and no thread has a value for it.
+                unsafe { libc::pthread_key_delete(key) };
+            }
+        }
+        if let Ok(key) = libc::pthread_key_t::try_from(KEY.load(Ordering::Acquire)) {
+            // SAFETY: the key exists. The value is a mark, never followed; it must not be null.
+            unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn arrange() {}
 }
 
 // ---- leaving ----------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ struct State {
     /// Instances that were ordered closed to make room and have not closed yet. As long as there
     /// are as many as threads waiting, nobody orders more.
     owed: usize,
+    /// How often those who wait have been told that there is something new to look at.
+    news: u64,
     closed: bool,
 }
 
@@ -62,12 +64,27 @@ impl Gate {
         Asked::Queued(ticket)
     }
 
-    /// Waits to be called. `None` when the deadline passes first; the place in the queue is kept.
-    pub(crate) fn wait(&self, ticket: &Ticket, deadline: Deadline) -> Option<Outcome> {
+    /// What [`wait`](Self::wait) is to be given: asked for before one looks for a victim.
+    pub(crate) fn news(&self) -> u64 {
+        self.state().news
+    }
+
+    /// An instance is there that could not be chosen before to make room: has the first in the
+    /// queue look again.
+    pub(crate) fn stir(&self) {
+        self.state().stir();
+    }
+
+    /// Waits to be called. `None` when the deadline passes first, or there are news since `seen`;
+    /// the place in the queue is kept.
+    pub(crate) fn wait(&self, ticket: &Ticket, seen: u64, deadline: Deadline) -> Option<Outcome> {
         let mut state = self.state();
         loop {
             if let Some(outcome) = ticket.outcome() {
                 return Some(outcome);
+            }
+            if state.news != seen {
+                return None;
             }
             state = match deadline.remaining() {
                 None => ticket.called.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -86,6 +103,8 @@ impl Gate {
         let outcome = ticket.outcome();
         if outcome.is_none() {
             state.queue.retain(|other| !Arc::ptr_eq(other, ticket));
+            // It may have been told news that it did not look at: the next one does.
+            state.stir();
         }
         outcome
     }
@@ -127,6 +146,15 @@ impl Gate {
 
     pub(crate) fn waiting(&self) -> usize {
         self.state().queue.len()
+    }
+}
+
+impl State {
+    fn stir(&mut self) {
+        self.news += 1;
+        if let Some(first) = self.queue.front() {
+            first.called.notify_one();
+        }
     }
 }
 

@@ -239,7 +239,12 @@ impl<T> Inner<T> {
             // from a close that makes room for it, is found out.
             self.place.move_in(Arc::clone(&instance), entered);
         }
-        let mut opening = Opening { instance: &instance, admitted: false, told: false };
+        let mut opening = Opening {
+            instance: &instance,
+            admitted: false,
+            told: false,
+            was_panicking: std::thread::panicking(),
+        };
         self.admit(wait)?;
         opening.admitted = true;
         self.books().instances.insert(instance.id, Arc::clone(&instance));
@@ -254,6 +259,7 @@ impl<T> Inner<T> {
             id: instance.id,
             name: format!("{}-{}", self.name, instance.id),
             owner: instance.thread.owner.clone(),
+            key: instance.key.clone(),
             generation,
         };
         let begun = Instant::now();
@@ -266,7 +272,8 @@ impl<T> Inner<T> {
             }
         };
         let took = begun.elapsed();
-        if let Some(interrupt) = self.manager.interrupt(&value) {
+        // A panic there costs the handle, not the instance: there is one now, to be closed in time.
+        if let Ok(Some(interrupt)) = contain(|| self.manager.interrupt(&value)) {
             let _ = instance.interrupt.set(interrupt);
         }
         opening.succeeded();
@@ -275,13 +282,19 @@ impl<T> Inner<T> {
         books.tally.created.fetch_add(1, Ordering::Relaxed);
         let granted = instance.install(value, mode);
         self.tell(&instance, EventKind::Created { took });
-        // While it was opening it could not be chosen to make room for others.
-        if self.limits.max_size.is_some() {
-            self.make_room();
-        }
-        if let Notice::Revoked(reason) = instance.slot.notice() {
+        // Any other order lets the use at hand go ahead and closes after it: else threads that make
+        // room for each other could go on without one of them ever getting to use its instance.
+        if let Notice::Revoked(reason @ (CloseReason::PoolClosed | CloseReason::Cleared)) =
+            instance.slot.notice()
+        {
             instance.close_borrowed(reason);
             return Ok(None);
+        }
+        // While it was opening it could not be chosen to make room for others. Now it may be, also by
+        // its owner, to be closed when this use ends; and who has looked in vain looks again.
+        if self.limits.max_size.is_some() {
+            self.make_room();
+            self.books().gate.stir();
         }
         Ok(Some((instance, granted)))
     }
@@ -315,11 +328,12 @@ impl<T> Inner<T> {
         deadline: Deadline,
     ) -> Option<Outcome> {
         loop {
+            let news = gate.news();
             let look_again = match self.make_room() {
                 Some(due) => Deadline::after(due),
                 None => Deadline::NEVER,
             };
-            match gate.wait(ticket, deadline.earlier(look_again)) {
+            match gate.wait(ticket, news, deadline.earlier(look_again)) {
                 Some(outcome) => return Some(outcome),
                 None if deadline.has_passed() => return gate.give_up(ticket),
                 None => {}
@@ -352,9 +366,7 @@ impl<T> Inner<T> {
     /// idle, any that is busy now, to be closed when it is let go.
     fn victim(&self, at_least: Duration) -> Result<Arc<Instance<T>>, Option<Duration>> {
         let candidates = self.all().into_iter().filter(|instance| {
-            // This thread's own can be idle only if it is, or waits for one that is, kept for a key.
-            (!instance.thread.is_current() || instance.slot.activity() == Activity::Idle)
-                && instance.slot.activity() != Activity::Opening
+            instance.slot.activity() != Activity::Opening
                 && matches!(instance.slot.notice(), Notice::Live | Notice::Stale)
         });
         let idlest = candidates.map(|instance| (instance.look(), instance)).max_by_key(
@@ -376,6 +388,8 @@ struct Opening<'a, T: 'static> {
     instance: &'a Instance<T>,
     admitted: bool,
     told: bool,
+    /// The creation runs in a destructor while another panic unwinds, which proves nothing.
+    was_panicking: bool,
 }
 
 impl<T> Opening<'_, T> {
@@ -396,7 +410,7 @@ impl<T> Opening<'_, T> {
 impl<T> Drop for Opening<'_, T> {
     fn drop(&mut self) {
         let pool = &self.instance.pool;
-        if std::thread::panicking() && !self.told {
+        if std::thread::panicking() && !self.was_panicking && !self.told {
             self.failed(&anyhow::anyhow!("the manager panicked"));
         }
         pool.place.move_out(self.instance.id);
@@ -503,7 +517,8 @@ impl<T> Inner<T> {
     fn remove(&self, id: InstanceId, made_room: bool) {
         let books = self.books();
         let removed = books.instances.remove(&id);
-        if self.limits.max_size.is_some() {
+        // Not there: a child was forked in the middle of the manager's code, and has come here.
+        if self.limits.max_size.is_some() && removed.is_some() {
             books.gate.leave(made_room);
         }
         if *books.watchers() > 0 {
@@ -527,7 +542,14 @@ impl<T> Inner<T> {
     fn end_close(&self, all: &[Arc<Instance<T>>], half: Deadline, end: Deadline) -> CloseReport {
         let books = self.books();
         // What this thread is inside of can only close after this call has returned.
-        let done = || all.iter().all(|one| one.outcome.get().is_some() || one.thread.is_current());
+        let done = || {
+            all.iter().all(|one| {
+                one.outcome.get().is_some()
+                    || one.thread.is_current()
+                    // Its creation has failed meanwhile.
+                    || !books.instances.contains_key(&one.id)
+            })
+        };
         if !books.watch(half, done) {
             interrupt(all.iter().filter(|one| one.outcome.get().is_none()));
             books.watch(end, done);

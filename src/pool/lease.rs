@@ -182,16 +182,16 @@ impl<T> Instance<T> {
 }
 
 /// What both guards are made of: a lease that foreign code may drop, while a panic unwinds or not.
-struct Guarded<'p, T: 'static, const SHARED: bool> {
-    lease: ManuallyDrop<Lease<'p, T, SHARED>>,
-    /// The thread was unwinding before the borrow began, so a panic at its end proves nothing.
-    was_panicking: bool,
-}
+///
+/// Two words, so that it comes back in registers. Its grant is marked if the thread was unwinding
+/// before the borrow began: then a panic at its end proves nothing.
+struct Guarded<'p, T: 'static, const SHARED: bool>(ManuallyDrop<Lease<'p, T, SHARED>>);
 
 impl<'p, T, const SHARED: bool> Guarded<'p, T, SHARED> {
     #[inline(always)]
-    fn new(lease: Lease<'p, T, SHARED>) -> Self {
-        Self { lease: ManuallyDrop::new(lease), was_panicking: panicking() }
+    fn new(mut lease: Lease<'p, T, SHARED>) -> Self {
+        lease.granted = lease.granted.marked(panicking());
+        Self(ManuallyDrop::new(lease))
     }
 }
 
@@ -200,8 +200,10 @@ impl<T, const SHARED: bool> Drop for Guarded<'_, T, SHARED> {
     fn drop(&mut self) {
         // SAFETY: valid: nobody else takes the lease out, and this is the only drop. It is a
         // pointer: nothing aliases.
-        let lease = unsafe { ManuallyDrop::take(&mut self.lease) };
-        if panicking() && !self.was_panicking {
+        let mut lease = unsafe { ManuallyDrop::take(&mut self.0) };
+        let (granted, was_panicking) = lease.granted.unmarked();
+        lease.granted = granted;
+        if panicking() && !was_panicking {
             drop(lease);
         } else {
             lease.finish();
@@ -231,7 +233,7 @@ impl<'p, T> RefMut<'p, T> {
 
     /// Gives the instance up: it is spent. It is closed now, and the next use makes a new one.
     pub fn discard(this: Self) {
-        this.0.lease.instance().slot.revoke(CloseReason::Discarded);
+        this.0.0.instance().slot.revoke(CloseReason::Discarded);
     }
 }
 
@@ -249,7 +251,7 @@ impl<T> Deref for RefMut<'_, T> {
     fn deref(&self) -> &T {
         // SAFETY: valid: borrowed as long as `self` lives. Aliasing: the borrow is exclusive, and
         // `&self` keeps `&mut` away.
-        unsafe { &*self.0.lease.value() }
+        unsafe { &*self.0.0.value() }
     }
 }
 
@@ -257,7 +259,7 @@ impl<T> DerefMut for RefMut<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: valid: as above. Aliasing: the borrow is exclusive, and so is `&mut self`.
-        unsafe { &mut *self.0.lease.value() }
+        unsafe { &mut *self.0.0.value() }
     }
 }
 
@@ -267,7 +269,7 @@ impl<T> Deref for Ref<'_, T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: valid: borrowed as long as `self` lives. Aliasing: all borrows are shared.
-        unsafe { &*self.0.lease.value() }
+        unsafe { &*self.0.0.value() }
     }
 }
 

@@ -40,6 +40,9 @@ pub enum EventKind<'a> {
         rescued: bool,
     },
     /// Somebody other than its owner ordered it closed.
+    ///
+    /// It is told on the thread that gives the order, so it may come before `Created`, if it was
+    /// still being made, and after the close, if the owner was quick.
     Evicted {
         /// Why.
         reason: CloseReason,

@@ -1,0 +1,26 @@
+//! The report's workloads, under criterion: to look into one, or to compare two versions.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rivals::workload::{Body, Contestant, checkout, churn, create_and_close, exclusive, shared};
+
+fn group(c: &mut Criterion, name: &str, contestants: Vec<Contestant>) {
+    let mut group = c.benchmark_group(name);
+    for contestant in contestants {
+        group.bench_function(contestant.name, |b| b.iter_custom(|times| contestant.run(times)));
+    }
+    group.finish();
+}
+
+fn workloads(c: &mut Criterion) {
+    group(c, "exclusive, black box", exclusive(Body::Opaque));
+    group(c, "exclusive, plain", exclusive(Body::Plain));
+    group(c, "exclusive, called", exclusive(Body::Called));
+    group(c, "shared", shared());
+    group(c, "one thread", checkout(1));
+    group(c, "two threads", checkout(2));
+    group(c, "short threads", churn());
+    c.bench_function("create and close", |b| b.iter_custom(create_and_close));
+}
+
+criterion_group!(benches, workloads);
+criterion_main!(benches);

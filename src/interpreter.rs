@@ -1,0 +1,100 @@
+//! Python for programs that write Python: one face, several engines.
+//!
+//! An [`Interpreter`] runs *cells*, as a notebook does: variables live on from one cell to the next,
+//! the value of a last expression is shown, and an exception ends its cell, not the session. What
+//! came of a cell is an [`Execution`], the same for every engine.
+//!
+//! # Choosing an engine
+//!
+//! | | [`Monty`](monty::Monty), feature `monty` | [`CPython`](cpython::CPython), feature `cpython` |
+//! |---|---|---|
+//! | what it is | Python's core, written in Rust, in this process | the `python3` of this machine, a child process |
+//! | to install | nothing | Python 3.9 or newer; Unix only |
+//! | a session costs | microseconds, some kilobytes | tens of milliseconds, some ten megabytes |
+//! | the language | a subset: no `import` of packages, no inheritance, no `yield` | all of it |
+//! | files, network, processes | none | whatever your user may do |
+//! | a crash of the engine | ends *this* process | ends the child; the session is lost, and says so |
+//!
+//! # What is a sandbox, and what is not
+//!
+//! *Monty* gives code no way to the world: no files, no network, no environment, no clock. It runs
+//! in your process, so a fault in Monty itself is a fault in your process, and its memory is yours
+//! (see [`MontyManager::max_memory`](monty::MontyManager::max_memory) for what is bounded). Good for
+//! code you did not write; for code that is hostile, put a process around it.
+//!
+//! *CPython* is **not** a sandbox. A child process keeps crashes, hangs and descriptors apart from
+//! yours, and nothing else: the code may do what your user may do. Run it in a container if that is
+//! too much.
+//!
+//! # Threads
+//!
+//! Engines are stateful and made for one thread at a time; sharing one between threads is how
+//! answers cross. Give each thread its own by way of a [`Pool`](crate::Pool), with
+//! [`MontyManager`](monty::MontyManager) or [`CPythonManager`](cpython::CPythonManager). Both engines
+//! are `Send`. A CPython child ends with the *thread* that started it: see
+//! [`CPython`](cpython::CPython).
+//!
+//! # When an engine dies
+//!
+//! A Python exception is an ordinary outcome: [`Execution::error`]. An `Err` means that the engine
+//! itself failed. If [`InterpreterError::state_lost`] says so, all variables are gone and the
+//! instance stays dead: it refuses every further cell, its manager's
+//! [`has_broken`](crate::Manager::has_broken) is true, so a pool replaces it at the next use. Who
+//! holds an engine without a pool calls [`Interpreter::reset`].
+
+#[cfg(all(feature = "cpython", unix))]
+pub mod cpython;
+// Not every engine needs all of what `error` and `text` offer.
+#[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
+mod error;
+mod execution;
+#[cfg(feature = "monty")]
+pub mod monty;
+mod options;
+#[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
+mod text;
+
+pub use error::InterpreterError;
+pub use execution::{ErrorInfo, Execution, LateOutput, MimeBundle, Output, Stream};
+pub use options::ExecuteOptions;
+
+/// A Python session: cells go in, [`Execution`]s come out.
+///
+/// All methods run on the calling thread and block it.
+pub trait Interpreter {
+    /// Runs one cell to its end.
+    ///
+    /// A Python exception is not an error here: it is the [`error`](Execution::error) of an
+    /// `Execution`, and the session goes on. So is a cell stopped at its time limit, as long as it
+    /// let itself be stopped: then [`timed_out`](Execution::timed_out) is set, and what the cell
+    /// did until then is kept.
+    ///
+    /// # Errors
+    ///
+    /// The engine died, was killed because it would not stop, broke its protocol, or refused the
+    /// input. The error's predicates say which, and whether the session's state is lost.
+    fn execute(
+        &mut self,
+        code: &str,
+        options: &ExecuteOptions,
+    ) -> Result<Execution, InterpreterError>;
+
+    /// Begins a new session: no variables, the count of cells at zero. Revives a dead engine.
+    ///
+    /// # Errors
+    ///
+    /// The new session could not be started; the engine is dead then, and a later call may succeed.
+    fn reset(&mut self) -> Result<(), InterpreterError>;
+
+    /// Whether the session can take another cell, as far as is known without asking it.
+    fn is_alive(&self) -> bool;
+
+    /// [`execute`](Self::execute) with the default options: no time limit, 1 MiB of output.
+    ///
+    /// # Errors
+    ///
+    /// As for [`execute`](Self::execute).
+    fn run(&mut self, code: &str) -> Result<Execution, InterpreterError> {
+        self.execute(code, &ExecuteOptions::new())
+    }
+}

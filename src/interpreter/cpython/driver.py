@@ -1,0 +1,626 @@
+"""The child's side of the CPython engine: runs cells, one after another, and tells what came of each.
+
+Channel. Descriptor 0 is, at start, one end of a socket pair. It is moved away before any cell runs.
+    request   cell u32 | limit u64 | length u32 | code, UTF-8.  Two descriptors may ride on it: the
+              pipes that are to be standard output and standard error from now on.
+    frame     kind u8 | cell u32 | length u32 | payload.  Kinds: h hello, o stdout, e stderr,
+              d display, r reply; the payload of h, d and r is JSON. All numbers are big-endian.
+End of file on the channel means: exit.
+
+Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
+What goes to descriptors 1 and 2 otherwise (os.write, child processes, C code) travels in two pipes
+that the parent reads. Before a frame is sent, the pipes must have been emptied (`settle`); and the
+parent takes frames before pipes when it finds both. So neither overtakes the other.
+
+Whose output it is. Each thread belongs to the cell that started it. What it writes after that cell
+has ended is laid by, and reported under its own cell's number. A child process that outlives its
+cell keeps that cell's pipes: the reply says `tainted`, and the parent sends new ones.
+"""
+
+import _signal
+import _thread
+import ast
+import builtins
+import getpass
+import io
+import json
+import linecache
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import types
+from fcntl import ioctl
+from termios import FIONREAD
+
+DRIVER = "<sessile>"  # the file name this source is compiled under
+REQUEST = struct.Struct(">IQI")
+FRAME = struct.Struct(">cII")
+PIECE = 60_000  # bytes of one frame of text
+HELD = 8_000  # characters of an unfinished line that are held back
+LAID_BY = 65_536  # bytes of late output that are kept between two cells
+EMPTY = bytes(4)
+MAIN = _thread.get_ident()
+FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+FORKS = frozenset({
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system",
+    "subprocess.Popen",
+})
+
+# What the main thread is doing, for the handler of SIGINT.
+IDLE, PREPARING, RUNNING, REPORTING = range(4)
+phase = IDLE
+pending = False  # an interrupt came when it could not be raised
+sending = False  # the main thread is inside `emit`: a frame must not be torn
+
+current = None  # the number of the running cell; under `lock`
+count = 0  # the number of the last cell
+cells = {}  # thread -> the cell that started it; the main thread is not in it
+late = []  # [cell, kind, text] of ended cells
+late_size = 0
+late_cut = False
+forked = False  # the running cell has started a process
+is_copy = False  # this process is a fork of the child
+settles = True  # whether it is worth waiting for the pipes
+loop = None  # the event loop of top-level await
+lock = threading.Lock()
+
+channel = socket.socket(fileno=os.dup(0))
+taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2
+marks = [os.fstat(fd)[1:3] for fd in taps]
+
+
+# ---- what cells write ----------------------------------------------------------------------------
+
+
+def settle():
+    """Waits until the parent has read what lies in the pipes; gives up for this cell after 0.2 s."""
+    global settles
+    if not settles:
+        return
+    try:
+        for fd in taps:
+            if ioctl(fd, FIONREAD, EMPTY) != EMPTY:
+                deadline = time.monotonic() + 0.2
+                while ioctl(fd, FIONREAD, EMPTY) != EMPTY:
+                    if time.monotonic() > deadline:
+                        settles = False
+                        return
+                    time.sleep(0.00005)
+    except OSError:
+        settles = False
+
+
+def lay_by(cell, kind, payload):
+    global late_size, late_cut
+    if kind == b"d" or late_size + len(payload) > LAID_BY:
+        late_cut = True
+        return
+    late_size += len(payload)
+    text = payload.decode("utf-8", "replace")
+    if late and late[-1][0] == cell and late[-1][1] == kind.decode():
+        late[-1][2] += text
+    else:
+        late.append([cell, kind.decode(), text])
+
+
+def emit(kind, payload):
+    """Sends what the calling thread has put out, or lays it by if its cell has ended."""
+    global sending, pending
+    if is_copy:
+        while payload:
+            payload = payload[os.write(2 if kind == b"e" else 1, payload):]
+        return
+    thread = _thread.get_ident()
+    is_main = thread == MAIN
+    if is_main:
+        sending = True
+    try:
+        with lock:
+            cell = cells.get(thread, count)
+            if cell != current:
+                lay_by(cell, kind, payload)
+                return
+            settle()
+            if len(payload) <= PIECE or kind == b"d":
+                channel.sendall(FRAME.pack(kind, cell, len(payload)) + payload)
+                return
+            view = memoryview(payload)
+            for start in range(0, len(view), PIECE):
+                piece = view[start:start + PIECE]
+                channel.sendall(FRAME.pack(kind, cell, len(piece)) + piece)
+    finally:
+        if is_main:
+            sending = False
+            if pending and phase == RUNNING:
+                pending = False
+                raise KeyboardInterrupt
+
+
+class Bytes(io.RawIOBase):
+    """What `sys.stdout.buffer` is."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.text.fileno()
+
+    def write(self, data):
+        data = bytes(data)
+        self.text.flush()
+        emit(self.text.kind, data)
+        return len(data)
+
+
+class Text(io.TextIOBase):
+    """Standard output or standard error: line by line, and each thread's lines apart."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    mode = "w"
+    line_buffering = True
+
+    def __init__(self, kind, fd, name):
+        self.kind = kind
+        self.fd = fd
+        self.name = name
+        self.held = {}  # thread -> its unfinished line
+        self.buffer = Bytes(self)
+
+    def writable(self):
+        return True
+
+    def isatty(self):
+        return False
+
+    def fileno(self):
+        return self.fd
+
+    def reconfigure(self, **_):
+        pass
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+        thread = _thread.get_ident()
+        line = self.held.pop(thread, "") + text
+        if "\n" in text or len(line) > HELD:
+            emit(self.kind, line.encode("utf-8", "backslashreplace"))
+        else:
+            self.held[thread] = line
+        return len(text)
+
+    def flush(self):
+        line = self.held.pop(_thread.get_ident(), "")
+        if line:
+            emit(self.kind, line.encode("utf-8", "backslashreplace"))
+
+    def release(self):
+        """Sends or lays by what all threads hold, as `emit` would for each; `lock` is held."""
+        for thread in list(self.held):
+            line = self.held.pop(thread, "").encode("utf-8", "backslashreplace")
+            cell = cells.get(thread, count)
+            if cell != current:
+                lay_by(cell, self.kind, line)
+            elif line:
+                settle()
+                channel.sendall(FRAME.pack(self.kind, cell, len(line)) + line)
+
+
+def streams():
+    return Text(b"o", 1, "<stdout>"), Text(b"e", 2, "<stderr>")
+
+
+def repair():
+    """Gives a cell working standard streams, whatever the last one did to them."""
+    for fd, tap, mark in (1, taps[0], marks[0]), (2, taps[1], marks[1]):
+        try:
+            if os.fstat(fd)[1:3] == mark:
+                continue
+        except OSError:
+            pass
+        os.dup2(tap, fd)
+    out, err = standard
+    if out.closed or err.closed:
+        standard[:] = out, err = streams()
+    if sys.stdout is not out and getattr(sys.stdout, "closed", True):
+        sys.stdout = sys.__stdout__ = out
+    if sys.stderr is not err and getattr(sys.stderr, "closed", True):
+        sys.stderr = sys.__stderr__ = err
+    try:
+        os.fstat(0)
+    except OSError:
+        open_null()
+    if getattr(sys.stdin, "closed", True):
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+
+
+def open_null():
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def new_pipes(fds):
+    global taps, marks
+    old, taps = taps, list(fds)
+    marks = [os.fstat(fd)[1:3] for fd in taps]
+    for fd, tap in zip((1, 2), taps):
+        os.dup2(tap, fd)
+    for fd in old:
+        os.close(fd)
+
+
+# ---- threads and processes that cells start ------------------------------------------------------
+
+
+def belonging(start):
+    """Wraps a function that starts a thread, so that the thread knows its cell."""
+
+    def start_thread(function, *rest, **options):
+        cell = cells.get(_thread.get_ident(), count)
+
+        def run(*args, **kwargs):
+            thread = _thread.get_ident()
+            cells[thread] = cell
+            try:
+                return function(*args, **kwargs)
+            finally:
+                for stream in standard:
+                    if not stream.closed:
+                        stream.flush()
+                cells.pop(thread, None)
+
+        return start(run, *rest, **options)
+
+    return start_thread
+
+
+for module in _thread, threading:
+    for name in "start_new_thread", "_start_new_thread", "start_joinable_thread", "_start_joinable_thread":
+        if hasattr(module, name):
+            setattr(module, name, belonging(getattr(module, name)))
+
+
+def watch(event, _):
+    global forked
+    if event in FORKS:
+        forked = True
+
+
+def has_children():
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    except OSError:
+        return False
+
+
+def before_fork():
+    for stream in standard:
+        if not stream.closed:
+            stream.flush()
+
+
+def after_fork_in_child():
+    # The channel is the original's; a copy writes to the descriptors like any other process.
+    global is_copy, lock
+    is_copy = True
+    lock = threading.Lock()
+    for stream in standard:
+        stream.held.clear()
+    channel.close()
+
+
+# ---- interrupts ----------------------------------------------------------------------------------
+
+
+def on_interrupt(_signal, _frame):
+    global pending
+    if phase == RUNNING and not sending:
+        raise KeyboardInterrupt
+    if phase in (PREPARING, RUNNING):
+        pending = True
+
+
+# ---- running a cell ------------------------------------------------------------------------------
+
+
+def ends_in_semicolon(code, statement):
+    if ";" not in code:
+        return False
+    lines = code.encode().splitlines()
+    rest = lines[statement.end_lineno - 1][statement.end_col_offset:]
+    return rest.lstrip().startswith(b";")
+
+
+def evaluate(code):
+    value = eval(code, main.__dict__)
+    if code.co_flags & 0x80:  # CO_COROUTINE: there is an await at top level
+        global loop
+        import asyncio
+        if loop is None or loop.is_closed():
+            loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
+        task = loop.create_task(value)
+        try:
+            value = loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # interrupted: it must not wake up in a later cell
+                task.cancel()
+                asyncio.gather(task, return_exceptions=True)
+                loop.run_until_complete(asyncio.sleep(0))
+            raise
+    return value
+
+
+FORMS = (
+    ("_repr_html_", "text/html"), ("_repr_markdown_", "text/markdown"),
+    ("_repr_latex_", "text/latex"), ("_repr_json_", "application/json"),
+    ("_repr_svg_", "image/svg+xml"), ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"),
+)
+
+
+def bundle(value, limit):
+    """The forms of a value, by MIME type, and whether something was left out."""
+    whole = repr(value)
+    text = shorten(whole, limit)
+    forms, cut = {"text/plain": text}, len(text) < len(whole)
+    kind = type(value)
+    if kind.__module__ == "builtins":
+        return forms, cut
+    found = {}
+    if hasattr(kind, "_repr_mimebundle_"):
+        found = value._repr_mimebundle_()
+        found = dict((found[0] if isinstance(found, tuple) else found) or {})
+    for method, mime in FORMS:
+        if mime not in found and hasattr(kind, method):
+            found[mime] = getattr(value, method)()
+    for mime, data in found.items():
+        if isinstance(data, tuple):
+            data = data[0]
+        if data is None:
+            continue
+        if isinstance(data, bytes):
+            import base64
+            data = base64.b64encode(data).decode()
+        if not mime.endswith("json") and not isinstance(data, str):
+            continue
+        try:
+            size = len(json.dumps(data, allow_nan=False))
+        except (TypeError, ValueError):
+            continue
+        if size > limit:
+            cut = True
+        else:
+            forms[mime] = data
+    return forms, cut
+
+
+def display(*values):
+    """Shows values between the lines that are printed, each in all its forms."""
+    for value in values:
+        for stream in standard:
+            stream.flush()
+        emit(b"d", to_json(bundle(value, limit)[0]))
+
+
+def shorten(text, limit):
+    """At most `limit` bytes of UTF-8."""
+    if text.isascii():
+        return text[:limit]
+    return text.encode("utf-8", "backslashreplace")[:limit].decode("utf-8", "ignore")
+
+
+encode_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def to_json(answer):
+    return encode_json(answer).encode("utf-8", "replace")
+
+
+def without_us(shown):
+    """Takes the driver's own frames out of a traceback, and out of those it came from."""
+    todo, seen = [shown], set()
+    while todo:
+        shown = todo.pop()
+        if shown is None or id(shown) in seen:
+            continue
+        seen.add(id(shown))
+        shown.stack[:] = [frame for frame in shown.stack if frame.filename != DRIVER]
+        todo += [shown.__cause__, shown.__context__, *(getattr(shown, "exceptions", None) or ())]
+
+
+def describe(error, limit):
+    kind = type(error)
+    shown = traceback.TracebackException(kind, error, error.__traceback__, compact=True)
+    without_us(shown)
+    entry = (i for i, frame in enumerate(shown.stack) if frame.filename.startswith("<cell "))
+    del shown.stack[:next(entry, 0)]  # the event loop's frames, above an await
+    whole = str(error), "".join(shown.format()).rstrip("\n")
+    value, text = (shorten(part, limit) for part in whole)
+    cut = len(value) < len(whole[0]) or len(text) < len(whole[1])
+    return {"name": kind.__name__, "value": value, "traceback": text}, cut
+
+
+def refuse_input(*_args, **_kwargs):
+    raise StdinNotImplementedError("input was called, but this frontend does not support input requests.")
+
+
+def refuse_getpass(*_args, **_kwargs):
+    raise StdinNotImplementedError("getpass was called, but this frontend does not support input requests.")
+
+
+class StdinNotImplementedError(NotImplementedError):
+    """Nobody is there to answer."""
+
+
+StdinNotImplementedError.__module__ = "builtins"
+
+
+def running(task, *args):
+    """Calls what runs a cell's own code: here, and only here, an interrupt is raised."""
+    global phase, pending
+    try:
+        phase = RUNNING
+        if pending:
+            pending = False
+            raise KeyboardInterrupt
+        return task(*args)
+    finally:
+        phase = REPORTING
+
+
+def run_body(code, name, limit):
+    tree = compile(code, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
+    body, last = tree.body, None
+    if body and isinstance(body[-1], ast.Expr):
+        if not ends_in_semicolon(code, body[-1]):
+            last = ast.Expression(body.pop().value)
+    if body:
+        body = compile(tree, name, "exec", FLAGS, True)
+    if last is not None:
+        last = compile(last, name, "eval", FLAGS, True)
+    return running(run_compiled, body, last, limit)
+
+
+def run_compiled(body, last, limit):
+    if body:
+        evaluate(body)
+    if last is not None:
+        value = evaluate(last)
+        if value is not None:
+            return bundle(value, limit)
+    return None, False
+
+
+def run_cell(cell, code):
+    """Runs one cell and returns the reply."""
+    global phase
+    name = f"<cell {cell}>"
+    linecache.cache[name] = len(code), None, (code + "\n").splitlines(True), name
+    result, cut, error = None, False, None
+    try:
+        result, cut = run_body(code, name, limit)
+    except BaseException as raised:
+        phase = PREPARING
+        try:
+            # Formatting calls the exception's own methods, which may run for ever.
+            error, cut = running(describe, raised, limit)
+        except BaseException as worse:
+            phase = REPORTING
+            kind, text = type(raised).__name__, ""
+            if type(raised) is not KeyboardInterrupt:  # else it was two interrupts in a row
+                text = f"<its message cannot be shown: {type(worse).__name__}>"
+            error = {"name": kind, "value": text, "traceback": f"{kind}: {text}".rstrip(": ")}
+    phase = REPORTING
+    return {"result": result, "error": error, "cut": cut}
+
+
+def reply(cell, answer):
+    global current, late, late_size, late_cut
+    if is_copy:  # a fork that came back from its cell: it has no business here
+        os._exit(1 if answer["error"] else 0)
+    with lock:
+        for stream in standard:
+            stream.release()
+        settle()
+        current = None
+        answer["late"], late, late_size = late, [], 0
+        answer["cut"] |= late_cut
+        late_cut = False
+        answer["unsettled"] = not settles
+        answer["tainted"] = forked or has_children()
+        payload = to_json(answer)
+        channel.sendall(FRAME.pack(b"r", cell, len(payload)) + payload)
+
+
+def receive():
+    """The next request: (cell, limit, code); None at the end of file."""
+    data, fds = b"", []
+    needed = REQUEST.size
+    while len(data) < needed:
+        more, ancillary, _flags, _from = channel.recvmsg(65536, socket.CMSG_SPACE(8))
+        if not more:
+            return None
+        data += more
+        for level, kind, packed in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds += struct.unpack(f"{len(packed) // 4}i", packed)
+    cell, limit, length = REQUEST.unpack_from(data)
+    code = bytearray(data[needed:])
+    while len(code) < length:
+        more = channel.recv(min(length - len(code), 1 << 20))
+        if not more:
+            return None
+        code += more
+    if len(fds) == 2:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        new_pipes(fds)
+    return cell, limit, code.decode()
+
+
+def serve():
+    global phase, pending, current, count, forked, settles, limit
+    while True:
+        request = receive()
+        if request is None:
+            return
+        cell, limit, code = request
+        try:
+            pending, phase = False, PREPARING
+            forked, settles = False, True
+            repair()
+            # Not by way of `signal`, which makes an enum member of each answer.
+            if _signal.getsignal(2) is not on_interrupt:
+                signal.signal(signal.SIGINT, on_interrupt)
+            with lock:
+                current = count = cell
+            answer = run_cell(cell, code)
+        except KeyboardInterrupt:
+            # It came just as the cell's last instruction was done.
+            phase = REPORTING
+            answer = {
+                "result": None, "cut": False,
+                "error": {"name": "KeyboardInterrupt", "value": "", "traceback": "KeyboardInterrupt"},
+            }
+        phase = REPORTING
+        reply(cell, answer)
+        phase = IDLE
+
+
+open_null()
+sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+standard = list(streams())
+sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = standard
+sys.argv = [""]
+limit = LAID_BY
+
+original_main = sys.modules["__main__"]  # kept: this code runs in it
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+main.__builtins__ = builtins
+builtins.input = refuse_input
+builtins.display = display
+getpass.getpass = refuse_getpass
+
+signal.signal(signal.SIGINT, on_interrupt)
+os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
+sys.addaudithook(watch)
+
+hello = to_json({"version": sys.version.split()[0]})
+channel.sendall(FRAME.pack(b"h", 0, len(hello)) + hello)
+serve()

@@ -1,0 +1,611 @@
+//! One child process: started, spoken to, interrupted, reaped.
+
+use std::io::{self, PipeReader, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{self, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::super::text::{Decoder, Gatherer, cut};
+use super::super::{
+    ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, Stream,
+};
+use super::CPythonManager;
+use super::sys::{self, Watched};
+
+const DRIVER: &str = include_str!("driver.py");
+/// How often a silent child is looked at, in case something else keeps its channel open.
+const TICK: Duration = Duration::from_millis(250);
+/// How many pipes of earlier cells are listened to. The oldest is closed beyond that.
+const MOST_STRAYS: usize = 32;
+const FRAME_HEADER: usize = 9;
+const BUFFER: usize = 64 * 1024;
+
+/// Sends signals to the child from any thread, as long as it is there to receive them.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// `None` once reaped: from then on the number may be anybody's.
+    pid: Mutex<Option<libc::pid_t>>,
+}
+
+impl Target {
+    pub(super) fn interrupt(&self) {
+        self.signal(1, libc::SIGINT);
+    }
+
+    /// Interrupts the child and all that it started, as a Ctrl-C at a terminal would: the cell may
+    /// be waiting for one of them, deaf meanwhile.
+    fn interrupt_all(&self) {
+        self.signal(-1, libc::SIGINT);
+    }
+
+    /// Kills the child and all that it started and that stayed in its session.
+    fn kill(&self) {
+        self.signal(-1, libc::SIGKILL);
+        self.signal(1, libc::SIGKILL); // in case it is not in a session of its own
+    }
+
+    fn signal(&self, sign: i32, signal: i32) {
+        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = *pid {
+            sys::kill(sign * pid, signal);
+        }
+    }
+
+    fn has_exited(&self) -> bool {
+        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        pid.is_none_or(sys::has_exited)
+    }
+}
+
+/// The child, its channel, and the pipes that are its standard output and standard error.
+///
+/// Dropping it kills and reaps it.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: process::Child,
+    target: Arc<Target>,
+    channel: UnixStream,
+    /// Bytes of the channel that are not yet a whole frame.
+    inbox: Vec<u8>,
+    pipes: [Pipe; 2],
+    /// Pipes of earlier cells whose child processes may still be writing.
+    strays: Vec<Pipe>,
+    /// The last cell may have left child processes that hold its pipes.
+    tainted: bool,
+    buffer: Box<[u8]>,
+}
+
+#[derive(Debug)]
+struct Pipe {
+    reader: PipeReader,
+    stream: Stream,
+    /// The last cell that had it as its own.
+    cell: u64,
+    decoder: Decoder,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    version: String,
+}
+
+/// What the driver says when a cell has ended.
+#[derive(Deserialize)]
+struct Reply {
+    result: Option<MimeBundle>,
+    error: Option<ErrorInfo>,
+    cut: bool,
+    late: Vec<(u64, char, String)>,
+    unsettled: bool,
+    tainted: bool,
+}
+
+/// What has come of the running cell so far.
+struct Cell {
+    number: u64,
+    gatherer: Gatherer,
+    late: Vec<LateOutput>,
+    late_room: usize,
+    /// For text in frames, which may end amid a character when a cell writes bytes.
+    decoders: [Decoder; 2],
+    largest_frame: usize,
+}
+
+impl Child {
+    /// Starts the child and waits until it is ready; also returns the version of its Python.
+    pub(super) fn start(settings: &CPythonManager) -> Result<(Self, String), InterpreterError> {
+        let python = settings.python.display();
+        let failed = |what: &str| {
+            let what = format!("{python}: {what}");
+            move |source| InterpreterError::start(what, Some(source))
+        };
+        let (channel, theirs) = UnixStream::pair().map_err(failed("no socket pair"))?;
+        channel.set_nonblocking(true).map_err(failed("no socket pair"))?;
+        let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
+        let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
+
+        // The driver comes over the channel, so that a list of processes stays readable.
+        let boot = format!(
+            "import os\nd=b''\nwhile len(d)<{n}:\n b=os.read(0,{n}-len(d))\n if not b:os._exit(1)\n \
+             d+=b\nexec(compile(d,'<sessile>','exec'),{{'__name__':'sessile_driver'}})",
+            n = DRIVER.len()
+        );
+        let mut command = process::Command::new(&settings.python);
+        command.args(&settings.args).arg("-c").arg(boot);
+        command.envs(settings.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &settings.current_dir {
+            command.current_dir(dir);
+        }
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(their_stdout).stderr(their_stderr);
+        sys::detach_and_bind(&mut command);
+        let process = command.spawn().map_err(failed("cannot be run"))?;
+        drop(command); // and with it our copies of the child's ends
+
+        let pid = libc::pid_t::try_from(process.id()).expect("process ids are positive");
+        let pipe = |reader, stream| Pipe { reader, stream, cell: 0, decoder: Decoder::default() };
+        let mut child = Self {
+            process,
+            target: Arc::new(Target { pid: Mutex::new(Some(pid)) }),
+            channel,
+            inbox: Vec::new(),
+            pipes: [pipe(stdout, Stream::Stdout), pipe(stderr, Stream::Stderr)],
+            strays: Vec::new(),
+            tainted: false,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+        };
+        child.greet(settings.start_timeout).map(|version| (child, version)).map_err(
+            |Greeting { what, said }| {
+                let said = said.trim_end();
+                let colon = if said.is_empty() { "" } else { ": " };
+                InterpreterError::start(format!("{python} {what}{colon}{said}"), None)
+            },
+        )
+    }
+
+    pub(super) fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target)
+    }
+
+    pub(super) fn has_exited(&self) -> bool {
+        self.target.has_exited()
+    }
+
+    /// Sends the driver and waits for its hello.
+    fn greet(&mut self, time: Duration) -> Result<String, Greeting> {
+        let deadline = Instant::now() + time;
+        let mut cell = Cell::new(0, &ExecuteOptions::new());
+        let outcome = self.send(DRIVER.as_bytes(), None, Some(deadline)).and_then(|()| {
+            loop {
+                if let Some((b'h', payload)) = self.turn(&mut cell, Some(deadline))? {
+                    let hello = serde_json::from_slice::<Hello>(&payload);
+                    break hello.map(|hello| hello.version).map_err(|_| Fault::Protocol("hello"));
+                }
+            }
+        });
+        outcome.map_err(|fault| {
+            let what = match fault {
+                Fault::Ended => format!("ended at once ({})", self.end(Duration::from_secs(1))),
+                Fault::Late => format!("was not ready within {time:?}"),
+                Fault::Protocol(what) => format!("sent no {what}"),
+            };
+            self.target.kill();
+            self.take_rest(&mut cell);
+            let (outputs, _) = cell.gatherer.finish();
+            Greeting { what, said: Execution { outputs, ..Execution::default() }.stderr() }
+        })
+    }
+
+    /// Runs a cell. After an error the child is good for nothing but to be dropped.
+    pub(super) fn run(
+        &mut self,
+        number: u64,
+        code: &str,
+        options: &ExecuteOptions,
+        grace: Duration,
+    ) -> Result<Execution, InterpreterError> {
+        let (Ok(wire_number), Ok(length)) = (u32::try_from(number), u32::try_from(code.len()))
+        else {
+            return Err(InterpreterError::refused("it is longer than 4 GiB"));
+        };
+        let start = Instant::now();
+        let mut cell = Cell::new(number, options);
+        let fds = if self.tainted { self.renew_pipes(number) } else { None };
+        self.take_rest(&mut cell);
+        let mut request = Vec::with_capacity(16 + code.len());
+        request.extend_from_slice(&wire_number.to_be_bytes());
+        request.extend_from_slice(&(options.max_output as u64).to_be_bytes());
+        request.extend_from_slice(&length.to_be_bytes());
+        request.extend_from_slice(code.as_bytes());
+
+        let mut deadline = options.timeout.and_then(|limit| start.checked_add(limit));
+        let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
+        let mut timed_out = false;
+        let outcome = self.send(&request, fds, deadline).and_then(|()| {
+            loop {
+                match self.turn(&mut cell, deadline) {
+                    Ok(Some((b'r', payload))) => {
+                        break serde_json::from_slice::<Reply>(&payload)
+                            .map_err(|_| Fault::Protocol("a reply that is none"));
+                    }
+                    Ok(_) => {}
+                    Err(Fault::Late) => {
+                        timed_out = true;
+                        let Some(step) = steps.next() else {
+                            break Err(Fault::Late);
+                        };
+                        step(&self.target);
+                        deadline = Some(Instant::now() + grace / 2);
+                    }
+                    Err(fault) => break Err(fault),
+                }
+            }
+        });
+        match outcome {
+            Ok(reply) => {
+                self.tainted = reply.tainted;
+                if reply.unsettled {
+                    // The cell's own output may still lie in its pipes.
+                    self.take_ready(&mut cell);
+                }
+                Ok(self.conclude(cell, reply, start, timed_out))
+            }
+            Err(fault) => {
+                let error = match fault {
+                    Fault::Late => InterpreterError::killed(options.timeout.unwrap_or_default()),
+                    Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
+                    Fault::Protocol(what) => InterpreterError::protocol(what),
+                };
+                self.target.kill();
+                self.take_ready(&mut cell);
+                cell.finish_text(&mut self.pipes);
+                Err(error.with_outputs(cell.gatherer.finish().0))
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        mut cell: Cell,
+        reply: Reply,
+        start: Instant,
+        timed_out: bool,
+    ) -> Execution {
+        cell.finish_text(&mut self.pipes);
+        let mut truncated = reply.cut;
+        for (number, kind, text) in reply.late {
+            let stream = if kind == 'e' { Stream::Stderr } else { Stream::Stdout };
+            truncated |= cell.late(number, stream, &text);
+        }
+        let (outputs, cut_short) = cell.gatherer.finish();
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Execution {
+            outputs,
+            timed_out,
+            result: reply.result,
+            error: reply.error,
+            duration: Duration::from_micros(micros), // what a round trip through JSON keeps
+            execution_count: cell.number,
+            truncated: truncated | cut_short,
+            late: cell.late,
+        }
+    }
+
+    /// Makes new pipes, for a child whose old ones somebody else may hold; returns its ends.
+    ///
+    /// `None` if there are no descriptors to be had. The old ones stay then, and the worst that
+    /// comes of it is that late output is taken for this cell's.
+    fn renew_pipes(&mut self, number: u64) -> Option<[OwnedFd; 2]> {
+        let (stdout, their_stdout) = io::pipe().ok()?;
+        let (stderr, their_stderr) = io::pipe().ok()?;
+        for (pipe, reader) in self.pipes.iter_mut().zip([stdout, stderr]) {
+            let fresh =
+                Pipe { reader, stream: pipe.stream, cell: number, decoder: Decoder::default() };
+            self.strays.push(std::mem::replace(pipe, fresh));
+        }
+        let excess = self.strays.len().saturating_sub(MOST_STRAYS);
+        self.strays.drain(..excess);
+        Some([their_stdout.into(), their_stderr.into()])
+    }
+
+    fn send(
+        &mut self,
+        mut bytes: &[u8],
+        mut fds: Option<[OwnedFd; 2]>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            let lent = fds.as_ref().map(|fds| [fds[0].as_fd(), fds[1].as_fd()]);
+            match sys::send(self.channel.as_fd(), bytes, lent) {
+                Ok(n) => {
+                    bytes = &bytes[n..];
+                    fds = None; // the child has its own copies now
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(&mut [sys::writable(&self.channel)], deadline)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Fault::Ended),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to be ready; an error if the deadline passes or the child has ended.
+    fn wait(&self, watched: &mut [Watched], deadline: Option<Instant>) -> Result<(), Fault> {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let time = left.map_or(TICK, |left| left.min(TICK));
+            sys::poll(watched, time).map_err(|_| Fault::Ended)?;
+            if watched.iter().any(|one| one.revents != 0) {
+                return Ok(());
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Fault::Late);
+            }
+            if self.has_exited() {
+                return Err(Fault::Ended);
+            }
+        }
+    }
+
+    /// Waits once and takes what came; returns a frame that is not text, if there was one.
+    ///
+    /// The pipes stand before the channel in the list, but are read after it. The driver sends a
+    /// frame only when the pipes are empty. So if a pipe was seen ready, all frames that came
+    /// before its bytes were on the channel by the time that was looked at, and are taken first.
+    fn turn(
+        &mut self,
+        cell: &mut Cell,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(u8, Vec<u8>)>, Fault> {
+        if let Some(frame) = self.next_frame(cell)? {
+            return Ok(Some(frame));
+        }
+        let mut watched: Vec<_> = self.readers().map(sys::readable).collect();
+        watched.push(sys::readable(&self.channel));
+        self.wait(&mut watched, deadline)?;
+        let channel_ready = watched.pop().is_some_and(|one| one.revents != 0);
+        let open = !channel_ready || self.fill()?;
+        let frame = self.next_frame(cell)?;
+        self.read_pipes(&watched, cell);
+        if frame.is_none() && !open {
+            return Err(Fault::Ended);
+        }
+        // A child that floods its pipes keeps `wait` from ever being idle.
+        if frame.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Fault::Late);
+        }
+        Ok(frame)
+    }
+
+    fn readers(&self) -> impl Iterator<Item = &PipeReader> {
+        self.pipes.iter().chain(&self.strays).map(|pipe| &pipe.reader)
+    }
+
+    /// Reads the channel until it is empty; `false` at its end.
+    fn fill(&mut self) -> Result<bool, Fault> {
+        loop {
+            match self.channel.read(&mut self.buffer) {
+                Ok(0) => return Ok(false),
+                Ok(n) => {
+                    self.inbox.extend_from_slice(&self.buffer[..n]);
+                    if n < self.buffer.len() {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// Takes whole frames from the inbox; returns the first that is not part of the output.
+    fn next_frame(&mut self, cell: &mut Cell) -> Result<Option<(u8, Vec<u8>)>, Fault> {
+        let mut taken = 0;
+        let mut answer = None;
+        while let Some((header, rest)) = self.inbox[taken..].split_first_chunk::<FRAME_HEADER>() {
+            let [kind, number @ .., l0, l1, l2, l3] = *header;
+            let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+            if length > cell.largest_frame {
+                return Err(Fault::Protocol("a frame without end"));
+            }
+            let Some(payload) = rest.get(..length) else {
+                break;
+            };
+            taken += FRAME_HEADER + length;
+            let own = u64::from(u32::from_be_bytes(number)) == cell.number;
+            match kind {
+                b'o' if own => cell.frame(Stream::Stdout, payload),
+                b'e' if own => cell.frame(Stream::Stderr, payload),
+                b'd' if own => {
+                    let data = serde_json::from_slice(payload)
+                        .map_err(|_| Fault::Protocol("a display that is none"))?;
+                    cell.gatherer.display(data, length);
+                }
+                b'r' | b'h' if own => {
+                    answer = Some((kind, payload.to_vec()));
+                    break;
+                }
+                _ => return Err(Fault::Protocol("a frame out of place")),
+            }
+        }
+        self.inbox.drain(..taken);
+        Ok(answer)
+    }
+
+    /// Reads each pipe that is ready, once: more might block. Drops strays that have ended.
+    fn read_pipes(&mut self, watched: &[Watched], cell: &mut Cell) {
+        let Self { pipes, strays, buffer, .. } = self;
+        let mut ready = watched.iter().map(|one| one.revents != 0);
+        for pipe in pipes {
+            if ready.next() == Some(true) {
+                let n = read(&mut pipe.reader, buffer);
+                let text = pipe.decoder.decode(&buffer[..n]);
+                cell.pipe(pipe, &text);
+            }
+        }
+        strays.retain_mut(|pipe| {
+            if ready.next() != Some(true) {
+                return true;
+            }
+            let n = read(&mut pipe.reader, buffer);
+            let text =
+                if n == 0 { pipe.decoder.finish() } else { pipe.decoder.decode(&buffer[..n]) };
+            cell.late(pipe.cell, pipe.stream, &text);
+            n != 0
+        });
+    }
+
+    /// Takes what lies in the pipes now, without waiting for more.
+    fn take_ready(&mut self, cell: &mut Cell) {
+        // Bounded: somebody may be writing faster than this reads.
+        for _ in 0..64 {
+            let mut watched: Vec<_> = self.readers().map(sys::readable).collect();
+            if sys::poll(&mut watched, Duration::ZERO).is_err() {
+                return;
+            }
+            // At the end of a pipe of the child itself there is nothing more to come from it.
+            if !watched.iter().any(|one| one.revents & libc::POLLIN != 0) {
+                return;
+            }
+            self.read_pipes(&watched, cell);
+        }
+    }
+
+    /// Takes what came after the last cell had ended, as that cell's late output.
+    fn take_rest(&mut self, cell: &mut Cell) {
+        self.take_ready(cell);
+        for pipe in &mut self.pipes {
+            let rest = pipe.decoder.finish();
+            cell.pipe(pipe, &rest);
+            pipe.cell = cell.number;
+        }
+    }
+
+    /// Waits for the child to end by itself, then makes it; reaps it and says how it ended.
+    fn end(&mut self, patience: Duration) -> Ending {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_micros(100);
+        while !self.has_exited() && Instant::now() < deadline {
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+        let on_its_own = self.has_exited();
+        Ending { on_its_own, status: self.reap() }
+    }
+
+    /// Asks the child to end, by the end of its input; kills it when it has not after a while.
+    pub(super) fn close(mut self, patience: Duration) -> Ending {
+        let _ = self.channel.shutdown(Shutdown::Both);
+        self.end(patience)
+    }
+
+    /// Kills whatever is left of the child's session, and reaps it.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        // While the child is not reaped, its number cannot be another's, nor that of its group.
+        self.target.kill();
+        let mut pid = self.target.pid.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = self.process.wait().ok();
+        *pid = None;
+        status
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+impl Cell {
+    fn new(number: u64, options: &ExecuteOptions) -> Self {
+        Self {
+            number,
+            gatherer: Gatherer::new(options.max_output),
+            late: Vec::new(),
+            late_room: options.max_output,
+            decoders: Default::default(),
+            // Ten forms of a value at most, each character of which may take six in JSON.
+            largest_frame: options.max_output.saturating_mul(64).saturating_add(1 << 20),
+        }
+    }
+
+    fn frame(&mut self, stream: Stream, payload: &[u8]) {
+        let text = self.decoders[stream as usize].decode(payload);
+        self.gatherer.text(stream, &text);
+    }
+
+    fn pipe(&mut self, pipe: &Pipe, text: &str) {
+        if pipe.cell == self.number {
+            self.gatherer.text(pipe.stream, text);
+        } else {
+            self.late(pipe.cell, pipe.stream, text);
+        }
+    }
+
+    /// Notes what an earlier cell's writers wrote; whether some of it had to be left out.
+    fn late(&mut self, cell: u64, stream: Stream, text: &str) -> bool {
+        let kept = cut(text, self.late_room);
+        self.late_room -= kept.len();
+        match self.late.last_mut() {
+            _ if kept.is_empty() => {}
+            Some(last) if last.cell == cell && last.stream == stream => last.text.push_str(kept),
+            _ => self.late.push(LateOutput { cell, stream, text: kept.into() }),
+        }
+        kept.len() < text.len()
+    }
+
+    /// Ends characters that were begun and not ended.
+    fn finish_text(&mut self, pipes: &mut [Pipe; 2]) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let text = self.decoders[stream as usize].finish();
+            self.gatherer.text(stream, &text);
+            let text = pipes[stream as usize].decoder.finish();
+            self.gatherer.text(stream, &text);
+        }
+    }
+}
+
+fn read(reader: &mut PipeReader, buffer: &mut [u8]) -> usize {
+    // An error is as good as an end: neither gives another byte.
+    reader.read(buffer).unwrap_or(0)
+}
+
+enum Fault {
+    /// The deadline has passed.
+    Late,
+    /// The child has ended, or is about to.
+    Ended,
+    /// What it said cannot be.
+    Protocol(&'static str),
+}
+
+struct Greeting {
+    what: String,
+    said: String,
+}
+
+/// How the child ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// Without being killed by us.
+    pub(super) on_its_own: bool,
+    status: Option<ExitStatus>,
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.status {
+            _ if !self.on_its_own => f.write_str("it would not exit, and was killed"),
+            Some(status) => status.fmt(f),
+            None => f.write_str("exit status unknown"),
+        }
+    }
+}

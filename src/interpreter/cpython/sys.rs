@@ -1,0 +1,149 @@
+//! The system calls that the standard library does not offer. Nothing here keeps state.
+
+#![allow(unsafe_code)] // each function wraps one call, and leaves no condition to its caller
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr;
+use std::time::Duration;
+
+/// What to wait for on a descriptor, and what came.
+pub(super) use libc::pollfd as Watched;
+
+pub(super) fn readable(fd: &impl AsRawFd) -> Watched {
+    Watched { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+pub(super) fn writable(fd: &impl AsRawFd) -> Watched {
+    Watched { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }
+}
+
+/// Waits until one of them is ready, or the time is over, or a signal came.
+///
+/// The time is rounded up to whole milliseconds, so that who waits for a moment has reached it.
+pub(super) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
+    let millis = time.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX);
+    // SAFETY: valid: pointer and length are those of one slice. Aliasing: the slice is borrowed
+    // exclusively, and the kernel does not keep the pointer.
+    let n = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, millis) };
+    if n < 0 {
+        for one in watched {
+            one.revents = 0;
+        }
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+    }
+    Ok(())
+}
+
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: libc::c_int = 0;
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
+
+/// Sends bytes, and with their first two descriptors if there are any to send.
+///
+/// A socket that does not block is needed for this not to.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: Option<[BorrowedFd<'_>; 2]>,
+) -> io::Result<usize> {
+    const PAYLOAD: usize = mem::size_of::<[RawFd; 2]>();
+
+    /// Room for one control message of two descriptors, aligned for its header.
+    #[repr(C)]
+    union Control {
+        header: libc::cmsghdr,
+        // On 64-bit systems the header takes 16 bytes and the descriptors 8.
+        room: [u8; 64],
+    }
+
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = Control { room: [0; 64] };
+    // SAFETY: valid: all fields are integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if let Some(fds) = fds {
+        let raw = fds.map(|fd| fd.as_raw_fd());
+        message.msg_control = (&raw mut control).cast();
+        // SAFETY: arithmetic on the length only.
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(PAYLOAD as u32) } as _;
+        // SAFETY: valid: `msg_control` is aligned for a header and 64 bytes long, more than header
+        // and payload take, so the first header lies within it and is not null, and the payload
+        // after it too. Aliasing: `control` is ours, and only reached through this pointer.
+        unsafe {
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(PAYLOAD as u32) as _;
+            ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), PAYLOAD);
+        }
+    }
+    // SAFETY: valid: the message points to `part`, hence to `bytes`, and to `control`, which all
+    // outlive the call. Aliasing: sending only reads `bytes`.
+    let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, NO_SIGNAL) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// Puts the child into a session of its own, and lets it end with the thread that spawns it.
+///
+/// Of its own: a Ctrl-C at our terminal is not meant for it, it cannot ask for a password there, and
+/// one signal reaches everything it starts. That it ends with its thread holds on Linux only.
+pub(super) fn detach_and_bind(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        // SAFETY: no pointers are passed.
+        unsafe { libc::setsid() };
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: this operation takes one number.
+            if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // If the parent died before the call above, nobody would ever tell. Its *thread* cannot
+            // have: it waits for the child to get past here.
+            // SAFETY: no arguments.
+            if unsafe { libc::getppid() }.cast_unsigned() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = parent;
+        Ok(())
+    };
+    // SAFETY: between fork and exec `prepare` makes system calls only: it allocates nothing (the
+    // errors are numbers), takes no lock, and touches no memory that another thread may be changing.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Signals a process; a negative number means the group of that leader.
+///
+/// To hit the right one, the caller makes sure that the process has not been reaped.
+pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: no pointers are passed.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Whether our child has ended. It is left for the caller to reap.
+pub(super) fn has_exited(pid: libc::pid_t) -> bool {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: valid: `info` is large enough for what is written. Aliasing: it is ours.
+    let outcome = unsafe {
+        libc::waitid(
+            libc::P_PID,
+            pid.cast_unsigned(),
+            info.as_mut_ptr(),
+            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+        )
+    };
+    // SAFETY: valid: zero is a value of every field, and waitid writes whole fields.
+    let info = unsafe { info.assume_init() };
+    // An error means that there is no such child any more. Without one, the signal number tells
+    // whether `info` was written at all.
+    outcome != 0 || info.si_signo != 0
+}

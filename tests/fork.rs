@@ -1,0 +1,282 @@
+//! `fork`: the child forgets what it inherits, and the parent notices nothing.
+#![cfg(unix)]
+#![allow(unsafe_code)] // it is about a system call
+
+mod support;
+
+use std::os::raw::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sessile::{Pool, Registry};
+use support::*;
+
+/// One test at a time: what one forks, another's threads are in.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const PANICKED: c_int = 101;
+
+/// Forks, and runs `in_child` in the child, which ends with the code it returns. If it hangs, the
+/// system kills it, and the test fails.
+fn fork_and(in_child: impl FnOnce() -> c_int) -> Child {
+    // SAFETY: the child runs code of ours that waits for no other thread; that it may do so, with
+    // the crate under test, is what the tests are about. glibc's own locks are seen to by `fork`.
+    match unsafe { libc::fork() } {
+        -1 => panic!("{}", std::io::Error::last_os_error()),
+        0 => {
+            // SAFETY: an alarm without a handler ends the process.
+            unsafe { libc::alarm(u32::try_from(PATIENCE.as_secs()).unwrap()) };
+            let code = catch_unwind(AssertUnwindSafe(in_child)).unwrap_or(PANICKED);
+            // SAFETY: ends the process at once, with no destructor of the harness's.
+            unsafe { libc::_exit(code) }
+        }
+        pid => Child(pid),
+    }
+}
+
+struct Child(libc::pid_t);
+
+impl Child {
+    #[track_caller]
+    fn exits_with(self, code: c_int) {
+        let mut status = 0;
+        // SAFETY: valid: a child of ours, not waited for before; `status` is ours.
+        let waited = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
+        assert_eq!(waited, self.0);
+        assert!(libc::WIFEXITED(status), "ended by signal {}", libc::WTERMSIG(status));
+        assert_eq!(libc::WEXITSTATUS(status), code, "{PANICKED} is a panic");
+    }
+}
+
+/// A pipe of bytes: what a child has to tell that has no other way.
+struct Tell([c_int; 2]);
+
+impl Tell {
+    fn new() -> Self {
+        let mut ends = [0; 2];
+        // SAFETY: valid: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        Self(ends)
+    }
+
+    fn say(&self, byte: u8) {
+        // SAFETY: valid: one byte of ours.
+        assert_eq!(unsafe { libc::write(self.0[1], (&raw const byte).cast(), 1) }, 1);
+    }
+
+    /// Everything that was said, once nobody can say any more.
+    fn all_said(self) -> Vec<u8> {
+        use std::io::Read;
+        use std::os::fd::FromRawFd;
+        // SAFETY: valid: ours, and closed here only.
+        unsafe { libc::close(self.0[1]) };
+        // SAFETY: as above; the file owns it from here on.
+        let mut read = unsafe { std::fs::File::from_raw_fd(self.0[0]) };
+        let mut said = Vec::new();
+        read.read_to_end(&mut said).unwrap();
+        said
+    }
+}
+
+fn check(holds: bool, code: c_int) -> Result<(), c_int> {
+    holds.then_some(()).ok_or(code)
+}
+
+/// What a child should find; the code tells which it did not.
+fn find_as_new<M: 'static>(pool: &Pool<Session<M>>, stage: &Stage) -> Result<(), c_int> {
+    let (made, closed) = (stage.count(What::Create), stage.count(What::Close));
+    check(pool.status().size == 0 && pool.status().created == 0, 1)?;
+    check(pool.registry().snapshot().is_empty(), 2)?;
+    check(!pool.discard(), 3)?;
+    let id = pool.with(|session| session.id).map_err(|_| 4)?;
+    check(stage.count(What::Create) == made + 1, 5)?;
+    check(pool.with_ref(|session| session.id).is_ok_and(|again| again == id), 6)?;
+    check(pool.status().size == 1 && pool.registry().snapshot().instances.len() == 1, 7)?;
+    check(pool.close(Duration::ZERO).is_clean(), 8)?;
+    check(stage.count(What::Close) == closed + 1, 9)?;
+    check(stage.notes(What::Close).last().is_some_and(|note| note.id == id), 10)
+}
+
+#[test]
+fn a_child_closes_or_uses_what_is_its_parents() {
+    let _alone = alone();
+    fn play<M: 'static>(pool: Pool<Session<M>>, stage: &Stage) {
+        let worker = Worker::new("another owner");
+        let used = pool.clone();
+        worker.run(move || used.with(|session| session.touch()).unwrap());
+        let mine = pool.with(|session| session.touch()).unwrap();
+
+        let child = fork_and(|| find_as_new(&pool, stage).err().unwrap_or(0));
+        child.exits_with(0);
+        // Untouched, here, by whatever it did there.
+        assert_eq!(pool.with(|session| session.touch()).unwrap(), mine);
+        assert_eq!((stage.count(What::Create), stage.count(What::Close)), (2, 0));
+        assert_eq!(pool.status().size, 2);
+        assert!(!pool.is_closed());
+        worker.end();
+        pool.close_here().unwrap();
+        stage.assert_each_closed_once();
+    }
+    let (registry, stage) = (Registry::new(), Stage::new());
+    play(stage.builder(&registry).max_size(2).evict_idle_after(None).build().unwrap(), &stage);
+    let stage = Stage::new();
+    play(stage.pool_local(&registry), &stage);
+}
+
+/// In the middle of a use, too: the use ends in the child as a use of nobody's.
+#[test]
+fn a_child_forked_inside_with_closes_its_parents_instance() {
+    let _alone = alone();
+    let stage = Stage::new();
+    let pool = stage.builder(&Registry::new()).max_uses(2).build().unwrap();
+    pool.with(|session| session.touch()).unwrap();
+    let mut child = None;
+    pool.with(|session| {
+        child = Some(fork_and(|| {
+            // Inside, a child may have one of its own already: the thread is inside its parent's.
+            let own = pool.with(|own| own.touch());
+            let other = own.is_ok_and(|id| id != session.id);
+            i32::from(!other)
+        }));
+        session.touch()
+    })
+    .unwrap();
+    child.unwrap().exits_with(0);
+    assert_eq!(stage.count(What::Close), 1, "the second use was the last");
+    stage.assert_each_closed_once();
+}
+
+/// As before, but it is the child that leaves the uses, by a panic and by their end. To the books the
+/// instance is broken by then, and whoever looks after it would close it.
+#[test]
+fn a_child_that_lets_go_closes_its_parents_instance() {
+    let _alone = alone();
+    let stage = Stage::new().breakable();
+    let pool = stage.pool(&Registry::new());
+    let id = pool.with(|session| session.touch()).unwrap();
+    for (drops, panics) in [(true, true), (true, false), (false, true)] {
+        let guards = [drops, panics].map(|wanted| wanted.then(|| pool.get_ref().unwrap()));
+        let script = stage.clone();
+        let parents = guards.iter().flatten().map(|guard| guard.look()).collect::<Vec<_>>();
+        let child = fork_and({
+            let (pool, script) = (&pool, &script);
+            move || {
+                script.set_broken(true);
+                let [outer, inner] = guards;
+                let left = catch_unwind(AssertUnwindSafe(move || {
+                    let _inner = inner;
+                    panic!("leaves by a panic");
+                }));
+                drop(outer);
+                let touched = [
+                    script.count(What::Close),
+                    script.count(What::Rescue),
+                    pool.status().poisoned.try_into().unwrap(),
+                ];
+                i32::from(left.is_ok() || touched != [0; 3])
+            }
+        });
+        child.exits_with(0);
+        assert!(parents.iter().all(|parents| *parents == id));
+        assert_eq!(pool.with(|session| session.touch()).unwrap(), id);
+        assert_eq!(stage.count(What::Close), 0);
+    }
+}
+
+/// A child that ends in good order closes what it made itself, and only that.
+#[test]
+fn the_exit_of_a_child_closes_too_much_or_too_little() {
+    let _alone = alone();
+    let (stage, tell) = (Stage::new(), Tell::new());
+    let pool = stage.pool(&Registry::new());
+    let worker = Worker::new("forks");
+    let owner = pool.clone();
+    let (script, told) = (stage.clone(), Arc::new(tell));
+    let said = Arc::clone(&told);
+    worker.run(move || {
+        owner.with(|session| session.touch()).unwrap();
+        let child = fork_and(|| {
+            let id = owner.with(|session| session.touch()).unwrap();
+            let stage = script.clone();
+            script.on_close(first(move || {
+                let closes = stage.notes(What::Close);
+                said.say(if closes.len() == 1 && closes[0].id == id { b'o' } else { b'x' });
+            }));
+            script.on_close(first(move || panic!("a second close")));
+            // SAFETY: runs the destructors of this thread, as at the end of a program.
+            unsafe { libc::exit(0) }
+        });
+        child.exits_with(0);
+    });
+    worker.end();
+    stage.assert_each_closed_once();
+    let tell = Arc::into_inner(told).expect("the job is over");
+    assert_eq!(tell.all_said(), b"o");
+}
+
+/// Other threads may hold any lock of the crate at the moment of the fork.
+#[test]
+fn a_child_waits_for_a_lock_that_nobody_holds_there() {
+    const FORKS: usize = 100;
+    let _alone = alone();
+    let (registry, stage) = (Registry::new(), Stage::new());
+    let pool = stage.builder(&registry).max_size(2).wait_timeout(None).build().unwrap();
+    let aging = stage.builder(&registry).idle_timeout(FOR_EVER).build().unwrap();
+    let done = AtomicBool::new(false);
+    let going = || !done.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _done = Done(&done);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let quiet = Pool::builder(|_: &sessile::Context| Ok::<_, std::io::Error>(0_u8));
+                let quiet = quiet.registry(&registry).max_size(1).build().unwrap();
+                while going() {
+                    quiet.with(|_| ()).unwrap();
+                    quiet.discard();
+                    let _ = registry.snapshot();
+                    quiet.clear();
+                    // Places, the registry's list, and its reaper.
+                    let short = Pool::builder(|_: &sessile::Context| Ok::<_, std::io::Error>(0_u8));
+                    drop(short.registry(&registry).idle_timeout(FOR_EVER).build().unwrap());
+                }
+            });
+        }
+        let begun = Instant::now();
+        for _ in 0..FORKS {
+            let child = fork_and(|| {
+                for pool in [&pool, &aging] {
+                    if pool.with(|session| session.id).is_err() {
+                        return 1;
+                    }
+                }
+                if registry.snapshot().instances.len() != 2 {
+                    return 2;
+                }
+                let report = registry.close_all(Duration::ZERO);
+                if report.closed != 2 || !report.is_clean() {
+                    return 3;
+                }
+                // A pool that is new in the child, in a place of its own.
+                let own = stage.pool(&registry);
+                if own.with(|session| session.id).is_err() || !own.discard() {
+                    return 4;
+                }
+                0
+            });
+            child.exits_with(0);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{FORKS} forks took {:?}", begun.elapsed());
+    });
+    assert_eq!((stage.count(What::Create), pool.status().size), (0, 0));
+}

@@ -1,0 +1,316 @@
+//! The last moments of a thread: what is closed, where, in what order, and who may still look.
+
+mod support;
+
+use std::cell::RefCell;
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::Duration;
+
+use sessile::{CloseReason, Pool, Ref, RefMut, Registry};
+use support::*;
+
+/// A thread-local of somebody else's, with a destructor.
+#[derive(Default)]
+struct AtExit(RefCell<Option<Box<dyn FnOnce()>>>);
+
+impl AtExit {
+    fn run(&self, last_words: impl FnOnce() + 'static) {
+        *self.0.borrow_mut() = Some(Box::new(last_words));
+    }
+}
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        if let Some(last_words) = self.0.take() {
+            last_words();
+        }
+    }
+}
+
+// Thread-locals die in no fixed order. Registered before or after our own, each of these finds our
+// part of the exit done or not done, on any platform; together they cover both.
+thread_local! {
+    static BEFORE: AtExit = AtExit::default();
+    static AFTER: AtExit = AtExit::default();
+}
+
+#[test]
+fn an_instance_outlives_its_thread() {
+    let stage = Stage::new();
+    let pool = stage.pool(&Registry::new());
+    let local = stage.pool_local(&Registry::new());
+    let worker = Worker::new("owner");
+    let owner = worker.id();
+    let (a, b) = (pool.clone(), local.clone());
+    worker.run(move || {
+        a.with(|session| session.touch()).unwrap();
+        b.with(|session| session.touch()).unwrap();
+    });
+    assert_eq!(stage.count(What::Close), 0);
+
+    worker.end();
+    stage.assert_each_closed_once();
+    for close in stage.notes(What::Close) {
+        assert_eq!((close.thread, close.reason), (owner, Some(CloseReason::ThreadExit)));
+    }
+    assert_eq!((pool.status().size, local.status().size), (0, 0));
+}
+
+#[test]
+fn the_older_is_closed_before_the_newer() {
+    let (registry, stage) = (Registry::new(), Stage::new());
+    let pools: Vec<_> = (0..5).map(|_| stage.pool(&registry)).collect();
+    let worker = Worker::new("owner");
+    // Not in the order in which the pools were made, and one of them anew.
+    for n in [3, 0, 4, 1, 2, 0] {
+        let pool = pools[n].clone();
+        worker.run(move || {
+            pool.close_here().unwrap();
+            pool.with(|session| session.touch()).unwrap();
+        });
+    }
+    worker.end();
+
+    let at_exit = stage.notes(What::Close).into_iter();
+    let at_exit = at_exit.filter(|note| note.reason == Some(CloseReason::ThreadExit));
+    let ids: Vec<_> = at_exit.map(|note| note.id).collect();
+    assert_eq!(ids.len(), 5);
+    assert!(ids.is_sorted_by(|a, b| a > b), "newest first: {ids:?}");
+    stage.assert_each_closed_once();
+}
+
+#[test]
+fn a_use_during_the_exit_panics_or_makes_another() {
+    let (registry, stage, others) = (Registry::new(), Stage::new(), Stage::new());
+    let (pool, other) = (stage.pool(&registry), others.pool(&registry));
+    let worker = Worker::new("owner");
+    let refused = Arc::new(Watched::<usize>::default());
+    stage.on_close({
+        let (pools, refused) = ([pool.clone(), other.clone()], Arc::clone(&refused));
+        first(move || {
+            for pool in pools {
+                for error in [
+                    pool.with(|_| ()).unwrap_err(),
+                    pool.with_ref(|_| ()).unwrap_err(),
+                    pool.get().map(drop).unwrap_err(),
+                    pool.get_ref().map(drop).unwrap_err(),
+                    pool.get_timeout(Duration::ZERO).map(drop).unwrap_err(),
+                ] {
+                    assert!(error.is_thread_exiting(), "{error:?}");
+                    refused.change(|refused| *refused += 1);
+                }
+                assert!(!pool.discard());
+                assert!(!pool.close_here().unwrap());
+                let _ = (pool.status(), pool.registry().snapshot());
+            }
+        })
+    });
+    worker.run(move || {
+        other.with(|session| session.touch()).unwrap();
+        pool.with(|session| session.touch()).unwrap();
+    });
+    worker.end();
+    refused.read(|refused| assert_eq!(*refused, 10));
+    stage.assert_each_closed_once();
+    others.assert_each_closed_once();
+}
+
+#[test]
+fn a_panic_in_a_close_at_exit_aborts_or_stops_the_rest() {
+    let (registry, stage) = (Registry::new(), Stage::new());
+    let pools: Vec<_> = (0..3).map(|_| stage.pool(&registry)).collect();
+    stage.on_close(panics("the newest")).on_close(fail("the middle one"));
+    let worker = Worker::new("owner");
+    for pool in &pools {
+        let pool = pool.clone();
+        worker.run(move || pool.with(|session| session.touch()).unwrap());
+    }
+    worker.end();
+    stage.assert_each_closed_once();
+    let failed: Vec<_> = pools.iter().map(|pool| pool.status().close_failed).collect();
+    assert_eq!(failed, [0, 1, 1]);
+}
+
+/// The end of a scope does not wait for thread-locals. Two ways to be sure nevertheless.
+#[test]
+fn a_scope_that_has_ended_is_taken_for_all_closed() {
+    let stage = Stage::new();
+    let pool = stage.pool(&Registry::new());
+    let gate = Gate::new();
+    stage.on_close(hold(&gate));
+    thread::scope(|scope| {
+        scope.spawn(|| pool.with(|session| session.touch()).unwrap());
+    });
+    // The scope has ended although its thread cannot have closed its instance.
+    gate.wait_for_arrival();
+    assert_eq!(pool.status().size, 1);
+    assert!(!pool.wait_closed(Duration::ZERO));
+    gate.open();
+    assert!(pool.wait_closed(TOO_LONG));
+    stage.assert_each_closed_once();
+
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.with(|session| session.touch()).unwrap();
+            assert!(pool.close_here().unwrap());
+            assert!(!pool.close_here().unwrap());
+        });
+    });
+    assert_eq!(pool.status().size, 0);
+    assert_eq!(stage.notes(What::Close)[1].reason, Some(CloseReason::ClosedHere));
+}
+
+/// A guard in somebody else's thread-local, which is destroyed before our part of the exit or after
+/// it: the instance lives until the guard is dropped, and then closes, on its owner.
+#[test]
+fn a_guard_in_a_dying_thread_local_dangles() {
+    static POOL: LazyLock<(Stage, Pool<Session>)> = LazyLock::new(|| {
+        let stage = Stage::new();
+        let pool = stage.pool(&Registry::new());
+        (stage, pool)
+    });
+    type Guard = RefMut<'static, Session>;
+    let (stage, pool) = &*POOL;
+
+    let ours_was_first = Arc::new(Watched::<Vec<bool>>::default());
+    for before in [true, false] {
+        let worker = Worker::new("owner");
+        let (owner, seen) = (worker.id(), Arc::clone(&ours_was_first));
+        worker.run(move || {
+            if before {
+                BEFORE.with(|_| ());
+            }
+            let mut guard: Guard = pool.get().unwrap();
+            guard.touch();
+            let last_words = move || {
+                assert_eq!(guard.touch(), guard.id);
+                assert_eq!(guard.uses, 2);
+                assert_eq!(pool.status().size, 1, "it is on the books");
+                // Refused either way; but as inside, or as too late?
+                let error = pool.with(|_| ()).unwrap_err();
+                assert!(error.is_thread_exiting() || error.is_reentrant());
+                seen.change(|seen| seen.push(error.is_thread_exiting()));
+                drop(guard);
+            };
+            if before { &BEFORE } else { &AFTER }.with(|exit| exit.run(last_words));
+        });
+        worker.end();
+        assert_eq!(pool.status().size, 0);
+        stage.assert_each_closed_once();
+        assert_eq!(stage.notes(What::Close).last().unwrap().thread, owner);
+    }
+    let mut seen = ours_was_first.read(Vec::clone);
+    seen.sort_unstable();
+    assert_eq!(seen, [false, true], "both orders have been seen");
+}
+
+#[test]
+fn the_last_of_several_shared_guards_is_taken_for_the_only_one() {
+    static POOL: LazyLock<(Stage, Pool<Stay>)> = LazyLock::new(|| {
+        let stage = Stage::new();
+        let pool = stage.pool_local(&Registry::new());
+        (stage, pool)
+    });
+    type Guard = Ref<'static, Stay>;
+    let (stage, pool) = &*POOL;
+
+    let worker = Worker::new("owner");
+    worker.run(move || {
+        BEFORE.with(|_| ());
+        let guards: [Guard; 3] = std::array::from_fn(|_| pool.get_ref().unwrap());
+        let [first, second, third] = guards;
+        AFTER.with(|exit| exit.run(move || drop(third)));
+        BEFORE.with(|exit| {
+            exit.run(move || {
+                drop(first);
+                assert_eq!(stage.count(What::Close), 0);
+                second.look();
+                drop(second);
+            });
+        });
+    });
+    worker.end();
+    stage.assert_each_closed_once();
+    assert!(pool.wait_closed(Duration::ZERO));
+}
+
+/// The same, with a close from afar while the thread is between its exit and the guard's end.
+#[test]
+fn a_close_from_afar_takes_what_a_dying_thread_still_holds() {
+    static STAGE: LazyLock<Stage> = LazyLock::new(Stage::new);
+    static SENT: LazyLock<Pool<Session>> = LazyLock::new(|| STAGE.pool(&Registry::new()));
+    static KEPT: LazyLock<Pool<Stay>> = LazyLock::new(|| STAGE.pool_local(&Registry::new()));
+
+    let (worker, gate) = (Worker::new("owner"), Gate::new());
+    let owner = worker.id();
+    worker.run({
+        let gate = gate.clone();
+        move || {
+            BEFORE.with(|_| ());
+            let mut sent: RefMut<'static, _> = SENT.get().unwrap();
+            let mut kept: RefMut<'static, _> = KEPT.get().unwrap();
+            let last_words = move || {
+                gate.pass();
+                sent.touch();
+                kept.touch();
+                drop((sent, kept));
+            };
+            BEFORE.with(|exit| exit.run(last_words));
+        }
+    });
+    let ended = worker.ending();
+    gate.wait_for_arrival();
+    for report in [SENT.close(Duration::ZERO), KEPT.close(Duration::ZERO)] {
+        assert_eq!((report.closed, report.still_open.len()), (0, 1), "{report}");
+    }
+    gate.open();
+    ended.wait();
+    STAGE.assert_each_closed_once();
+    for close in STAGE.notes(What::Close) {
+        assert_eq!(close.thread, owner);
+    }
+    assert!(SENT.wait_closed(Duration::ZERO) && KEPT.wait_closed(Duration::ZERO));
+}
+
+#[test]
+fn a_first_use_in_a_destructor_leaks() {
+    let (registry, stage) = (Registry::new(), Stage::new());
+    for known in [true, false] {
+        let pool = stage.pool(&registry);
+        let other = Stage::new().pool(&registry);
+        let worker = Worker::new("owner");
+        worker.run(move || {
+            BEFORE.with(|_| ());
+            if known {
+                other.with(|_| ()).unwrap();
+            }
+            BEFORE.with(|exit| {
+                exit.run(move || match pool.with(|session| session.touch()) {
+                    Ok(_) => assert!(!known, "this thread has left already"),
+                    Err(error) => assert!(error.is_thread_exiting(), "{error:?}"),
+                });
+            });
+        });
+        worker.end();
+        // Made or refused: what was made is closed.
+        stage.assert_each_closed_once();
+    }
+}
+
+#[test]
+fn the_last_handle_dropped_by_a_destructor_is_too_late() {
+    for before in [true, false] {
+        let (stage, worker) = (Stage::new(), Worker::new("owner"));
+        let pool = stage.pool(&Registry::new());
+        worker.run(move || {
+            if before {
+                BEFORE.with(|_| ());
+            }
+            pool.with(|session| session.touch()).unwrap();
+            if before { &BEFORE } else { &AFTER }.with(|exit| exit.run(move || drop(pool)));
+        });
+        worker.end();
+        stage.assert_each_closed_once();
+    }
+}
