@@ -19,3 +19,8 @@ pub(crate) fn contain<R>(run: impl FnOnce() -> R) -> anyhow::Result<R> {
         }
     })
 }
+
+/// Drops foreign things one by one, so that one that panics does not take the others with it.
+pub(crate) fn drop_each<I>(things: impl IntoIterator<Item = I>) {
+    things.into_iter().for_each(|thing| drop(contain(|| drop(thing))));
+}

@@ -35,6 +35,8 @@
 mod handle;
 mod local;
 pub(crate) mod mailbox;
+#[cfg(all(test, sessile_loom))]
+mod models;
 mod reach;
 mod readiness;
 mod spawn;
@@ -58,8 +60,8 @@ use self::mailbox::Letters;
 use self::reach::Reach;
 use self::readiness::Sources;
 pub use self::readiness::{Interest, Readiness, Source};
-use self::timers::Timers;
-use crate::contain::contain;
+use self::timers::{Next, Timers};
+use crate::contain::{contain, drop_each};
 use crate::deadline::Deadline;
 use crate::task::JoinHandle;
 
@@ -178,10 +180,10 @@ impl EventLoop {
         self.local.handle()
     }
 
-    /// Runs until somebody calls `stop`, on either handle.
+    /// Runs until somebody calls `stop`, on either handle, or the loop is closed.
     ///
     /// A stop from before the run counts: one turn runs, which does not sleep. A loop that was
-    /// stopped may run again.
+    /// stopped may run again; one that is closed returns at once.
     ///
     /// # Errors
     ///
@@ -190,8 +192,8 @@ impl EventLoop {
         self.run_while(|| true)
     }
 
-    /// Runs until the work of `handle` has ended, wherever that runs, or somebody calls `stop`. Says
-    /// whether it was the former.
+    /// Runs until the work of `handle` has ended, wherever that runs, or somebody calls `stop`, or the
+    /// loop is closed. Says whether the work has ended.
     ///
     /// # Errors
     ///
@@ -213,12 +215,12 @@ impl EventLoop {
     pub fn run_once(&self, timeout: impl Into<Option<Duration>>) -> io::Result<bool> {
         let wait = timeout.into().map_or(Deadline::NEVER, Deadline::after);
         let _running = self.enter();
-        self.turn(wait, false)
+        if self.local.local.closed.get() { Ok(false) } else { self.turn(wait, false) }
     }
 
     fn run_while(&self, goes_on: impl Fn() -> bool) -> io::Result<()> {
         let _running = self.enter();
-        while goes_on() {
+        while goes_on() && !self.local.local.closed.get() {
             let stops = self.reach().take_stop();
             self.turn(Deadline::NEVER, stops)?;
             if stops || self.reach().take_stop() {
@@ -239,7 +241,11 @@ impl EventLoop {
             fn drop(&mut self) {}
         }
         let bell = Waker::from(Arc::clone(self.reach()));
-        Running { _current: self.local.enter(), _nudged: crate::thread::set_bell(bell) }
+        let running =
+            Running { _current: self.local.enter(), _nudged: crate::thread::set_bell(bell) };
+        // An order that came before the bell hung there has rung none: it is looked for once more.
+        let _ = crate::thread::enter();
+        running
     }
 
     fn reach(&self) -> &Arc<Reach> {
@@ -288,9 +294,13 @@ impl EventLoop {
     }
 
     fn until_next_timer(&self, wait: Deadline) -> Deadline {
-        match self.local.local.timers.borrow_mut().next() {
-            Some(at) => wait.earlier(Deadline::at(at)),
-            None => wait,
+        loop {
+            let next = self.local.local.timers.borrow_mut().next();
+            match next {
+                Next::At(at) => return wait.earlier(Deadline::at(at)),
+                Next::Nothing => return wait,
+                Next::Cancelled(entry) => drop_each([entry]),
+            }
         }
     }
 
@@ -315,7 +325,9 @@ impl EventLoop {
             // In a statement of its own, so that the queue is not borrowed while foreign code runs.
             let next = ready.borrow_mut().pop_front();
             let Some(entry) = next else { break };
-            if !entry.is_cancelled() {
+            if entry.is_cancelled() {
+                drop_each([entry]);
+            } else {
                 called = true;
                 self.call(entry.callback);
             }
@@ -332,7 +344,7 @@ impl EventLoop {
                 local.reach.mailbox.give_room(1);
                 letter.run();
             }
-            Callback::Ready(key, readiness) => Sources::call(local, key, readiness),
+            Callback::Ready(key) => Sources::call(local, key),
             Callback::Poll(id) => spawn::poll(local, id),
         }));
         if let Err(payload) = result {
@@ -360,15 +372,12 @@ impl EventLoop {
         let letters = self.reach().close();
         let backlog = self.backlog.replace(Letters::none());
         // Foreign code, all of it, to be dropped with nothing borrowed; and it may panic.
-        let _ = contain(|| drop(backlog));
-        let _ = contain(|| drop(letters));
-        let ready = local.ready.take();
-        let _ = contain(|| drop(ready));
-        let timers = local.timers.take();
-        let _ = contain(|| drop(timers));
-        let tasks = local.tasks.take();
-        let _ = contain(|| drop(tasks));
-        let _ = contain(|| Sources::clear(local));
+        drop((backlog, letters));
+        drop_each(local.ready.take());
+        let timers = local.timers.borrow_mut().take_all();
+        drop_each(timers);
+        drop_each(local.tasks.take());
+        Sources::clear(local);
     }
 }
 

@@ -12,14 +12,16 @@ use std::hint::spin_loop;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread, ThreadId};
+use std::thread::ThreadId;
 use std::time::Duration;
 
+use crate::contain::contain;
 use crate::deadline::Deadline;
-use crate::error::PoolError;
+use crate::error::{Kind, PoolError};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{AtomicBool, LOOKS, Mutex, MutexGuard, Ordering};
 
 /// Waits for work that runs on another thread; or cancels it; or awaits it, on any runtime.
 ///
@@ -38,6 +40,8 @@ pub(crate) struct Runner<R, B> {
 struct Task<R, B> {
     /// The thread that it is to run on, if that is settled: waiting there would be for ever.
     runs_on: Option<ThreadId>,
+    /// Told of a cancel: there is something to be dropped where the work would have run.
+    on_cancel: Option<Waker>,
     /// Whether `state` is at its end. For waiting without the lock.
     ended: AtomicBool,
     state: Mutex<State<R, B>>,
@@ -46,7 +50,7 @@ struct Task<R, B> {
 enum State<R, B> {
     Queued(B, Waiter),
     Running(Waiter),
-    Finished(thread::Result<R>),
+    Finished(std::thread::Result<R>),
     /// It never ran; the body, unless somebody has had it back.
     Cancelled(Option<B>),
     /// It could not run, for want of an instance.
@@ -75,8 +79,18 @@ impl Waiter {
 
 /// A task and its handle. `runs_on` is the thread that will run it, if that is settled.
 pub(crate) fn task<R, B>(body: B, runs_on: Option<ThreadId>) -> (Runner<R, B>, JoinHandle<R, B>) {
+    task_with(body, runs_on, None)
+}
+
+/// [`task`], with somebody who is to know of a cancel.
+pub(crate) fn task_with<R, B>(
+    body: B,
+    runs_on: Option<ThreadId>,
+    on_cancel: Option<Waker>,
+) -> (Runner<R, B>, JoinHandle<R, B>) {
     let task = Arc::new(Task {
         runs_on,
+        on_cancel,
         ended: AtomicBool::new(false),
         state: Mutex::new(State::Queued(body, Waiter::Nobody)),
     });
@@ -97,6 +111,21 @@ impl<R, B> Task<R, B> {
         self.ended.store(true, Ordering::Release);
         drop(state);
         waiter.wake(); // foreign code, if it is a runtime's: after the lock
+    }
+
+    /// Has this waiter woken at the end, and no other. `false` if that has come.
+    fn register(&self, mut new: Waiter) -> bool {
+        // What was there, or `new` if it comes too late, is foreign code to be dropped: after the lock.
+        let mut state = self.state();
+        let registered = match &mut *state {
+            State::Queued(_, waiter) | State::Running(waiter) => {
+                mem::swap(waiter, &mut new);
+                true
+            }
+            _ => false,
+        };
+        drop(state);
+        registered
     }
 }
 
@@ -132,19 +161,22 @@ impl<R, B> Runner<R, B> {
 
     /// As [`run`](Self::run), with an instance that may fail to be had: then the body comes back to
     /// the handle, with the reason.
+    ///
+    /// The instance is asked for only once the work has begun, so that what was cancelled costs none.
     pub(crate) fn run_with<I>(
         self,
-        instance: Result<I, PoolError>,
+        instance: impl FnOnce() -> Result<I, PoolError>,
         call: impl FnOnce(I, B) -> R,
-    ) -> Ran {
-        match instance {
-            Ok(instance) => self.run(|body| call(instance, body)),
-            Err(error) => {
-                let Some(body) = self.start() else { return Ran::Cancelled };
-                self.task.end(State::NoInstance(body, error));
-                Ran::Cancelled
+    ) {
+        let Some(body) = self.start() else { return };
+        // A manager that panics has not run the body: that comes back, as after an error.
+        let end = match contain(instance).map_err(|panic| Kind::CreateFailed(panic).into()) {
+            Ok(Ok(instance)) => {
+                State::Finished(catch_unwind(AssertUnwindSafe(|| call(instance, body))))
             }
-        }
+            Ok(Err(error)) | Err(error) => State::NoInstance(body, error),
+        };
+        self.task.end(end);
     }
 }
 
@@ -171,10 +203,6 @@ impl<R, B> Drop for Runner<R, B> {
         }
     }
 }
-
-/// So often a waiter looks before it parks: about as long as it takes the other side to answer when
-/// it is awake.
-const LOOKS: u32 = 200;
 
 impl<R, B> JoinHandle<R, B> {
     /// Whether the work has run, or will never.
@@ -219,6 +247,9 @@ impl<R, B> JoinHandle<R, B> {
                 self.task.ended.store(true, Ordering::Release);
                 drop(state);
                 waiter.wake();
+                if let Some(waker) = &self.task.on_cancel {
+                    waker.wake_by_ref();
+                }
                 Some(body)
             }
             other => {
@@ -236,7 +267,7 @@ impl<R, B> JoinHandle<R, B> {
             if self.is_finished() {
                 return Ok(());
             }
-            if look == 0 && self.task.runs_on == Some(thread::current().id()) {
+            if look == 0 && self.task.runs_on == Some(std::thread::current().id()) {
                 return Err(NotYet::WouldDeadlock);
             }
             spin_loop();
@@ -244,10 +275,8 @@ impl<R, B> JoinHandle<R, B> {
         let mut registered = false;
         while !self.is_finished() {
             if !registered {
-                let me = Waiter::Thread(thread::current());
-                match &mut *self.task.state() {
-                    State::Queued(_, waiter) | State::Running(waiter) => *waiter = me,
-                    _ => return Ok(()),
+                if !self.task.register(Waiter::Thread(thread::current())) {
+                    return Ok(());
                 }
                 registered = true;
             }
@@ -266,21 +295,14 @@ impl<R, B> JoinHandle<R, B> {
             State::Finished(Err(payload)) => Err(ErrorKind::Panicked(payload).into()),
             State::Cancelled(body) => Err(ErrorKind::Cancelled(body).into()),
             State::NoInstance(body, error) => Err(ErrorKind::NoInstance(body, error).into()),
-            State::Queued(..) | State::Running(_) | State::Collected => {
-                unreachable!("collected once, at the end")
-            }
+            State::Collected => panic!("the handle was polled, or joined, after it was ready"),
+            State::Queued(..) | State::Running(_) => unreachable!("collected at the end"),
         }
     }
 
     /// Has `waker` woken at the end. `false` if that has come.
     pub(crate) fn wake_at_end(&self, waker: &Waker) -> bool {
-        match &mut *self.task.state() {
-            State::Queued(_, waiter) | State::Running(waiter) => {
-                *waiter = Waiter::Task(waker.clone());
-                true
-            }
-            _ => false,
-        }
+        self.task.register(Waiter::Task(waker.clone()))
     }
 }
 
@@ -411,3 +433,6 @@ impl<B> Error for JoinError<B> {
         }
     }
 }
+
+#[cfg(all(test, sessile_loom))]
+mod models;

@@ -378,7 +378,10 @@ pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
     impl Drop for Restore {
         fn drop(&mut self) {
             if let Some((me, before)) = self.0.take() {
-                *me.bell.lock().unwrap_or_else(PoisonError::into_inner) = before;
+                *me.bell.lock().unwrap_or_else(PoisonError::into_inner) = before.clone();
+                if let Some(bell) = before {
+                    bell.wake(); // what came meanwhile has rung the other
+                }
             }
         }
     }

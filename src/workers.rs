@@ -31,6 +31,7 @@ mod worker;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 use self::queues::{Destination, Queues, Refusal, Work};
 use self::worker::Desk;
+use crate::contain::drop_each;
 use crate::deadline::Deadline;
 use crate::event_loop::PostError;
 use crate::id::InstanceId;
@@ -50,6 +52,15 @@ use crate::task::{JoinHandle, task};
 /// What a worker was given to do with its instance.
 pub type Body<T, R> = Box<dyn FnOnce(&mut T) -> R + Send>;
 
+/// The handle to work that was given to a worker. Unrun, the work comes back.
+pub type Submission<T, R> = JoinHandle<R, Body<T, R>>;
+
+/// What comes of giving work to a worker: it is taken, or comes back at once.
+pub type Submitted<T, R> = Result<Submission<T, R>, Unsubmitted<T, R>>;
+
+/// Why work was not taken, and the work.
+pub type Unsubmitted<T, R> = PostError<Body<T, R>>;
+
 /// Owned, named threads, each with an instance of `T`, and with instances by key `K`.
 ///
 /// It may be used from any thread; `T` need not be `Send`. Dropped, it
@@ -58,6 +69,8 @@ pub struct Workers<T: 'static, K = String> {
     team: Arc<Team<T, K>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     drop_timeout: Duration,
+    /// Somebody has waited for the workers to end, for as long as they were to be given.
+    waited: AtomicBool,
 }
 
 /// What the workers and their handle share.
@@ -189,6 +202,7 @@ impl<T> WorkersBuilder<T> {
             team,
             threads: Mutex::new(Vec::with_capacity(self.threads)),
             drop_timeout: self.drop_timeout,
+            waited: AtomicBool::new(false),
         };
         for number in 0..self.threads {
             let team = Arc::clone(&workers.team);
@@ -266,7 +280,7 @@ where
     ///
     /// If the workers have shut down, or the caller is itself a worker and the queue is full, for it
     /// might wait for itself. The work comes back.
-    pub fn submit<R, F>(&self, work: F) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn submit<R, F>(&self, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -279,11 +293,7 @@ where
     /// # Errors
     ///
     /// As [`submit`](Self::submit), and if no room came free in time. The work comes back.
-    pub fn submit_timeout<R, F>(
-        &self,
-        wait: Duration,
-        work: F,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn submit_timeout<R, F>(&self, wait: Duration, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -296,10 +306,7 @@ where
     /// # Errors
     ///
     /// If the queue is full, or the workers have shut down. The work comes back.
-    pub fn try_submit<R, F>(
-        &self,
-        work: F,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn try_submit<R, F>(&self, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -316,11 +323,7 @@ where
     /// # Panics
     ///
     /// If there is no such worker.
-    pub fn submit_to<R, F>(
-        &self,
-        worker: usize,
-        work: F,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn submit_to<R, F>(&self, worker: usize, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -334,10 +337,7 @@ where
     /// # Errors
     ///
     /// As [`submit`](Self::submit), for the first worker that cannot take it; those before it have.
-    pub fn broadcast<R, F>(
-        &self,
-        work: F,
-    ) -> Result<Vec<JoinHandle<R, Body<T, R>>>, PostError<Body<T, R>>>
+    pub fn broadcast<R, F>(&self, work: F) -> Result<Vec<Submission<T, R>>, Unsubmitted<T, R>>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Clone + Send + 'static,
@@ -345,12 +345,7 @@ where
         (0..self.len()).map(|worker| self.submit_to(worker, work.clone())).collect()
     }
 
-    fn send<R>(
-        &self,
-        to: Destination,
-        deadline: Deadline,
-        body: Body<T, R>,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    fn send<R>(&self, to: Destination, deadline: Deadline, body: Body<T, R>) -> Submitted<T, R>
     where
         R: Send + 'static,
     {
@@ -403,7 +398,8 @@ where
     /// [`Manager::interrupt`](crate::Manager::interrupt) gave. What has not begun at the deadline is
     /// handed back, as in [`abort`](Self::abort); a worker that is still busy then ends on its own.
     ///
-    /// On a worker's own thread it does not wait.
+    /// On a worker's own thread it does not wait, nor hand anything back, nor ask: the workers do what
+    /// is queued, and end then.
     pub fn shutdown(&self, within: Duration) -> ShutdownReport {
         self.team.queues.close();
         self.end(Deadline::after(within / 2), Deadline::after(within))
@@ -415,12 +411,16 @@ where
     pub fn abort(&self, within: Duration) -> ShutdownReport {
         let now = Deadline::after(Duration::ZERO);
         self.team.queues.close();
-        drop(self.team.queues.take_all());
+        drop_each(self.team.queues.take_all());
         self.end(now, Deadline::after(within))
     }
+
     fn end(&self, half: Deadline, end: Deadline) -> ShutdownReport {
-        let threads = std::mem::take(&mut *self.threads());
-        self.team.end(threads, half, end)
+        let mut threads = std::mem::take(&mut *self.threads());
+        let report = self.team.end(&mut threads, half, end);
+        self.threads().append(&mut threads);
+        self.waited.fetch_or(!self.team.queues.is_worker(), Ordering::Relaxed);
+        report
     }
 }
 
@@ -431,27 +431,29 @@ impl<T, K> Team<T, K> {
 
     fn end(
         &self,
-        threads: Vec<thread::JoinHandle<()>>,
+        threads: &mut Vec<thread::JoinHandle<()>>,
         half: Deadline,
         end: Deadline,
     ) -> ShutdownReport {
+        let mut report = ShutdownReport::default();
         // A worker that waited here would wait for itself.
-        let end = if self.queues.is_worker() { Deadline::after(Duration::ZERO) } else { end };
-        if !self.queues.wait_ended(half.earlier(end)) {
-            self.pool.inner().interrupt_busy();
-            self.queues.wait_ended(end);
+        if !self.queues.is_worker() {
+            if !self.queues.wait_ended(half) {
+                self.pool.inner().interrupt_busy();
+                self.queues.wait_ended(end);
+            }
+            drop_each(self.queues.take_all());
+            report.instances = self.pool.close(Duration::ZERO);
         }
-        drop(self.queues.take_all());
-        let instances = self.pool.close(Duration::ZERO);
-        let mut stragglers = Vec::new();
-        for thread in threads {
+        for thread in std::mem::take(threads) {
             if self.queues.has_ended(thread.thread().id()) {
                 let _ = thread.join(); // it is in its last breath
             } else {
-                stragglers.push(thread.thread().name().unwrap_or_default().to_owned());
+                report.stragglers.push(thread.thread().name().unwrap_or_default().to_owned());
+                threads.push(thread);
             }
         }
-        ShutdownReport { instances, stragglers }
+        report
     }
 }
 
@@ -459,8 +461,8 @@ impl<T, K> Drop for Workers<T, K> {
     fn drop(&mut self) {
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.team.queues.close();
-        let (half, end) = (self.drop_timeout / 2, self.drop_timeout);
-        let _ = self.team.end(std::mem::take(threads), Deadline::after(half), Deadline::after(end));
+        let wait = if *self.waited.get_mut() { Duration::ZERO } else { self.drop_timeout };
+        let _ = self.team.end(threads, Deadline::after(wait / 2), Deadline::after(wait));
     }
 }
 
@@ -522,7 +524,7 @@ where
     /// # Errors
     ///
     /// As [`Workers::submit`].
-    pub fn submit<R, F>(&self, work: F) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn submit<R, F>(&self, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -535,11 +537,7 @@ where
     /// # Errors
     ///
     /// As [`Workers::submit_timeout`].
-    pub fn submit_timeout<R, F>(
-        &self,
-        wait: Duration,
-        work: F,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>>
+    pub fn submit_timeout<R, F>(&self, wait: Duration, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
@@ -547,11 +545,21 @@ where
         self.send(Deadline::after(wait), Box::new(work))
     }
 
-    fn send<R: Send + 'static>(
-        &self,
-        deadline: Deadline,
-        body: Body<T, R>,
-    ) -> Result<JoinHandle<R, Body<T, R>>, PostError<Body<T, R>>> {
+    /// [`submit`](Self::submit), without waiting for room; for callers that must not block, such as
+    /// those on an async runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workers::try_submit`].
+    pub fn try_submit<R, F>(&self, work: F) -> Submitted<T, R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> R + Send + 'static,
+    {
+        self.submit_timeout(Duration::ZERO, work)
+    }
+
+    fn send<R: Send + 'static>(&self, deadline: Deadline, body: Body<T, R>) -> Submitted<T, R> {
         let to = Destination::Worker(self.worker);
         let (runner, handle) = task(body, self.workers.team.queues.runs_on(to));
         let key = self.key.clone();

@@ -172,7 +172,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
     {
         let body: Call<R> = Box::new(body);
-        let (runner, handle) = task(body, Some(self.reach.thread.id()));
+        let (runner, handle) = task(body, Some(self.reach.thread_id));
         match self.reach.post(Called(runner)) {
             Ok(()) => Ok(handle),
             Err(refused) => Err(PostError::from(refused).map(|called| {

@@ -16,6 +16,7 @@ use super::reach::Reach;
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
 use super::spawn::{self, LocalFuture};
 use super::timers::Timers;
+use crate::contain::drop_each;
 use crate::task::JoinHandle;
 
 /// The owner's handle to its loop. `!Send`: it queues without waking, which is right on the loop's
@@ -63,7 +64,7 @@ pub(super) struct Entry {
 pub(super) enum Callback {
     Local(Box<dyn FnOnce()>),
     Posted(Letter),
-    Ready(u64, Readiness),
+    Ready(u64),
     Poll(u64),
 }
 
@@ -138,7 +139,10 @@ impl LocalHandle {
         } else {
             match when {
                 None => self.local.ready.borrow_mut().push_back(entry),
-                Some(at) => self.local.timers.borrow_mut().add(at, entry),
+                Some(at) => {
+                    let weeds = self.local.timers.borrow_mut().add(at, entry);
+                    drop_each(weeds);
+                }
             }
         }
         Scheduled { cancelled, when }
@@ -169,7 +173,7 @@ impl LocalHandle {
     ///
     /// # Errors
     ///
-    /// If the system cannot watch it: it is closed, or a plain file.
+    /// If the system cannot watch it: it is closed, or a plain file. If the loop is closed.
     pub fn add<S: AsSource + 'static>(
         &self,
         source: S,
@@ -181,8 +185,8 @@ impl LocalHandle {
 
     /// Runs a future on the loop. It need not be `Send`. It is first polled in the next turn.
     ///
-    /// Cancelling the handle drops the future when it is next woken; closing the loop drops it at
-    /// once. A panic in it goes to the handle.
+    /// Cancelling the handle has the loop drop the future in its next turn; closing the loop drops it
+    /// at once. A panic in it goes to the handle.
     pub fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output, ()>
     where
         F: Future + 'static,

@@ -31,7 +31,8 @@
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::contain::drop_each;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, in_one_order};
 
 /// Work that can be posted.
 pub(crate) trait Job: Send + 'static {
@@ -157,7 +158,8 @@ impl Mailbox {
     /// Posts a job. After `Posted::Wake` the caller wakes the owner.
     pub(crate) fn post<J: Job>(&self, job: J) -> Result<Posted, Refused<J>> {
         if !self.make_room() {
-            return Err(Refused::Full(job));
+            // Letters that a close has dropped keep their room: it is no use waiting for that.
+            return Err(if self.is_closed() { Refused::Closed(job) } else { Refused::Full(job) });
         }
         let letter = ManuallyDrop::new(Letter::new(job));
         match self.push(letter.0) {
@@ -190,6 +192,7 @@ impl Mailbox {
 
     /// Says whether the owner is asleep and the caller is the one to wake it.
     pub(crate) fn rouse(&self) -> Posted {
+        in_one_order();
         let asleep = self.sleep.load(Ordering::SeqCst) == ASLEEP
             && self.sleep.swap(WOKEN, Ordering::SeqCst) == ASLEEP;
         if asleep { Posted::Wake } else { Posted::Seen }
@@ -197,11 +200,8 @@ impl Mailbox {
 
     fn make_room(&self) -> bool {
         let Some(capacity) = self.capacity else { return true };
-        let taken = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if taken >= capacity {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        taken < capacity
+        let more = |waiting| (waiting < capacity).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -220,7 +220,10 @@ impl Mailbox {
     /// Announces that the owner will sleep. `false`: there is work, it must not.
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.sleep.store(ASLEEP, Ordering::SeqCst);
+        // An exchange, which on most machines such a store is anyway: it comes right after what a late
+        // waker has left there, and `loom` does not have to guess.
+        self.sleep.swap(ASLEEP, Ordering::SeqCst);
+        in_one_order();
         let empty = self.head.load(Ordering::SeqCst).is_null();
         if !empty {
             self.sleep.store(AWAKE, Ordering::SeqCst);
@@ -238,10 +241,12 @@ impl Mailbox {
         !self.head.load(Ordering::Relaxed).is_null()
     }
 
-    /// Takes all letters out, oldest first.
+    /// Takes all letters out, oldest first. Of a closed mailbox there are none, and it stays closed.
     pub(crate) fn take_all(&self) -> Letters {
-        if self.head.load(Ordering::Relaxed).is_null() {
-            return Letters(ptr::null_mut());
+        let head = self.head.load(Ordering::Relaxed);
+        // Only the owner closes, so that this cannot change before the swap.
+        if head.is_null() || head == closed() {
+            return Letters::none();
         }
         Letters::turned(self.head.swap(ptr::null_mut(), Ordering::SeqCst))
     }
@@ -304,6 +309,7 @@ impl Iterator for Letters {
 
 impl Drop for Letters {
     fn drop(&mut self) {
-        self.for_each(drop);
+        // One by one: a job whose destructor panics must not keep the others from being told.
+        drop_each(self);
     }
 }

@@ -1,19 +1,21 @@
 //! How a sleeping owner is reached.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Wake;
-use std::thread::{self, Thread};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use polling::Poller;
 
 use super::mailbox::{Job, Letters, Mailbox, Posted, Refused};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{AtomicBool, LOOKS, Ordering};
 
 /// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
 pub(crate) struct Reach {
     pub(crate) mailbox: Mailbox,
     pub(crate) thread: Thread,
+    pub(crate) thread_id: ThreadId,
     /// There is something other than post: a stop, a task to poll, an instance to look after.
     attention: AtomicBool,
     /// Made with the first source. Without one the owner parks, which is faster.
@@ -24,20 +26,17 @@ pub(crate) struct Reach {
     woken: Mutex<Vec<u64>>,
 }
 
-/// So often an owner looks for post before it sleeps: about as long as an answer takes that is on
-/// its way.
-const LOOKS: u32 = 200;
-
 impl Reach {
     pub(crate) fn new(capacity: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Mailbox::new(capacity),
             thread: thread::current(),
+            thread_id: std::thread::current().id(),
             attention: AtomicBool::new(false),
             poller: OnceLock::new(),
             in_poller: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            woken: Mutex::default(),
+            woken: Mutex::new(Vec::new()),
         })
     }
 

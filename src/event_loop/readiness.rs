@@ -15,6 +15,7 @@ use polling::{Event, Events, PollMode};
 
 use super::local::{Callback, Entry, Local};
 use super::reach::Reach;
+use crate::contain::drop_each;
 
 /// What a source is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,16 @@ impl Interest {
     fn event(self, key: u64) -> Event {
         Event::new(key as usize, self.readable, self.writable)
     }
+
+    fn is_none(self) -> bool {
+        !self.readable && !self.writable
+    }
+
+    /// What is wanted of that for which a source is ready.
+    fn of(self, ready: Readiness) -> Readiness {
+        let Readiness { readable, writable } = ready;
+        Readiness { readable: readable && self.readable, writable: writable && self.writable }
+    }
 }
 
 /// What a source is ready for.
@@ -48,19 +59,30 @@ pub struct Readiness {
     pub writable: bool,
 }
 
+impl Readiness {
+    const NONE: Self = Self { readable: false, writable: false };
+}
+
 type Watcher = Box<dyn FnMut(Readiness)>;
 
-/// The watchers, by key. A watcher is taken out while it is called.
 #[derive(Default)]
 pub(super) struct Sources {
-    watchers: HashMap<u64, Option<Watcher>>,
+    watched: HashMap<u64, Watched>,
     next_key: u64,
     events: Events,
 }
 
+struct Watched {
+    /// Taken out while it is called.
+    watcher: Option<Watcher>,
+    interest: Interest,
+    /// What it will be called with: its call is queued, and one is enough.
+    queued: Readiness,
+}
+
 impl Sources {
     pub(super) fn is_empty(&self) -> bool {
-        self.watchers.is_empty()
+        self.watched.is_empty()
     }
 
     pub(super) fn add<S: AsSource + 'static>(
@@ -69,6 +91,9 @@ impl Sources {
         interest: Interest,
         mut callback: impl FnMut(&S, Readiness) + 'static,
     ) -> io::Result<Source<S>> {
+        if local.closed.get() {
+            return Err(io::Error::other("the loop is closed"));
+        }
         let poller = local.reach.poller()?;
         let key = {
             let mut sources = local.sources.borrow_mut();
@@ -81,9 +106,13 @@ impl Sources {
         // `Source` forgotten, the count would never be given up. The only other count is in the
         // watcher below, out of the callback's reach.
         unsafe { poller.add_with_mode(&handle(&*source), interest.event(key), PollMode::Level)? };
+        if interest.is_none() {
+            let _ = poller.delete(handle(&*source)); // see `modify`
+        }
         let seen = Rc::clone(&source);
         let watcher: Watcher = Box::new(move |readiness| callback(&seen, readiness));
-        local.sources.borrow_mut().watchers.insert(key, Some(watcher));
+        let watched = Watched { watcher: Some(watcher), interest, queued: Readiness::NONE };
+        local.sources.borrow_mut().watched.insert(key, watched);
         Ok(Source { local: Rc::clone(local), key, source: Some(source) })
     }
 
@@ -101,16 +130,29 @@ impl Sources {
         }
         let mut ready = local.ready.borrow_mut();
         for event in sources.events.iter() {
-            let readiness = Readiness { readable: event.readable, writable: event.writable };
-            ready.push_back(Entry::new(Callback::Ready(event.key as u64, readiness)));
+            let key = event.key as u64;
+            let Some(watched) = sources.watched.get_mut(&key) else { continue };
+            if watched.queued == Readiness::NONE {
+                ready.push_back(Entry::new(Callback::Ready(key)));
+            }
+            watched.queued.readable |= event.readable;
+            watched.queued.writable |= event.writable;
         }
         Ok(())
     }
 
-    /// Calls the watcher of a source that was ready, unless it has been removed since.
-    pub(super) fn call(local: &Local, key: u64, readiness: Readiness) {
-        let watcher = match local.sources.borrow_mut().watchers.get_mut(&key) {
-            Some(watcher) => watcher.take(),
+    /// Calls the watcher of a source that was ready, unless it has been removed since, or is watched
+    /// for something else.
+    pub(super) fn call(local: &Local, key: u64) {
+        let (readiness, watcher) = match local.sources.borrow_mut().watched.get_mut(&key) {
+            Some(watched) => {
+                let ready = std::mem::replace(&mut watched.queued, Readiness::NONE);
+                let readiness = watched.interest.of(ready);
+                if readiness == Readiness::NONE {
+                    return;
+                }
+                (readiness, watched.watcher.take())
+            }
             None => return,
         };
         let Some(watcher) = watcher else { return };
@@ -123,8 +165,8 @@ impl Sources {
         impl Drop for PutBack<'_> {
             fn drop(&mut self) {
                 let mut sources = self.local.sources.borrow_mut();
-                if let Some(place) = sources.watchers.get_mut(&self.key) {
-                    *place = self.watcher.take();
+                if let Some(watched) = sources.watched.get_mut(&self.key) {
+                    watched.watcher = self.watcher.take();
                 }
                 drop(sources); // a watcher that is not put back is foreign code to be dropped
             }
@@ -137,8 +179,8 @@ impl Sources {
 
     /// Drops all watchers; the sources stay with their handles.
     pub(super) fn clear(local: &Local) {
-        let watchers = std::mem::take(&mut local.sources.borrow_mut().watchers);
-        drop(watchers);
+        let watched = std::mem::take(&mut local.sources.borrow_mut().watched);
+        drop_each(watched);
     }
 }
 
@@ -167,8 +209,30 @@ impl<S: AsSource + 'static> Source<S> {
     ///
     /// If the system refuses.
     pub fn modify(&self, interest: Interest) -> io::Result<()> {
+        let mut sources = self.local.sources.borrow_mut();
+        let Some(watched) = sources.watched.get_mut(&self.key) else {
+            return Err(io::Error::other("the loop is closed"));
+        };
         let poller = self.local.reach.poller()?;
-        poller.modify_with_mode(self, interest.event(self.key), PollMode::Level)
+        // A poller tells of a peer that has gone even where nothing is asked. So what is to be left
+        // alone is taken out of it; or else the loop would not sleep any more.
+        match (watched.interest.is_none(), interest.is_none()) {
+            (true, true) => {}
+            (false, true) => poller.delete(handle(&**self))?,
+            (false, false) => {
+                poller.modify_with_mode(self, interest.event(self.key), PollMode::Level)?;
+            }
+            // SAFETY: as in `Sources::add`: it is deleted before `self` gives its count up.
+            (true, false) => unsafe {
+                poller.add_with_mode(
+                    &handle(&**self),
+                    interest.event(self.key),
+                    PollMode::Level,
+                )?;
+            },
+        }
+        watched.interest = interest;
+        Ok(())
     }
 
     /// Watches it no more, and gives it back; not from inside its own callback: there it is `None`,
@@ -179,11 +243,12 @@ impl<S: AsSource + 'static> Source<S> {
     }
 
     fn unwatch(&self) {
-        let watcher = self.local.sources.borrow_mut().watchers.remove(&self.key);
-        drop(watcher); // foreign code: after the borrow
+        // Before anything of others' is dropped: that may panic.
         if let (Ok(poller), Some(source)) = (self.local.reach.poller(), &self.source) {
-            let _ = poller.delete(&**source);
+            let _ = poller.delete(handle(&**source)); // an error: it is not in there, by `modify`
         }
+        let watched = self.local.sources.borrow_mut().watched.remove(&self.key);
+        drop_each(watched); // foreign code: after the borrow
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::local::{Callback, Entry, Local};
 use super::reach::Reach;
-use crate::task::{JoinHandle, Runner, task};
+use crate::task::{JoinHandle, Runner, task_with};
 
 /// A future with its handle's other side.
 pub(super) trait LocalFuture {
@@ -75,10 +75,6 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let (runner, handle) = task((), Some(local.reach.thread.id()));
-    if local.closed.get() {
-        return handle; // the runner goes here, and tells the handle
-    }
     let id = local.next_task.get();
     local.next_task.set(id + 1);
     let waker = Arc::new(Wakeup {
@@ -86,6 +82,12 @@ where
         task: id,
         pending: AtomicBool::new(true),
     });
+    // A cancel has the task polled once more, which drops the future.
+    let on_cancel = Waker::from(Arc::clone(&waker));
+    let (runner, handle) = task_with((), Some(local.reach.thread_id), Some(on_cancel));
+    if local.closed.get() {
+        return handle; // the runner goes here, and tells the handle
+    }
     let spawned = Spawned { future: Box::pin(future), runner: Some(runner), waker };
     local.tasks.borrow_mut().insert(id, Box::pin(spawned));
     local.ready.borrow_mut().push_back(Entry::new(Callback::Poll(id)));

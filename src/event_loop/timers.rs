@@ -10,7 +10,12 @@ use super::local::Entry;
 pub(super) struct Timers {
     heap: BinaryHeap<Timer>,
     asked: u64,
+    /// At how many timers those that were cancelled are looked for.
+    weed_at: usize,
 }
+
+/// Fewer are not worth looking through.
+const FEW: usize = 64;
 
 struct Timer {
     at: Instant,
@@ -19,17 +24,30 @@ struct Timer {
 }
 
 impl Timers {
-    pub(super) fn add(&mut self, at: Instant, entry: Entry) {
+    /// Hands out those that were cancelled, when there are many: a timeout that is always cancelled
+    /// would pile up until it were due. They are foreign code, for the caller to drop.
+    #[must_use]
+    pub(super) fn add(&mut self, at: Instant, entry: Entry) -> Vec<Entry> {
         self.asked += 1;
         self.heap.push(Timer { at, order: self.asked, entry });
+        if self.heap.len() <= self.weed_at.max(FEW) {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut self.heap).into_vec();
+        let (weeds, live): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|timer| timer.entry.is_cancelled());
+        self.heap = live.into();
+        self.weed_at = self.heap.len() * 2; // so that each timer is looked through twice or so
+        weeds.into_iter().map(|timer| timer.entry).collect()
     }
 
-    /// When the first is due. Cancelled ones at the front are dropped on the way.
-    pub(super) fn next(&mut self) -> Option<Instant> {
-        while self.heap.peek()?.entry.is_cancelled() {
-            self.heap.pop();
+    /// When the first is due, if that was not cancelled.
+    pub(super) fn next(&mut self) -> Next {
+        match self.heap.peek() {
+            None => Next::Nothing,
+            Some(first) if !first.entry.is_cancelled() => Next::At(first.at),
+            Some(_) => self.heap.pop().map_or(Next::Nothing, |timer| Next::Cancelled(timer.entry)),
         }
-        self.heap.peek().map(|timer| timer.at)
     }
 
     /// The next one that is due, if any.
@@ -43,6 +61,18 @@ impl Timers {
     pub(super) fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
+
+    /// Takes all out.
+    pub(super) fn take_all(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.heap).into_iter().map(|timer| timer.entry).collect()
+    }
+}
+
+pub(super) enum Next {
+    Nothing,
+    At(Instant),
+    /// Taken out, for the caller to drop: it is foreign code.
+    Cancelled(Entry),
 }
 
 // The heap has its greatest on top, and the earliest is to be there.

@@ -485,7 +485,10 @@ impl<T> Inner<T> {
         let passed = passed.then_some(Passed(()));
         for instance in which {
             if instance.thread.is_current() {
-                Arc::clone(instance).attend();
+                let gone = Arc::clone(instance).attend();
+                if gone && instance.key.is_some() {
+                    instance.thread.nudge(); // so that its worker forgets it
+                }
                 continue;
             }
             if let (Some(from_afar), Some(passed)) = (&self.from_afar, &passed)

@@ -11,6 +11,7 @@ use std::thread::{self, ThreadId};
 
 use super::worker::Desk;
 use crate::deadline::Deadline;
+use crate::sync::LOOKS;
 
 /// Something to do at a worker's desk. Dropped, it tells its handle that it was cancelled.
 pub(super) type Work<T, K> = Box<dyn FnOnce(&mut Desk<T, K>) + Send>;
@@ -65,9 +66,6 @@ pub(super) enum Next<T: 'static, K> {
     Attend,
     End,
 }
-
-/// So often does a worker look for something to do before it sleeps.
-const LOOKS: u32 = 200;
 
 impl<T, K> Queues<T, K> {
     pub(super) fn new(workers: usize, capacity: usize) -> Self {

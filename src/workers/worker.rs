@@ -6,10 +6,10 @@ use std::task::Waker;
 
 use lru::LruCache;
 
+use super::Body;
 use super::Team;
-use super::queues::{Bell, Next};
-use super::{Body, Work};
-use crate::contain::contain;
+use super::queues::{Bell, Next, Queues};
+use crate::contain::{contain, drop_each};
 use crate::manager::CloseReason;
 use crate::pool::instance::Instance;
 use crate::task::Runner;
@@ -32,31 +32,36 @@ where
 
     /// The life of a worker.
     pub(super) fn work(mut self) {
-        let bell = Bell { team: Arc::downgrade(&self.team), worker: self.number };
+        /// Whatever happens, those who wait for the workers to end are told.
+        struct Ended<'a, T: 'static, K>(&'a Queues<T, K>, usize);
+        impl<T, K> Drop for Ended<'_, T, K> {
+            fn drop(&mut self) {
+                self.0.end(self.1);
+            }
+        }
+        let team = Arc::clone(&self.team);
+        let _ended = Ended(&team.queues, self.number);
+        let bell = Bell { team: Arc::downgrade(&team), worker: self.number };
         let nudged = crate::thread::set_bell(Waker::from(Arc::new(bell)));
         let mut own_turn = true;
         loop {
-            match self.team.queues.next(self.number, own_turn) {
-                Next::Work(work) => self.run_work(work),
-                Next::Attend => self.attend(),
+            // The work's own panics go to its handle. This is for what remains: the destructor of a
+            // result that nobody waits for, or a key that panics when it is compared.
+            let _ = match team.queues.next(self.number, own_turn) {
+                Next::Work(work) => contain(|| work(&mut self)),
+                Next::Attend => contain(|| self.attend()),
                 Next::End => break,
-            }
+            };
             own_turn = !own_turn;
         }
         drop(nudged);
         // Here, and not in a thread-local's destructor: whoever waits for the workers to end is told
         // only after all is closed.
-        while let Some((_, instance)) = self.keyed.pop_lru() {
+        while let Some((key, instance)) = self.keyed.pop_lru() {
             instance.leave();
+            drop_each([key]);
         }
-        let _ = self.team.pool.close_here();
-        self.team.queues.end(self.number);
-    }
-
-    fn run_work(&mut self, work: Work<T, K>) {
-        // The work's own panics go to its handle. This is for what remains: the destructor of a
-        // result that nobody waits for, say.
-        let _ = contain(|| work(self));
+        let _ = team.pool.close_here();
     }
 
     /// Instances of this thread were ordered closed from afar.
@@ -80,30 +85,37 @@ where
 
     /// Does work with the worker's own instance.
     pub(super) fn run<R>(&mut self, runner: Runner<R, Body<T, R>>) {
-        let lease = self.team.pool.inner().borrow::<false>(None);
+        let lease = || self.team.pool.inner().borrow::<false>(None);
         runner.run_with(lease, |lease, body| lease.run(body));
     }
 
     /// Does work with a key's instance.
     pub(super) fn run_keyed<R>(&mut self, key: K, runner: Runner<R, Body<T, R>>) {
         let team = Arc::clone(&self.team);
-        let before = self.keyed.get(&key).map(Arc::clone);
-        let before_id = before.as_ref().map(|instance| instance.id());
-        if before.is_none() {
-            self.make_room();
-        }
-        let mut kept = before;
-        let lease = team.pool.inner().borrow_keyed(&mut kept, || key.to_string());
-        match &kept {
-            Some(instance) if Some(instance.id()) != before_id => {
-                team.keys.insert(key.clone(), instance.id());
-                self.keyed.put(key, Arc::clone(instance));
+        // Holds the instance while it is borrowed, whatever becomes of the desk.
+        let mut kept = None;
+        let lease = || {
+            kept = self.keyed.get(&key).map(Arc::clone);
+            let before = kept.as_ref().map(|instance| instance.id());
+            if before.is_none() {
+                self.make_room();
             }
-            Some(_) => {}
-            None => drop(self.forget(&key)),
-        }
-        // `kept` holds the instance while it is borrowed, whatever becomes of the desk.
+            let lease = team.pool.inner().borrow_keyed(&mut kept, || key.to_string());
+            match &kept {
+                Some(instance) if Some(instance.id()) != before => {
+                    team.keys.insert(key.clone(), instance.id());
+                    self.keyed.put(key.clone(), Arc::clone(instance));
+                }
+                Some(_) => {}
+                None => drop(self.forget(&key)),
+            }
+            lease
+        };
         runner.run_with(lease, |lease, body| lease.run(body));
+        // Spent by this use, or poisoned, or ordered closed meanwhile: not to be kept for nothing.
+        if kept.is_some_and(Resident::attend) {
+            self.forget(&key);
+        }
     }
 
     /// For one more key: closes what was used least recently.
