@@ -50,8 +50,21 @@ fn load() -> String {
 /// The rivals' versions, from the lock file.
 fn versions() -> String {
     const LOCK: &str = include_str!("../Cargo.lock");
-    const RIVALS: [&str; 7] =
-        ["thread_local", "linked", "dashmap", "r2d2", "deadpool", "opool", "lockfree-object-pool"];
+    const RIVALS: [&str; 13] = [
+        "thread_local",
+        "linked",
+        "dashmap",
+        "r2d2",
+        "deadpool",
+        "opool",
+        "lockfree-object-pool",
+        "crossbeam-channel",
+        "flume",
+        "kanal",
+        "tokio",
+        "tokio-util",
+        "rayon",
+    ];
     let version = |name: &str| {
         let package = LOCK
             .split("[[package]]")

@@ -1,13 +1,18 @@
 //! The contestants, each behind the same trait.
 
+pub mod channels;
 pub mod dashmap;
 pub mod deadpool;
 pub mod linked;
+pub mod local_pool_handle;
 pub mod lockfree_object_pool;
 pub mod mutex_map;
 pub mod opool;
 pub mod ours;
+pub mod ours_reached;
+pub mod park;
 pub mod r2d2;
+pub mod rayon;
 pub mod std_tls;
 pub mod thread_local;
 
@@ -43,6 +48,28 @@ pub trait SharedRival: Send + Sync + Sized + 'static {
 
     /// Runs `body` on the number, which is made now if there is none.
     fn with_ref(&self, body: impl FnOnce(&u64));
+}
+
+/// A thread that runs what it is sent, in order, and that ends when this is dropped.
+pub trait Post: Sync + Sized + 'static {
+    /// What the tables call it.
+    const NAME: &'static str;
+
+    fn new() -> Self;
+
+    /// Sends the thread some work, which it runs when it comes to it.
+    fn post(&self, work: impl FnOnce() + Send + 'static);
+}
+
+/// A thread that answers, and that ends when this is dropped.
+pub trait Ask: Sized + 'static {
+    /// What the tables call it.
+    const NAME: &'static str;
+
+    fn new() -> Self;
+
+    /// Has the thread run some work, and waits for what it returns.
+    fn ask(&self, work: impl FnOnce() -> u64 + Send + 'static) -> u64;
 }
 
 /// For the rivals that need nothing to be held.

@@ -1,8 +1,13 @@
 //! The sections of the page, in its order.
 
 pub mod access;
+pub mod asyncio;
 pub mod checkout;
+pub mod idle;
+pub mod keyed;
 pub mod live;
+pub mod post;
+pub mod round_trip;
 pub mod threads;
 
 use crate::chart::{Bars, Chart, Scale};
@@ -30,7 +35,17 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 4] = [access::ENTRY, checkout::ENTRY, threads::ENTRY, live::ENTRY];
+pub const ALL: [Entry; 9] = [
+    access::ENTRY,
+    checkout::ENTRY,
+    threads::ENTRY,
+    live::ENTRY,
+    post::ENTRY,
+    round_trip::ENTRY,
+    keyed::ENTRY,
+    asyncio::ENTRY,
+    idle::ENTRY,
+];
 
 /// A chart of the time that each repetition took everybody, and of the ratios to one of ours.
 fn times(title: &str, race: &Race, ours: usize) -> String {

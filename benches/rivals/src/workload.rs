@@ -4,15 +4,27 @@
 //! and the report can both run it. Making a contestant, its first use on each thread and its end are
 //! outside that time, unless they are what the workload is about.
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
+use std::fs::{self, File};
 use std::hint::black_box;
-use std::sync::{Arc, Barrier};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use sessile::{Pool, Workers};
+
 use crate::page::thousands;
+use crate::rivals::channels::{Crossbeam, Flume, Kanal, Std};
+use crate::rivals::local_pool_handle::SpawnPinned;
 use crate::rivals::ours::{Get, GetRef, With, WithLimits, WithRef};
-use crate::rivals::{Rival, SharedRival};
+use crate::rivals::ours_reached::{Loop, Worker};
+use crate::rivals::park::PingPong;
+use crate::rivals::rayon::Install;
+use crate::rivals::{Ask, Post, Rival, SharedRival};
 use crate::rivals::{
     dashmap, deadpool, linked, lockfree_object_pool, mutex_map, opool, r2d2, std_tls, thread_local,
 };
@@ -331,5 +343,360 @@ impl fmt::Display for Crowd {
             _ => format!("{} {what}s", thousands(count as i64)),
         };
         write!(f, "{} × {}", some(*threads, "thread"), some(*pools, "pool"))
+    }
+}
+
+// ---- reaching another thread ----------------------------------------------------------------------
+
+thread_local! {
+    /// What has been run of a post, on the thread that runs it.
+    static RAN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The time from the first of so many posts until the last has run. Each brings a number
+/// along, so that there is something to carry, and is counted, so that none is lost unseen.
+fn posting<P: Post>(rival: &P, producers: u64, times: u64) -> Duration {
+    let (done, all_done) = mpsc::channel();
+    let begin = Barrier::new(producers as usize);
+    let produce = |number: u64| {
+        let done = done.clone();
+        let share = times / producers + u64::from(number < times % producers);
+        begin.wait();
+        let start = Instant::now();
+        for one in 0..share {
+            rival.post(move || {
+                black_box(one);
+                RAN.set(RAN.get() + 1);
+            });
+        }
+        rival.post(move || done.send(RAN.take()).expect("somebody waits"));
+        start
+    };
+    thread::scope(|s| {
+        for number in 1..producers {
+            let produce = &produce;
+            s.spawn(move || produce(number));
+        }
+        let start = produce(0);
+        let ran: u64 = (0..producers).map(|_| all_done.recv().expect("all posts run")).sum();
+        let took = start.elapsed();
+        assert_eq!(ran, times, "all posts ran once");
+        took
+    })
+}
+
+/// Posts to a thread that is awake once the first has come, from so many threads at once.
+#[must_use]
+pub fn post(producers: u64) -> Vec<Contestant> {
+    fn by<P: Post>(producers: u64) -> Contestant {
+        let rival = P::new();
+        Contestant { name: P::NAME, run: Box::new(move |times| posting(&rival, producers, times)) }
+    }
+    vec![
+        by::<Loop>(producers),
+        by::<Crossbeam>(producers),
+        by::<Std>(producers),
+        by::<Flume>(producers),
+        by::<Kanal>(producers),
+    ]
+}
+
+/// Where the owner is when it is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The next question comes at once after an answer.
+    Awake,
+    /// The next question comes when the kernel says that the owner sleeps. Waiting for that is outside
+    /// the time.
+    Asleep,
+}
+
+impl Owner {
+    /// The time that so many questions take.
+    fn ask(self, times: u64, stat: &Stat, mut ask: impl FnMut(u64)) -> Duration {
+        let mut took = Duration::ZERO;
+        match self {
+            Self::Awake => {
+                let start = Instant::now();
+                (0..times).for_each(ask);
+                took += start.elapsed();
+            }
+            Self::Asleep => {
+                for one in 0..times {
+                    stat.wait_asleep();
+                    let start = Instant::now();
+                    ask(one);
+                    took += start.elapsed();
+                }
+            }
+        }
+        took
+    }
+}
+
+/// Where the two threads run. Left to itself the kernel puts them together or apart by chance, and for
+/// as long as a process lives; one is many times as slow as the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Both on one processor: they can only take turns.
+    Together,
+    /// Each on its own.
+    Apart,
+}
+
+impl Place {
+    /// Has the calling thread, the owner, stay there.
+    fn own(self) {
+        let processors = allowed();
+        let own = match self {
+            Self::Together => processors[0],
+            Self::Apart => processors[1 % processors.len()],
+        };
+        stay(own);
+    }
+}
+
+fn allowed() -> Vec<usize> {
+    let set = sched_getaffinity(None).expect("a thread may ask about itself");
+    (0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect()
+}
+
+fn stay(processor: usize) {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(None, &set).expect("the processor is one of those allowed");
+}
+
+/// Calls it while the calling thread stays on the first processor.
+fn on_first<R>(body: impl FnOnce() -> R) -> R {
+    let before = sched_getaffinity(None).expect("a thread may ask about itself");
+    stay(allowed()[0]);
+    let result = body();
+    sched_setaffinity(None, &before).expect("they were allowed before");
+    result
+}
+
+/// What the kernel says of a thread of this process.
+struct Stat(File);
+
+impl Stat {
+    /// Of the thread that has this number.
+    fn of(thread: u64) -> Self {
+        let file = File::open(format!("/proc/self/task/{thread}/stat"));
+        Self(file.expect("this is Linux, and the thread is there"))
+    }
+
+    /// The number of the calling thread.
+    fn number() -> u64 {
+        let link = fs::read_link("/proc/thread-self").expect("this is Linux");
+        let number = link.file_name().and_then(|name| name.to_str());
+        number.and_then(|number| number.parse().ok()).expect("it ends with a number")
+    }
+
+    fn is_asleep(&self) -> bool {
+        let mut line = [0; 64];
+        let read = self.0.read_at(&mut line, 0).expect("the thread is there");
+        // Behind the name, which stands in parentheses and is of sixteen bytes at most.
+        let name_ends = line[..read].iter().rposition(|byte| *byte == b')');
+        line[name_ends.expect("the line has a name") + 2] == b'S'
+    }
+
+    fn wait_asleep(&self) {
+        while !self.is_asleep() {
+            // Not by spinning, nor by yielding: the owner may be waiting for this very processor.
+            thread::sleep(Duration::from_micros(20));
+        }
+    }
+}
+
+fn asking<A: Ask>(owner: Owner, place: Place) -> Contestant {
+    let rival = A::new();
+    let number = rival.ask(move || {
+        place.own();
+        Stat::number()
+    });
+    let stat = Stat::of(number);
+    let ask = move |one| {
+        let answer = rival.ask(move || black_box(one) + 1);
+        assert_eq!(answer, one + 1);
+    };
+    let run = move |times| on_first(|| owner.ask(times, &stat, &ask));
+    Contestant { name: A::NAME, run: Box::new(run) }
+}
+
+/// One question after another, each when the one before is answered.
+///
+/// # Panics
+///
+/// If the kernel is not Linux.
+#[must_use]
+pub fn round_trip(owner: Owner, place: Place) -> Vec<Contestant> {
+    let (out, number) = mpsc::channel();
+    let bare = PingPong::start(move || {
+        place.own();
+        out.send(Stat::number()).expect("somebody waits");
+    });
+    let stat = Stat::of(number.recv().expect("it says its number"));
+    let run = move |times| on_first(|| owner.ask(times, &stat, |_| bare.ping()));
+    vec![
+        asking::<Loop>(owner, place),
+        asking::<Worker>(owner, place),
+        Contestant { name: PingPong::NAME, run: Box::new(run) },
+        asking::<Crossbeam>(owner, place),
+        asking::<Std>(owner, place),
+        asking::<Flume>(owner, place),
+        asking::<Kanal>(owner, place),
+        asking::<SpawnPinned>(owner, place),
+        asking::<Install>(owner, place),
+    ]
+}
+
+/// How long it takes from a post until it runs, on a loop that has slept, so many times.
+///
+/// # Panics
+///
+/// If the loop is lost.
+#[must_use]
+pub fn wake_to_run(times: usize, pause: Duration) -> Vec<Duration> {
+    let owner = Loop::start();
+    let (out, latency) = mpsc::channel();
+    let one = |_| {
+        thread::sleep(pause);
+        let out = out.clone();
+        let start = Instant::now();
+        let posted = owner.handle().call_soon_threadsafe(move || {
+            out.send(start.elapsed()).expect("somebody waits");
+        });
+        posted.expect("the loop is open");
+        latency.recv().expect("the post runs")
+    };
+    (0..times).map(one).collect()
+}
+
+// ---- instances by key -----------------------------------------------------------------------------
+
+/// Instances by key on two workers, and a map with the same keys.
+pub struct Keys {
+    workers: Workers<u64>,
+    map: HashMap<String, u64>,
+    names: Vec<String>,
+    /// Where the walk through the keys is.
+    at: usize,
+}
+
+impl Keys {
+    /// Starts the workers and makes the names, and no instance.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has no room for it.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let workers = Workers::builder(Pool::builder(crate::rivals::ours::zero)).threads(2).build();
+        let workers: Workers<u64> = workers.expect("the machine has room for two threads");
+        let named = |number| format!("conversation-{number}");
+        let names: Vec<String> = (0..count).map(named).collect();
+        Self { workers, map: HashMap::new(), names, at: 0 }
+    }
+
+    /// Makes an instance for each key.
+    ///
+    /// # Panics
+    ///
+    /// If one cannot be made.
+    pub fn make(&self) {
+        let submit = |name: &String| {
+            let submitted = self.workers.keyed(name.clone()).submit(|value| *value += 1);
+            submitted.expect("the workers are open")
+        };
+        let submitted: Vec<_> = self.names.iter().map(submit).collect();
+        for handle in submitted {
+            handle.join().expect("there is room for the instance");
+        }
+        assert_eq!(self.workers.keys().len(), self.names.len(), "no key had to make room");
+    }
+
+    /// Puts each key into the map.
+    pub fn fill(&mut self) {
+        self.map = self.names.iter().map(|name| (name.clone(), 1)).collect();
+    }
+
+    /// Some keys, from all over; all have their turn before one comes again.
+    pub fn some(&mut self, count: usize) -> Vec<String> {
+        // A stride that has no factor in common with a power of ten.
+        const STRIDE: usize = 7_919;
+        let next = |_| {
+            self.at = (self.at + STRIDE) % self.names.len();
+            self.names[self.at].clone()
+        };
+        (0..count).map(next).collect()
+    }
+
+    /// The times of calls by these keys, one after the other: work for the key's instance, and its
+    /// answer.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    #[must_use]
+    pub fn calls(&self, keys: Vec<String>) -> Vec<f64> {
+        let call = |key| {
+            let start = Instant::now();
+            let submitted = self.workers.keyed(key).submit(|value| *black_box(value));
+            let value = submitted.expect("the workers are open").join().expect("no work panics");
+            let took = start.elapsed();
+            assert_eq!(value, 1, "the instance is the one that was made for the key");
+            took.as_nanos() as f64
+        };
+        keys.into_iter().map(call).collect()
+    }
+
+    /// The time of looking these keys up in the map, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// If one is not there.
+    #[must_use]
+    pub fn look_up(&self, keys: &[String]) -> Duration {
+        let start = Instant::now();
+        for key in keys {
+            black_box(*self.map.get(key).expect("the key is there"));
+        }
+        start.elapsed()
+    }
+}
+
+// ---- nothing to do --------------------------------------------------------------------------------
+
+/// Loops and workers that have done something and have nothing more to do.
+pub struct Asleep {
+    _loops: Vec<Loop>,
+    _workers: Option<Workers<u64>>,
+}
+
+impl Asleep {
+    /// So many threads with a loop each, and so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has no room for them.
+    #[must_use]
+    pub fn new(loops: usize, workers: usize) -> Self {
+        let called = || {
+            let one = Loop::start();
+            let called = one.handle().call(|| ()).expect("the loop is open");
+            called.join().expect("it does not panic");
+            one
+        };
+        let hired = || {
+            let pool = Pool::builder(crate::rivals::ours::zero);
+            let workers = Workers::builder(pool).threads(workers).build();
+            let workers: Workers<u64> = workers.expect("the machine has room for the threads");
+            for used in workers.broadcast(|value| *value += 1).expect("they are open") {
+                used.join().expect("it does not panic");
+            }
+            workers
+        };
+        Self { _loops: (0..loops).map(|_| called()).collect(), _workers: (workers > 0).then(hired) }
     }
 }

@@ -1,0 +1,321 @@
+//! Futures on a loop, and handles awaited elsewhere: wakes that are lost, futures that are kept.
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::future::{self, Future};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use sessile::{EventLoop, JoinHandle, LocalHandle};
+use support::promptly;
+
+fn in_turn(event_loop: &EventLoop) -> bool {
+    event_loop.run_once(Duration::ZERO).expect("a turn")
+}
+
+/// The smallest executor there is: it knows nothing of ours.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unparks(Thread);
+    impl Wake for Unparks {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unparks(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Ready when told so, from any thread.
+#[derive(Clone, Default)]
+struct Signal(Arc<Mutex<(bool, Option<Waker>)>>);
+
+impl Signal {
+    fn set(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.0 = true;
+        let waker = state.1.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        self.0.lock().unwrap().1.clone()
+    }
+}
+
+impl Future for Signal {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock().unwrap();
+        if state.0 {
+            return Poll::Ready(());
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Pending once, and awake at once.
+fn yields() -> impl Future<Output = ()> {
+    let mut first = true;
+    future::poll_fn(move |cx| {
+        if !std::mem::take(&mut first) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+#[test]
+fn a_future_that_stays_on_its_thread_does_not_get_its_result_out() {
+    let event_loop = EventLoop::new();
+    let shared = Rc::new(Cell::new(1));
+    let counted = Rc::clone(&shared);
+    let handle: JoinHandle<Rc<Cell<i32>>, ()> = event_loop.local().spawn_local(async move {
+        yields().await;
+        counted.set(counted.get() + 1);
+        counted
+    });
+    assert!(event_loop.run_until(&handle).unwrap());
+    assert!(Rc::ptr_eq(&handle.join().unwrap(), &shared));
+    assert_eq!(shared.get(), 2);
+}
+
+#[test]
+fn a_wake_from_another_thread_does_not_reach_the_loop() {
+    promptly("loop", || {
+        for _ in 0..300 {
+            let event_loop = EventLoop::new();
+            let signal = Signal::default();
+            let handle = event_loop.local().spawn_local(signal.clone());
+            let sets = thread::spawn(move || signal.set());
+            assert!(event_loop.run_until(&handle).unwrap());
+            sets.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_future_that_yields_runs_again_in_its_turn() {
+    let event_loop = EventLoop::new();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for name in ["a", "b"] {
+        let order = Rc::clone(&order);
+        event_loop
+            .local()
+            .spawn_local(async move {
+                for n in 0..3 {
+                    order.borrow_mut().push(format!("{name}{n}"));
+                    yields().await;
+                }
+            })
+            .detach();
+    }
+    in_turn(&event_loop);
+    assert_eq!(*order.borrow(), ["a0", "b0"]);
+    while in_turn(&event_loop) {}
+    assert_eq!(*order.borrow(), ["a0", "b0", "a1", "b1", "a2", "b2"]);
+}
+
+#[test]
+fn a_future_spawns_another_and_awaits_it_in_vain() {
+    let event_loop = EventLoop::new();
+    let handle = event_loop.local().spawn_local(async {
+        let local = LocalHandle::current().unwrap();
+        local.spawn_local(async { 7 }).await.unwrap() + 1
+    });
+    assert!(event_loop.run_until(&handle).unwrap());
+    assert_eq!(handle.join().unwrap(), 8);
+}
+
+#[test]
+fn a_panic_in_a_future_goes_to_the_loop_instead_of_its_handle() {
+    let handler = |_| panic!("the loop has nothing to do with it");
+    let event_loop = EventLoop::builder().exception_handler(handler).build();
+    let handle = event_loop.local().spawn_local(async {
+        yields().await;
+        panic!("in the future")
+    });
+    assert!(event_loop.run_until::<(), _>(&handle).unwrap());
+    let payload = handle.join().unwrap_err().try_into_panic().unwrap();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"in the future"));
+}
+
+#[test]
+fn a_cancelled_future_is_kept_until_it_happens_to_be_woken() {
+    let event_loop = EventLoop::new();
+    let held = Rc::new(());
+    let holds = Rc::clone(&held);
+    let handle = event_loop.local().spawn_local(async move {
+        future::pending::<()>().await;
+        drop(holds);
+    });
+    in_turn(&event_loop);
+    assert!(handle.cancel().is_some());
+    assert!(handle.cancel().is_none(), "once");
+    in_turn(&event_loop);
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert!(handle.join().unwrap_err().is_cancelled());
+}
+
+/// The handle of a future whose output is `Send` may be anywhere when it cancels.
+#[test]
+fn a_cancel_from_another_thread_does_not_wake_the_loop() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        struct Stops(LocalHandle);
+        impl Drop for Stops {
+            fn drop(&mut self) {
+                self.0.stop();
+            }
+        }
+        let stops = Stops(event_loop.local());
+        let handle = event_loop.local().spawn_local(async move {
+            let _stops = stops;
+            future::pending::<()>().await;
+        });
+        let cancels = thread::spawn(move || handle.cancel().is_some());
+        event_loop.run().unwrap();
+        assert!(cancels.join().unwrap());
+    });
+}
+
+#[test]
+fn a_future_outlives_its_loop() {
+    let event_loop = EventLoop::new();
+    let (held, signal) = (Rc::new(()), Signal::default());
+    let (holds, waits) = (Rc::clone(&held), signal.clone());
+    let handle = event_loop.local().spawn_local(async move {
+        waits.await;
+        drop(holds);
+    });
+    in_turn(&event_loop);
+    let waker = signal.waker().expect("it has been polled");
+    drop(event_loop);
+    assert_eq!(Rc::strong_count(&held), 1);
+    waker.wake(); // nobody is there any more
+    assert!(handle.join().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn a_future_that_closes_its_loop_is_put_back_into_it() {
+    let event_loop = Rc::new(EventLoop::new());
+    let held = Rc::new(());
+    let (holds, closes) = (Rc::clone(&held), Rc::downgrade(&event_loop));
+    let handle = event_loop.local().spawn_local(async move {
+        closes.upgrade().unwrap().close();
+        future::pending::<()>().await;
+        drop(holds);
+    });
+    event_loop.run().unwrap();
+    assert_eq!(Rc::strong_count(&held), 1);
+    assert!(handle.join().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn a_loop_runs_on_when_what_it_runs_until_has_ended() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        let ended = event_loop.local().spawn_local(async { 1 });
+        assert!(event_loop.run_until(&ended).unwrap());
+        assert!(event_loop.run_until(&ended).unwrap(), "at once, this time");
+        // What it waits for may run on another loop.
+        let other = support::Worker::new("other");
+        let (tell, told) = std::sync::mpsc::channel();
+        let runs = other.start(move || {
+            let event_loop = EventLoop::new();
+            tell.send(event_loop.handle()).unwrap();
+            event_loop.run().unwrap();
+        });
+        let there = told.recv().unwrap();
+        let far = there.call(|| 2).unwrap();
+        assert!(event_loop.run_until(&far).unwrap());
+        assert_eq!(far.join().unwrap(), 2);
+        there.stop();
+        runs.wait();
+        other.end();
+        // A stop ends it too, and says so.
+        let never = event_loop.local().spawn_local(future::pending::<()>());
+        event_loop.handle().stop();
+        assert!(!event_loop.run_until(&never).unwrap());
+    });
+}
+
+#[test]
+fn a_handle_is_never_ready_on_a_foreign_executor() {
+    promptly("executor", || {
+        for close in [false, true] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let looping = thread::spawn(move || {
+                let event_loop = EventLoop::new();
+                tell.send(event_loop.handle()).unwrap();
+                if !close {
+                    event_loop.run().unwrap();
+                }
+            });
+            let handle = told.recv().unwrap();
+            let Ok(called) = handle.call(|| 7) else {
+                assert!(close, "the loop is gone already");
+                looping.join().unwrap();
+                continue;
+            };
+            match block_on(called) {
+                Ok(seven) => assert_eq!(seven, 7),
+                Err(error) => {
+                    assert!(close && error.is_cancelled());
+                    assert_eq!(error.into_body().expect("the work")(), 7);
+                }
+            }
+            handle.stop();
+            looping.join().unwrap();
+        }
+    });
+}
+
+/// A task that moves between executors is woken by its latest waker, and by no other.
+#[test]
+fn a_handle_wakes_a_waker_of_old() {
+    struct Counts(std::sync::atomic::AtomicUsize);
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let event_loop = EventLoop::new();
+    let mut called = event_loop.handle().call(|| 7).unwrap();
+    let wakers = [0, 1].map(|_| Arc::new(Counts(0.into())));
+    for waker in &wakers {
+        let waker = Waker::from(Arc::clone(waker));
+        let polled = Pin::new(&mut called).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    in_turn(&event_loop);
+    let counts = wakers.map(|waker| waker.0.load(std::sync::atomic::Ordering::SeqCst));
+    assert_eq!(counts, [0, 1]);
+    assert_eq!(block_on(called).unwrap(), 7);
+}
+
+#[test]
+fn a_handle_polled_after_its_end_hangs() {
+    let event_loop = EventLoop::new();
+    let mut called = event_loop.handle().call(|| 7).unwrap();
+    in_turn(&event_loop);
+    assert_eq!(block_on(&mut called).unwrap(), 7);
+    let message = support::panic_of(|| block_on(called));
+    assert!(message.contains("after it was ready"), "{message}");
+}

@@ -1,0 +1,275 @@
+//! What a loop may get out of order: callbacks, turns, timers, cancels and stops.
+
+mod support;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use sessile::{EventLoop, LocalHandle};
+use support::promptly;
+
+/// What was called, in order. Stays on the loop's thread.
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    fn note(&self, what: impl ToString) {
+        self.0.borrow_mut().push(what.to_string());
+    }
+
+    fn noting(&self, what: impl ToString) -> impl FnOnce() + 'static {
+        let (log, what) = (self.clone(), what.to_string());
+        move || log.note(what)
+    }
+
+    fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+fn in_turn(event_loop: &EventLoop) -> bool {
+    event_loop.run_once(Duration::ZERO).expect("a turn")
+}
+
+fn current() -> LocalHandle {
+    LocalHandle::current().expect("a loop is running here")
+}
+
+#[test]
+fn callbacks_overtake_each_other() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let local = event_loop.local();
+    for n in 0..100 {
+        local.call_soon(log.noting(n));
+    }
+    assert!(in_turn(&event_loop));
+    assert_eq!(log.take(), (0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(!in_turn(&event_loop), "nothing is called twice");
+}
+
+#[test]
+fn posts_of_one_thread_overtake_each_other() {
+    promptly("loop", || {
+        let event_loop = EventLoop::builder().batch(7).build();
+        let (tell, told) = std::sync::mpsc::channel();
+        let handle = event_loop.handle();
+        let poster = std::thread::spawn(move || {
+            for n in 0..1000 {
+                let tell = tell.clone();
+                handle.call_soon_threadsafe(move || tell.send(n).unwrap()).unwrap();
+            }
+            handle.stop();
+        });
+        event_loop.run().unwrap();
+        poster.join().unwrap();
+        while in_turn(&event_loop) {} // what was left when the stop came
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn what_a_callback_schedules_runs_in_the_same_turn() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let (inner, posted, timed) = (log.noting("inner"), log.clone(), log.noting("timed"));
+    let outer = log.noting("outer");
+    let handle = event_loop.handle();
+    event_loop.local().call_soon(move || {
+        outer();
+        current().call_soon(inner);
+        current().call_later(Duration::ZERO, timed);
+        let _ = posted; // a post needs `Send`: it is told apart by its effect on the next turn
+        handle.call_soon_threadsafe(|| drop(current().call_soon(|| ()))).unwrap();
+    });
+    event_loop.local().call_soon(log.noting("second"));
+    in_turn(&event_loop);
+    assert_eq!(log.take(), ["outer", "second"]);
+    in_turn(&event_loop);
+    assert_eq!(log.take(), ["inner", "timed"]);
+    assert!(in_turn(&event_loop), "what the post scheduled");
+    assert!(!in_turn(&event_loop));
+}
+
+#[test]
+fn timers_run_in_the_order_of_asking_instead_of_their_deadlines() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let (local, now) = (event_loop.local(), Instant::now());
+    let at = |ms| now.checked_sub(Duration::from_millis(ms)).expect("the clock is older than that");
+    for (what, ms) in [("d", 1), ("b", 3), ("a", 4), ("c", 2)] {
+        local.call_at(at(ms), log.noting(what));
+    }
+    in_turn(&event_loop);
+    assert_eq!(log.take(), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn timers_of_one_deadline_change_places() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let (local, at) = (event_loop.local(), Instant::now());
+    for n in 0..200 {
+        local.call_at(at, log.noting(n));
+    }
+    in_turn(&event_loop);
+    assert_eq!(log.take(), (0..200).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_timer_runs_before_its_time() {
+    let event_loop = EventLoop::new();
+    let (local, log) = (event_loop.local(), Log::default());
+    let due = Instant::now() + Duration::from_millis(20);
+    let stop = local.clone();
+    let called = log.clone();
+    let scheduled = local.call_at(due, move || {
+        called.note(Instant::now() >= due);
+        stop.stop();
+    });
+    assert_eq!(scheduled.when(), Some(due));
+    assert!(!in_turn(&event_loop) || Instant::now() >= due, "not before");
+    event_loop.run().unwrap();
+    assert_eq!(log.take(), ["true"]);
+}
+
+#[test]
+fn a_delay_beyond_all_clocks_is_due_at_once() {
+    let event_loop = EventLoop::new();
+    event_loop.local().call_later(Duration::MAX, || panic!("this is far off"));
+    event_loop.handle().call_later_threadsafe(Duration::MAX, || panic!("so is this")).unwrap();
+    in_turn(&event_loop);
+    in_turn(&event_loop);
+}
+
+#[test]
+fn a_cancelled_callback_runs() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let local = event_loop.local();
+    let soon = local.call_soon(log.noting("soon"));
+    let later = local.call_later(Duration::ZERO, log.noting("later"));
+    let due_already = local.call_at(Instant::now(), log.noting("due"));
+    // Cancelled by the callback before it in the same turn: it is out of the heap by then.
+    let victim = Rc::new(RefCell::new(None));
+    let (first, of) = (log.noting("first"), Rc::clone(&victim));
+    local.call_soon(move || {
+        first();
+        let victim: sessile::event_loop::Scheduled = of.take().expect("set");
+        victim.cancel();
+        assert!(victim.is_cancelled());
+    });
+    victim.replace(Some(local.call_soon(log.noting("victim"))));
+    for scheduled in [&soon, &later, &due_already] {
+        scheduled.cancel();
+    }
+    while in_turn(&event_loop) {}
+    assert_eq!(log.take(), ["first"]);
+}
+
+/// A loop that sleeps until its one timer, which is cancelled: it is to sleep on.
+#[test]
+fn a_cancelled_timer_wakes_the_loop() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        event_loop.local().call_later(Duration::from_millis(5), || panic!("cancelled")).cancel();
+        let handle = event_loop.handle();
+        let called = handle.call(|| 7).unwrap();
+        assert!(event_loop.run_until(&called).unwrap());
+        assert_eq!(called.join().unwrap(), 7);
+        assert!(!event_loop.run_once(Duration::from_millis(20)).unwrap());
+    });
+}
+
+/// A timeout that is set and cancelled for every request would otherwise stay until it is due.
+#[test]
+fn cancelled_timers_pile_up_until_they_are_due() {
+    let event_loop = EventLoop::new();
+    let (local, dropped) = (event_loop.local(), Rc::new(()));
+    for _ in 0..10_000 {
+        let held = Rc::clone(&dropped);
+        local.call_later(Duration::from_secs(3600), move || drop(held)).cancel();
+    }
+    assert!(Rc::strong_count(&dropped) < 1000, "{} are kept", Rc::strong_count(&dropped));
+}
+
+#[test]
+fn weeding_out_the_cancelled_loses_the_others() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let (local, at) = (event_loop.local(), Instant::now());
+    for n in 0..1000 {
+        let scheduled = local.call_at(at, log.noting(n));
+        if n % 3 != 0 {
+            scheduled.cancel();
+        }
+    }
+    in_turn(&event_loop);
+    let live: Vec<_> = (0..1000).filter(|n| n % 3 == 0).map(|n: i32| n.to_string()).collect();
+    assert_eq!(log.take(), live);
+}
+
+#[test]
+fn a_stop_cuts_the_turn_short() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let local = event_loop.local();
+    local.call_soon(log.noting("before"));
+    let (stop, next) = (local.clone(), log.noting("next turn"));
+    local.call_soon(move || {
+        stop.stop();
+        stop.call_soon(next);
+    });
+    local.call_soon(log.noting("after"));
+    event_loop.run().unwrap();
+    assert_eq!(log.take(), ["before", "after"], "the turn is finished, and no other begun");
+    local.stop();
+    event_loop.run().unwrap();
+    assert_eq!(log.take(), ["next turn"], "what was left is there for the next run");
+}
+
+#[test]
+fn a_stop_before_the_run_is_lost() {
+    promptly("loop", || {
+        let (event_loop, log) = (EventLoop::new(), Log::default());
+        event_loop.local().call_soon(log.noting("once"));
+        event_loop.handle().stop();
+        event_loop.handle().stop(); // twice is once
+        event_loop.run().unwrap();
+        assert_eq!(log.take(), ["once"]);
+    });
+}
+
+#[test]
+fn a_stop_outlives_the_run_that_it_ended() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        let local = event_loop.local();
+        let stop = local.clone();
+        local.call_soon(move || stop.stop());
+        event_loop.run().unwrap();
+        let (log, stop) = (Log::default(), local.clone());
+        let second = log.noting("second");
+        local.call_soon(|| {
+            drop(current().call_soon(move || {
+                second();
+                stop.stop();
+            }))
+        });
+        event_loop.run().unwrap();
+        assert_eq!(log.take(), ["second"], "the second run goes beyond its first turn");
+    });
+}
+
+#[test]
+fn a_loop_is_current_where_it_does_not_run() {
+    assert!(LocalHandle::current().is_none());
+    let event_loop = EventLoop::new();
+    event_loop.local().call_soon(|| {
+        let inner = EventLoop::new();
+        let outer = current();
+        inner.local().call_soon(move || {
+            // Were this the outer loop's handle, the inner loop would have nothing to run.
+            current().call_soon(|| current().stop());
+        });
+        inner.run().unwrap();
+        drop(outer.call_soon(|| ()));
+    });
+    in_turn(&event_loop);
+    assert!(in_turn(&event_loop), "the outer loop is the current one again");
+    assert!(LocalHandle::current().is_none());
+}

@@ -1,0 +1,277 @@
+//! The end of workers: work lost, threads that stay, waits for oneself, stragglers unreported.
+
+mod support;
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sessile::{Builder, CloseReason, JoinHandle, Registry, Workers};
+use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, What, promptly};
+
+fn workers<T>(pool: Builder<T>, threads: usize) -> Workers<T> {
+    Workers::builder(pool).threads(threads).drop_timeout(PATIENCE).build().unwrap()
+}
+
+#[track_caller]
+fn joined<R, B>(handle: JoinHandle<R, B>) -> R {
+    let Ok(joined) = handle.join_timeout(PATIENCE) else { panic!("waited in vain") };
+    joined.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Both workers are inside the gate, and work is queued behind them.
+fn busy(
+    workers: &Workers<Session>,
+    gate: &Gate,
+) -> Vec<JoinHandle<usize, sessile::workers::Body<Session, usize>>> {
+    let (tell, told) = mpsc::channel();
+    for worker in 0..workers.len() {
+        let (holds, tell) = (gate.clone(), tell.clone());
+        let hold = move |_: &mut Session| {
+            tell.send(()).unwrap();
+            holds.pass();
+        };
+        workers.submit_to(worker, hold).unwrap().detach();
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+    let any = (0..4).map(|n| workers.submit(move |_| n).unwrap());
+    let named = (4..6).map(|n| workers.submit_to(0, move |_| n).unwrap());
+    let keyed = (6..8).map(|n| workers.keyed(n.to_string()).submit(move |_| n).unwrap());
+    any.chain(named).chain(keyed).collect()
+}
+
+#[test]
+fn a_shutdown_loses_what_is_queued() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 2));
+    let queued = busy(&workers, &gate);
+    let shuts = Arc::clone(&workers);
+    let report = thread::spawn(move || shuts.shutdown(PATIENCE));
+    support::poll_until("it takes no more", || {
+        workers.try_submit(|_| ()).is_err_and(|refused| refused.is_closed())
+    });
+    gate.open();
+    let report = promptly("shutdown", move || report.join().unwrap());
+    assert!(report.is_clean(), "{report:?}");
+    for (n, queued) in queued.into_iter().enumerate() {
+        assert_eq!(joined(queued), n);
+    }
+    stage.assert_each_closed_once();
+    assert!(stage.notes(What::Close).iter().all(|close| close.thread != thread::current().id()));
+    assert!(registry.snapshot().instances.is_empty());
+    assert!(workers.shutdown(FOR_EVER).is_clean(), "once more does no harm, and does not wait");
+}
+
+#[test]
+fn an_abort_runs_what_is_queued_or_keeps_it() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = workers(stage.builder(&registry), 2);
+    let queued = busy(&workers, &gate);
+    let report = workers.abort(Duration::ZERO);
+    let mut stragglers = report.stragglers.clone();
+    stragglers.sort();
+    assert_eq!(stragglers, ["worker-0", "worker-1"]);
+    assert!(!report.is_clean());
+    for (n, queued) in queued.into_iter().enumerate() {
+        assert!(queued.is_finished());
+        let error = queued.join().unwrap_err();
+        assert!(error.is_cancelled());
+        let body = error.into_body().expect("the work comes back");
+        let pool = stage.pool(&Registry::new());
+        assert_eq!(pool.with(|session| body(session)).unwrap(), n);
+    }
+    gate.open();
+    let report = workers.shutdown(PATIENCE);
+    assert!(report.is_clean(), "they have ended now: {report:?}");
+    assert!(registry.snapshot().instances.is_empty());
+}
+
+/// A straggler is asked by its interrupt handle half-way, and reported if it does not listen.
+#[test]
+fn a_straggler_is_not_asked_to_stop() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let opens = gate.clone();
+    stage.on_interrupt(support::first(move || opens.open()));
+    let workers = workers(stage.builder(&registry), 1);
+    let holds = gate.clone();
+    let stuck = workers.submit(move |_| holds.pass()).unwrap();
+    gate.wait_for_arrival();
+    let behind = workers.submit(|_| 7).unwrap();
+    let begun = Instant::now();
+    let report = workers.shutdown(PATIENCE.min(Duration::from_millis(200)) * 2);
+    assert!(begun.elapsed() >= Duration::from_millis(200), "not before half of the time");
+    assert!(report.is_clean(), "{report:?}");
+    joined(stuck);
+    assert_eq!(joined(behind), 7, "the queue is drained in the second half");
+    assert_eq!(stage.count(What::Interrupt), 1);
+}
+
+#[test]
+fn an_abort_waits_before_it_asks() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let opens = gate.clone();
+    stage.on_interrupt(support::first(move || opens.open()));
+    let workers = workers(stage.builder(&registry), 1);
+    let holds = gate.clone();
+    let keyed = workers.keyed("alice".to_owned());
+    let stuck = keyed.submit(move |_| holds.pass()).unwrap();
+    gate.wait_for_arrival();
+    let report = promptly("abort", move || workers.abort(FOR_EVER));
+    assert!(report.is_clean(), "{report:?}");
+    joined(stuck);
+}
+
+#[test]
+fn a_straggler_that_does_not_listen_goes_unreported_or_is_waited_for_twice() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let pool = stage.builder(&registry);
+    let workers: Workers<Session> =
+        Workers::builder(pool).threads(2).name("mule").drop_timeout(FOR_EVER).build().unwrap();
+    let holds = gate.clone();
+    workers.submit_to(1, move |_| holds.pass()).unwrap().detach();
+    gate.wait_for_arrival();
+    let behind = workers.submit_to(1, |_| 7).unwrap();
+    let shut = || workers.shutdown(Duration::from_millis(1));
+    support::poll_until("the other one has ended", || shut().stragglers == ["mule-1"]);
+    for _ in 0..2 {
+        let report = shut();
+        assert_eq!(report.stragglers, ["mule-1"]);
+        assert_eq!(report.instances.still_open.len(), 1);
+    }
+    assert!(behind.join().unwrap_err().into_body().is_some(), "handed back at the deadline");
+    promptly("drop", move || drop(workers)); // it has had its time
+    gate.open();
+    stage.wait_for(What::Close, 1);
+}
+
+#[test]
+fn a_drop_leaves_work_or_threads_behind() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 2);
+    let ids: Vec<_> = (0..2)
+        .map(|worker| {
+            let gettid = |_: &mut Session| std::fs::read_link("/proc/thread-self").unwrap();
+            joined(workers.submit_to(worker, gettid).unwrap())
+        })
+        .collect();
+    let (tell, told) = mpsc::channel();
+    for n in 0..100 {
+        let tell = tell.clone();
+        workers.submit(move |_| tell.send(n).unwrap()).unwrap().detach();
+    }
+    drop(tell);
+    drop(workers);
+    assert_eq!(told.try_iter().count(), 100);
+    for id in ids {
+        let gone = std::path::Path::new("/proc").join(id);
+        support::poll_until("the thread is gone", || !gone.exists());
+    }
+    stage.assert_each_closed_once();
+}
+
+/// The last handle goes with a job: whoever drops it is the worker that would be waited for.
+#[test]
+fn a_drop_inside_a_job_hangs() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 2));
+    let (holds, last) = (gate.clone(), Arc::clone(&workers));
+    let drops = workers.submit_to(0, move |session| {
+        holds.pass();
+        drop(last);
+        session.touch()
+    });
+    gate.wait_for_arrival();
+    let queued = [workers.submit_to(0, |_| 1).unwrap(), workers.submit_to(1, |_| 2).unwrap()];
+    drop(workers);
+    gate.open();
+    joined(drops.unwrap());
+    assert_eq!(queued.map(joined), [1, 2], "what is queued is done");
+    stage.wait_for(What::Close, 2);
+    support::poll_until("all is closed", || registry.snapshot().instances.is_empty());
+}
+
+#[test]
+fn a_shutdown_inside_a_job_waits_for_itself() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 2));
+    let inner = Arc::clone(&workers);
+    let report = workers.submit_to(0, move |_| {
+        let behind = inner.submit_to(0, |_| 7).unwrap();
+        (inner.shutdown(FOR_EVER), behind)
+    });
+    let (report, behind) = joined(report.unwrap());
+    assert!(report.stragglers.contains(&"worker-0".to_owned()));
+    assert_eq!(joined(behind), 7);
+    let inner = Arc::clone(&workers);
+    assert!(promptly("shutdown", move || inner.shutdown(PATIENCE)).is_clean());
+}
+
+#[test]
+fn a_close_that_fails_or_an_instance_on_its_way_out_goes_unreported() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    joined(workers.submit(|_| ()).unwrap());
+    joined(workers.keyed("alice".to_owned()).submit(|_| ()).unwrap());
+    stage.on_close(support::fail("it would not close")).on_close(support::panics("nor this"));
+    assert!(workers.shutdown(PATIENCE).stragglers.is_empty());
+    assert_eq!(workers.pool().status().close_failed, 2);
+    assert!(registry.snapshot().instances.is_empty());
+}
+
+#[test]
+fn work_after_the_end_is_taken() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let _ = workers.shutdown(PATIENCE);
+    assert!(workers.submit(|_| ()).unwrap_err().is_closed());
+    assert!(workers.submit_to(0, |_| ()).unwrap_err().is_closed());
+    assert!(workers.broadcast(|_| ()).unwrap_err().is_closed());
+    let keyed = workers.keyed("alice".to_owned());
+    assert!(keyed.submit(|_| ()).unwrap_err().is_closed());
+    assert!(keyed.close().unwrap_err().is_closed());
+    assert!(!keyed.is_live());
+}
+
+/// The pool underneath may be closed by anybody; the workers stay, and say what is the matter.
+#[test]
+fn a_pool_closed_underneath_ends_the_workers_or_hangs_the_work() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers: Workers<_> = workers(stage.builder_local(&registry), 2);
+    for worker in 0..2 {
+        joined(workers.submit_to(worker, |_| ()).unwrap());
+        joined(workers.keyed(worker.to_string()).submit(|_| ()).unwrap());
+    }
+    let pool = workers.pool().clone();
+    let report = promptly("close", move || pool.close(PATIENCE));
+    assert!(report.is_clean() && report.closed == 4, "sleeping workers close theirs: {report}");
+    assert!(stage.notes(What::Close).iter().all(|one| one.reason == Some(CloseReason::PoolClosed)));
+    for keyed in [false, true] {
+        let handle = match keyed {
+            false => workers.submit(|_| ()),
+            true => workers.keyed("new".to_owned()).submit(|_| ()),
+        };
+        let error = handle.unwrap().join().unwrap_err();
+        assert!(error.is_no_instance() && error.into_body().is_some());
+    }
+    assert!(workers.shutdown(PATIENCE).is_clean());
+}
+
+#[test]
+fn idle_workers_use_the_processor() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 8);
+    let stat = |_: &mut Session| std::fs::read_link("/proc/thread-self").unwrap();
+    let threads: Vec<_> = workers.broadcast(stat).unwrap().into_iter().map(joined).collect();
+    let ticks = || -> u64 {
+        let ticks = threads.iter().map(|thread| {
+            let path = std::path::Path::new("/proc").join(thread).join("stat");
+            let stat = std::fs::read_to_string(path).unwrap();
+            let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        });
+        ticks.sum()
+    };
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1)); // the very thing: a second in which nothing happens
+    assert!(ticks() - before <= 2, "{} ticks of 10 ms", ticks() - before);
+}

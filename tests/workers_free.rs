@@ -1,0 +1,348 @@
+//! Work for whichever worker is free, for one that is named, for all: held up, out of order, or lost.
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sessile::event_loop::PostError;
+use sessile::{Builder, JoinHandle, PoolError, Registry, Workers};
+use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, Stay, What, promptly};
+
+fn workers<T>(pool: Builder<T>, threads: usize) -> Workers<T> {
+    Workers::builder(pool).threads(threads).queue_capacity(2).build().expect("threads can be had")
+}
+
+/// What comes of it, in time.
+#[track_caller]
+fn joined<R, B>(handle: JoinHandle<R, B>) -> R {
+    let Ok(joined) = handle.join_timeout(PATIENCE) else { panic!("waited in vain") };
+    joined.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn one_stuck_worker_delays_what_another_could_run() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = workers(stage.builder(&registry), 2);
+    let holds = gate.clone();
+    let stuck = workers.submit(move |_| holds.pass()).unwrap();
+    gate.wait_for_arrival();
+    for n in 0..1000 {
+        assert_eq!(joined(workers.submit(move |_| n).unwrap()), n);
+    }
+    // Even what was queued while both were busy goes to the one that comes free.
+    let second = Gate::new();
+    let holds = second.clone();
+    let other = workers.submit(move |_| holds.pass()).unwrap();
+    second.wait_for_arrival();
+    let queued = [workers.submit(|_| 1).unwrap(), workers.submit(|_| 2).unwrap()];
+    second.open();
+    assert_eq!(queued.map(joined), [1, 2]);
+    assert!(!stuck.is_finished());
+    gate.open();
+    joined(stuck);
+    joined(other);
+}
+
+#[test]
+fn each_worker_makes_its_instance_before_it_is_needed_or_twice() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder_local(&registry), 3);
+    assert_eq!(stage.count(What::Create), 0);
+    for _ in 0..5 {
+        joined(workers.submit_to(1, |session: &mut Stay| session.touch()).unwrap());
+    }
+    assert_eq!(stage.count(What::Create), 1);
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.instances.len(), 1);
+    assert_eq!(snapshot.instances[0].owner.name.as_deref(), Some("worker-1"));
+    assert_eq!(snapshot.instances[0].key, None);
+    drop(workers);
+    stage.assert_each_closed_once();
+    assert!(registry.snapshot().instances.is_empty());
+}
+
+#[test]
+fn work_for_one_worker_overtakes_itself_or_goes_astray() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let pool = stage.builder(&registry);
+    let workers: Workers<_> = Workers::builder(pool).threads(3).name("named").build().unwrap();
+    let (tell, told) = mpsc::channel();
+    for n in 0..300 {
+        let tell = tell.clone();
+        let work = move |_: &mut Session| {
+            let name = thread::current().name().unwrap().to_owned();
+            tell.send((n, name)).unwrap();
+        };
+        workers.submit_to(n % 3, work).unwrap().detach();
+    }
+    drop(tell);
+    let mut last = [None; 3];
+    for (n, name) in told {
+        assert_eq!(name, format!("named-{}", n % 3));
+        assert!(last[n % 3] < Some(n), "in the order of submission");
+        last[n % 3] = Some(n);
+    }
+}
+
+#[test]
+fn neither_queue_of_a_worker_starves_the_other() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let pool = stage.builder(&registry);
+    let workers: Workers<_> = Workers::builder(pool).threads(1).build().unwrap();
+    let holds = gate.clone();
+    workers.submit(move |_| holds.pass()).unwrap().detach();
+    gate.wait_for_arrival();
+    let (tell, told) = mpsc::channel();
+    for what in ["own", "own", "own", "any", "any", "any"] {
+        let tell = tell.clone();
+        let work = move |_: &mut Session| tell.send(what).unwrap();
+        match what {
+            "own" => workers.submit_to(0, work).unwrap().detach(),
+            _ => workers.submit(work).unwrap().detach(),
+        }
+    }
+    drop(tell);
+    gate.open();
+    let order: Vec<_> = told.into_iter().collect();
+    assert!(order[..4].contains(&"own") && order[..4].contains(&"any"), "{order:?}");
+}
+
+#[test]
+fn a_broadcast_leaves_a_worker_out() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder_local(&registry), 4);
+    let handles = workers.broadcast(|session: &mut Stay| session.touch()).unwrap();
+    let mut ids: Vec<_> = handles.into_iter().map(joined).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "each with its own instance");
+    assert_eq!(stage.count(What::Create), 4);
+}
+
+/// Occupies the one worker and fills its queue of two.
+fn full(stage: &Stage, registry: &Registry) -> (Workers<Session>, Gate) {
+    let (workers, gate) = (workers(stage.builder(registry), 1), Gate::new());
+    let holds = gate.clone();
+    workers.submit(move |_| holds.pass()).unwrap().detach();
+    gate.wait_for_arrival();
+    for _ in 0..2 {
+        workers.submit(|_| ()).unwrap().detach();
+        workers.submit_to(0, |_| ()).unwrap().detach();
+    }
+    (workers, gate)
+}
+
+#[test]
+fn a_full_queue_takes_more_or_keeps_the_work() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let (workers, gate) = full(&stage, &registry);
+    for wait in [Duration::ZERO, Duration::from_millis(5)] {
+        let begun = Instant::now();
+        let refused = workers.submit_timeout(wait, |session| session.touch()).unwrap_err();
+        assert!(refused.is_full() && begun.elapsed() >= wait);
+    }
+    let refused = workers.try_submit(|_| 7).unwrap_err();
+    let PostError::Full(body) = refused else { panic!("{refused:?}") };
+    assert!(workers.keyed("key".to_owned()).try_submit(|_| ()).unwrap_err().is_full());
+    gate.open();
+    // The very closure that came back may be submitted again.
+    assert_eq!(joined(workers.submit(body).unwrap()), 7);
+}
+
+#[test]
+fn a_submit_that_waits_for_room_sleeps_on() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let (workers, gate) = full(&stage, &registry);
+    thread::scope(|s| {
+        let waits: Vec<_> = (0..4)
+            .map(|n| {
+                let workers = &workers;
+                s.spawn(move || {
+                    let handle = match n % 2 {
+                        0 => workers.submit(move |_| n),
+                        _ => workers.submit_timeout(PATIENCE, move |_| n),
+                    };
+                    joined(handle.unwrap())
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(5)); // likelier that they wait; right in any case
+        gate.open();
+        for (n, waits) in waits.into_iter().enumerate() {
+            assert_eq!(waits.join().unwrap(), n);
+        }
+    });
+}
+
+#[test]
+fn a_submit_that_waits_for_room_misses_the_end() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let (workers, gate) = full(&stage, &registry);
+    let workers = Arc::new(workers);
+    let waits = Arc::clone(&workers);
+    let waits = thread::spawn(move || waits.submit(|_| 7).unwrap_err());
+    thread::sleep(Duration::from_millis(5)); // likelier that it waits; right in any case
+    let report = workers.abort(Duration::ZERO);
+    assert_eq!(report.stragglers, ["worker-0"]);
+    let refused = promptly("submit", move || waits.join().unwrap());
+    assert!(refused.is_closed());
+    gate.open();
+}
+
+#[test]
+fn a_worker_waits_for_room_in_its_own_queue() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 1));
+    let inner = Arc::clone(&workers);
+    let refused = workers.submit(move |_| {
+        for _ in 0..2 {
+            inner.submit(|_| ()).unwrap().detach();
+        }
+        let full = inner.submit(|_| ()).is_err_and(|refused| refused.is_full());
+        full && inner.submit_timeout(FOR_EVER, |_| ()).is_err_and(|refused| refused.is_full())
+    });
+    assert!(joined(refused.unwrap()));
+}
+
+#[test]
+fn a_worker_waits_for_itself() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 2));
+    let inner = Arc::clone(&workers);
+    let answers = workers.submit_to(0, move |_| {
+        let to_itself = inner.submit_to(0, |_| ()).unwrap();
+        let error = to_itself.join().unwrap_err();
+        assert!(error.is_deadlock() && error.into_body().is_none());
+        let to_itself = inner.submit_to(0, |_| ()).unwrap();
+        assert!(to_itself.join_timeout(FOR_EVER).is_err(), "at once, with the handle");
+        // Another worker is another matter.
+        inner.submit_to(1, |_| 7).unwrap().join().unwrap()
+    });
+    assert_eq!(joined(answers.unwrap()), 7);
+}
+
+#[test]
+fn a_lone_worker_waits_for_itself() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 1));
+    let inner = Arc::clone(&workers);
+    let answers = workers.submit(move |_| inner.submit(|_| ()).unwrap().join().unwrap_err());
+    assert!(joined(answers.unwrap()).is_deadlock());
+}
+
+#[test]
+fn a_creation_that_fails_loses_the_work() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry).max_uses(1), 1);
+    for keyed in [false, true] {
+        for step in [support::fail("no kernel"), support::panics("no kernel")] {
+            stage.on_create(step);
+            let work = |_: &mut Session| 7;
+            let handle = match keyed {
+                false => workers.submit(work),
+                true => workers.keyed("key".to_owned()).submit(work),
+            };
+            let error = handle.unwrap().join().unwrap_err();
+            assert!(error.is_no_instance() && !error.is_cancelled());
+            let source = std::error::Error::source(&error).expect("the reason");
+            assert!(source.downcast_ref::<PoolError>().unwrap().is_create_failed());
+            assert!(format!("{:#}", source.source().unwrap()).contains("no kernel"));
+            let body = error.into_body().expect("the work");
+            assert_eq!(joined(workers.submit(body).unwrap()), 7, "it can be tried again");
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_work_ends_the_worker_or_spares_the_instance() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let poisoned = Arc::new(AtomicUsize::new(0));
+    for n in 1..=3 {
+        let payload = workers.submit(|_| -> u8 { panic!("in the work") }).unwrap();
+        let payload = payload.join().unwrap_err().try_into_panic().unwrap();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"in the work"));
+        assert_eq!(stage.count(What::Close), n);
+        let of = Arc::clone(&poisoned);
+        joined(workers.submit(move |_| of.fetch_add(1, Ordering::SeqCst)).unwrap());
+        assert_eq!(stage.count(What::Create), n + 1, "a new one for the next work");
+    }
+    assert_eq!(workers.pool().status().poisoned, 3);
+}
+
+#[test]
+fn a_result_whose_destructor_panics_ends_the_worker() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let holds = gate.clone();
+    let handle = workers.submit(move |_| {
+        holds.pass();
+        Bomb
+    });
+    drop(handle.unwrap()); // so that it is the worker that drops the result
+    gate.open();
+    assert_eq!(joined(workers.submit(|_| 7).unwrap()), 7);
+    assert_eq!(stage.count(What::Close), 0, "the instance has nothing to do with it");
+}
+
+/// The body comes back from a cancel; and what has been cancelled costs no instance, and harms none.
+#[test]
+fn cancelled_work_runs_or_takes_an_instance_with_it() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    joined(workers.submit(|_| ()).unwrap());
+    for keyed in [false, true] {
+        let gate = Gate::new();
+        let holds = gate.clone();
+        workers.submit(move |_| holds.pass()).unwrap().detach();
+        gate.wait_for_arrival();
+        let work = |_: &mut Session| 7;
+        let handle = match keyed {
+            false => workers.submit(work),
+            true => workers.keyed("key".to_owned()).submit(work),
+        };
+        let handle = handle.unwrap();
+        let body = handle.cancel().expect("it had not begun");
+        assert!(handle.is_finished() && handle.cancel().is_none());
+        let error = handle.join().unwrap_err();
+        assert!(error.is_cancelled() && error.into_body().is_none(), "it came back before");
+        gate.open();
+        assert_eq!(joined(workers.submit(body).unwrap()), 7);
+        assert!(!workers.keyed("key".to_owned()).is_live());
+    }
+    assert_eq!((stage.count(What::Create), stage.count(What::Close)), (1, 0));
+    assert_eq!(workers.pool().status().poisoned, 0);
+}
+
+#[test]
+fn a_cancel_stops_work_that_has_begun() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let holds = gate.clone();
+    let handle = workers.submit(move |_| {
+        holds.pass();
+        7
+    });
+    let handle = handle.unwrap();
+    gate.wait_for_arrival();
+    assert!(handle.cancel().is_none());
+    gate.open();
+    assert_eq!(joined(handle), 7);
+}
+
+#[test]
+fn a_handle_that_is_dropped_takes_its_work_with_it() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let (tell, told) = mpsc::channel();
+    drop(workers.submit(move |_| tell.send(7).unwrap()).unwrap());
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(7));
+}
