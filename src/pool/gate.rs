@@ -75,6 +75,13 @@ impl Gate {
         self.state().stir();
     }
 
+    /// Has all in the queue look again.
+    pub(crate) fn stir_all(&self) {
+        let mut state = self.state();
+        state.news += 1;
+        state.queue.iter().for_each(|waiting| waiting.called.notify_one());
+    }
+
     /// Waits to be called. `None` when the deadline passes first, or there are news since `seen`;
     /// the place in the queue is kept.
     pub(crate) fn wait(&self, ticket: &Ticket, seen: u64, deadline: Deadline) -> Option<Outcome> {

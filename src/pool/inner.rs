@@ -5,7 +5,8 @@
 
 use std::any::type_name;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -302,7 +303,7 @@ impl<T> Inner<T> {
     }
 
     /// Waits for room under `max_size`, in turn.
-    fn admit(&self, deadline: Deadline) -> Result<(), PoolError> {
+    fn admit(self: &Arc<Self>, deadline: Deadline) -> Result<(), PoolError> {
         let Some(max_size) = self.limits.max_size else {
             return Ok(());
         };
@@ -324,13 +325,17 @@ impl<T> Inner<T> {
     }
 
     fn wait_for_room(
-        &self,
+        self: &Arc<Self>,
         gate: &Gate,
         ticket: &Arc<Ticket>,
         deadline: Deadline,
     ) -> Option<Outcome> {
+        // What this thread has may be ordered closed while it waits, and only it can do that: two
+        // threads that wait for each other's room would wait for ever.
+        let _bell = crate::thread::set_bell(Waker::from(Arc::new(Bell(Arc::downgrade(self)))));
         loop {
             let news = gate.news();
+            self.attend_here();
             let look_again = match self.make_room() {
                 Some(due) => Deadline::after(due),
                 None => Deadline::NEVER,
@@ -340,6 +345,19 @@ impl<T> Inner<T> {
                 None if deadline.has_passed() => return gate.give_up(ticket),
                 None => {}
             }
+        }
+    }
+
+    /// This thread closes what it has been ordered to, of any pool, and what it keeps for keys, of
+    /// this one.
+    fn attend_here(&self) {
+        let _ = crate::thread::enter();
+        let is_ordered = |one: &Instance<T>| {
+            let is_kept = one.key.is_some() && one.thread.is_current();
+            is_kept && matches!(one.slot.notice(), Notice::Revoked(_))
+        };
+        for instance in self.matching(is_ordered) {
+            instance.attend();
         }
     }
 
@@ -364,8 +382,9 @@ impl<T> Inner<T> {
         None
     }
 
-    /// The instance that is missed least: the one idle for longest, or, if none has to have been
-    /// idle, any that is busy now, to be closed when it is let go.
+    /// The instance that is missed least: the one idle for longest, of those that can be closed here
+    /// and now, if there are any; or, if none has to have been idle, any that is busy now, to be
+    /// closed when it is let go.
     fn victim(&self, at_least: Duration) -> Result<Arc<Instance<T>>, Option<Duration>> {
         let candidates = self.all().into_iter().filter(|instance| {
             instance.slot.activity() != Activity::Opening
@@ -373,13 +392,26 @@ impl<T> Inner<T> {
         });
         let idlest = candidates.map(|instance| (instance.look(), instance)).max_by_key(
             |(idle, instance)| {
-                (instance.slot.activity() == Activity::Idle, *idle, std::cmp::Reverse(instance.id))
+                let is_idle = instance.slot.activity() == Activity::Idle;
+                let at_once = self.from_afar.is_some() || instance.thread.is_current();
+                (is_idle, is_idle && at_once, *idle, std::cmp::Reverse(instance.id))
             },
         );
         match idlest {
             Some((idle, instance)) if idle >= at_least => Ok(instance),
             Some((idle, _)) => Err(Some(at_least - idle)),
             None => Err(None),
+        }
+    }
+}
+
+/// Wakes the threads that wait for room in a pool; what they are nudged with meanwhile.
+struct Bell<T: 'static>(Weak<Inner<T>>);
+
+impl<T> Wake for Bell<T> {
+    fn wake(self: Arc<Self>) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.books().gate.stir_all();
         }
     }
 }
