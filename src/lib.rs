@@ -82,6 +82,8 @@ pub mod interpreter;
 mod manager;
 mod pool;
 mod registry;
+#[cfg(feature = "session")]
+pub mod session;
 #[cfg(all(feature = "signals", unix))]
 pub mod signals;
 mod slot;

@@ -1,0 +1,15 @@
+//! Conversations with a peer: requests, answers and events over one stream.
+//!
+//! A session is what people most often want one of per thread. What both kinds share is here: how a
+//! message looks on the wire is a [`Protocol`], of which [`JsonRpc`] is supplied; what goes in and
+//! comes out is a [`Payload`]; what can go wrong is a [`SessionError`].
+
+mod error;
+mod json_rpc;
+mod payload;
+mod protocol;
+
+pub use self::error::{RemoteError, SessionError};
+pub use self::json_rpc::JsonRpc;
+pub use self::payload::Payload;
+pub use self::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};

@@ -1,0 +1,261 @@
+//! How messages look on the wire.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Payload, RemoteError};
+
+/// How messages look on the wire: one frame is one message, or several in a batch.
+///
+/// Ids of our own requests are numbers, unique on their connection; a protocol writes them as it
+/// likes, as long as it finds them again in the answer. Services that are nearly JSON-RPC are reached
+/// by a few lines:
+///
+/// ```
+/// use serde_json::{Value, json};
+/// use sessile::session::{
+///     Incoming, Malformed, Outgoing, Protocol, RemoteError, Unsupported,
+/// };
+///
+/// /// Requests `{"op": .., "ref": "7", "body": ..}`, answers `{"ref": "7", "ok": ..}` or
+/// /// `{"ref": "7", "fault": "why"}`; what has no `ref` is an event.
+/// struct Nearly;
+///
+/// impl Protocol for Nearly {
+///     fn encode(&self, message: &Outgoing<'_>, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
+///         let Outgoing::Request { id, method, params, .. } = message else {
+///             return Err(Unsupported::new("this service takes requests only"));
+///         };
+///         let said = json!({"op": method, "ref": id.to_string(), "body": params});
+///         frame.extend(said.to_string().bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed> {
+///         let said: Value = serde_json::from_slice(frame).map_err(Malformed::new)?;
+///         let id = said["ref"].as_str().and_then(|id| id.parse().ok());
+///         messages.push(match (id, said["fault"].as_str()) {
+///             (Some(id), None) => Incoming::Answer { id, value: said["ok"].clone().into() },
+///             (Some(id), Some(why)) => {
+///                 Incoming::Failure { id: Some(id), error: RemoteError::new(why) }
+///             }
+///             (None, _) => Incoming::Notification {
+///                 method: said["event"].as_str().unwrap_or_default().to_owned(),
+///                 params: Some(said.into()),
+///             },
+///         });
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// # Threads
+///
+/// `encode` runs on whichever thread has something to say, `decode` on the one that owns the stream.
+/// Neither may block.
+pub trait Protocol: Send + Sync + 'static {
+    /// Appends a message to `frame`, without what a stream of lines ends it with.
+    ///
+    /// # Errors
+    ///
+    /// If the protocol has no such message; `frame` is then thrown away.
+    fn encode(&self, message: &Outgoing<'_>, frame: &mut Vec<u8>) -> Result<(), Unsupported>;
+
+    /// Reads a frame that the peer sent, and appends what it says to `messages`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be understood; what was appended before that counts. The error must not repeat
+    /// what was received: it may hold a secret.
+    fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed>;
+
+    /// Whether the end of a request is a message of its own, after its answers or its failure.
+    ///
+    /// Where it is, what is called on behalf of a request must come before its end.
+    fn ends_apart(&self) -> bool {
+        false
+    }
+}
+
+/// What we say.
+#[derive(Clone, Copy, Debug)]
+pub enum Outgoing<'a> {
+    /// We ask for something.
+    Request {
+        /// How we call the request.
+        id: u64,
+        /// The request of the peer's on whose behalf we ask.
+        within: Option<&'a RequestId>,
+        /// What we ask for.
+        method: &'a str,
+        /// With which parameters.
+        params: Option<&'a Payload>,
+    },
+    /// We tell something and want no answer.
+    Notification {
+        /// What we tell of.
+        method: &'a str,
+        /// The particulars.
+        params: Option<&'a Payload>,
+    },
+    /// Nobody waits any more for the answer to a request of ours.
+    Cancel {
+        /// The request.
+        id: u64,
+    },
+    /// One of several answers to a request of the peer's.
+    Item {
+        /// The request.
+        to: &'a RequestId,
+        /// The answer.
+        value: &'a Payload,
+    },
+    /// The only answer, or the last. It ends the request, unless
+    /// [ends are apart](Protocol::ends_apart).
+    Answer {
+        /// The request.
+        to: &'a RequestId,
+        /// The answer.
+        value: &'a Payload,
+    },
+    /// The request failed. It ends the request, unless [ends are apart](Protocol::ends_apart).
+    Failure {
+        /// The request.
+        to: &'a RequestId,
+        /// Why.
+        error: &'a RemoteError,
+    },
+    /// The request is over, all its answers being sent.
+    End {
+        /// The request.
+        to: &'a RequestId,
+    },
+}
+
+/// What the peer says.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    /// The peer asks for something.
+    Request {
+        /// How it calls its request.
+        id: RequestId,
+        /// The request of ours on whose behalf it asks, where the protocol tells.
+        within: Option<u64>,
+        /// What it asks for.
+        method: String,
+        /// With which parameters.
+        params: Option<Payload>,
+        /// What else the message said that a handler may want to know.
+        meta: Option<Payload>,
+    },
+    /// The peer tells something and wants no answer.
+    Notification {
+        /// What it tells of.
+        method: String,
+        /// The particulars.
+        params: Option<Payload>,
+    },
+    /// The peer waits no more for the answer to its request.
+    Cancel {
+        /// How it calls that request.
+        id: RequestId,
+    },
+    /// One of several answers to a request of ours.
+    Item {
+        /// The request.
+        id: u64,
+        /// The answer.
+        value: Payload,
+    },
+    /// The only answer to a request of ours, or the last.
+    Answer {
+        /// The request.
+        id: u64,
+        /// The answer.
+        value: Payload,
+    },
+    /// A request of ours failed.
+    Failure {
+        /// The request; `None` if the peer could not tell, for one because it could not read it.
+        id: Option<u64>,
+        /// Why.
+        error: RemoteError,
+    },
+    /// A request of ours is over.
+    End {
+        /// The request.
+        id: u64,
+    },
+    /// A sign of life.
+    Heartbeat,
+}
+
+/// How the peer calls a request of its own. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// As the protocol writes it.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// As the protocol writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({})", self.0)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A frame that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed(String);
+
+impl Malformed {
+    /// What is wrong with it, without what it holds.
+    pub fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the peer sent something that cannot be understood: {}", self.0)
+    }
+}
+
+impl Error for Malformed {}
+
+/// A message that the protocol does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(&'static str);
+
+impl Unsupported {
+    /// What the protocol does not have.
+    #[must_use]
+    pub fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the protocol has no such message: {}", self.0)
+    }
+}
+
+impl Error for Unsupported {}
