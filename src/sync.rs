@@ -34,6 +34,19 @@ pub(crate) fn in_one_order() {
     fence(Ordering::SeqCst);
 }
 
-/// So often a thread looks for what it waits for before it sleeps: about as long as it takes the
-/// other side to answer when it is awake.
-pub(crate) const LOOKS: u32 = if cfg!(sessile_loom) { 1 } else { 200 };
+/// Looks for what a thread waits for, for about as long as it takes the other side to answer when it is
+/// awake; says whether it came. Otherwise it is time to sleep.
+///
+/// To spin keeps nobody waiting who has a processor. The last looks let others go first: on this
+/// thread's processor there may be the one that is to answer.
+pub(crate) fn look_out(mut came: impl FnMut() -> bool) -> bool {
+    const SPINS: u32 = if cfg!(sessile_loom) { 1 } else { 32 };
+    const YIELDS: u32 = if cfg!(sessile_loom) { 0 } else { 8 };
+    for look in 0..SPINS + YIELDS {
+        if came() {
+            return true;
+        }
+        if look < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+    false
+}

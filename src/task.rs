@@ -8,7 +8,6 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::hint::spin_loop;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use crate::contain::contain;
 use crate::deadline::Deadline;
 use crate::error::{Kind, PoolError};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, LOOKS, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, look_out};
 
 /// Waits for work that runs on another thread; or cancels it; or awaits it, on any runtime.
 ///
@@ -263,14 +262,14 @@ impl<R, B> JoinHandle<R, B> {
     pub fn detach(self) {}
 
     fn wait(&self, deadline: Deadline) -> Result<(), NotYet> {
-        for look in 0..LOOKS {
-            if self.is_finished() {
-                return Ok(());
-            }
-            if look == 0 && self.task.runs_on == Some(std::thread::current().id()) {
-                return Err(NotYet::WouldDeadlock);
-            }
-            spin_loop();
+        if self.is_finished() {
+            return Ok(());
+        }
+        if self.task.runs_on == Some(std::thread::current().id()) {
+            return Err(NotYet::WouldDeadlock);
+        }
+        if look_out(|| self.is_finished()) {
+            return Ok(());
         }
         let mut registered = false;
         while !self.is_finished() {

@@ -9,7 +9,7 @@ use polling::Poller;
 
 use super::mailbox::{Job, Letters, Mailbox, Posted, Refused};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, LOOKS, Ordering};
+use crate::sync::{AtomicBool, Ordering, look_out};
 
 /// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
 pub(crate) struct Reach {
@@ -104,11 +104,8 @@ impl Reach {
     /// Sleeps until there is post or attention is asked for, or the time is over. With `sleep`
     /// instead of parking, if the owner sleeps elsewhere.
     pub(crate) fn sleep(&self, wait: Option<Duration>) {
-        for _ in 0..LOOKS {
-            if self.mailbox.has_post() || self.attention.load(Ordering::Relaxed) {
-                return;
-            }
-            std::hint::spin_loop();
+        if look_out(|| self.mailbox.has_post() || self.attention.load(Ordering::Relaxed)) {
+            return;
         }
         if self.falls_asleep(false) {
             // A token left over from elsewhere ends the sleep early: the owner just looks again.

@@ -11,7 +11,7 @@ use std::thread::{self, ThreadId};
 
 use super::worker::Desk;
 use crate::deadline::Deadline;
-use crate::sync::LOOKS;
+use crate::sync::look_out;
 
 /// Something to do at a worker's desk. Dropped, it tells its handle that it was cancelled.
 pub(super) type Work<T, K> = Box<dyn FnOnce(&mut Desk<T, K>) + Send>;
@@ -256,12 +256,7 @@ impl<T, K> Queues<T, K> {
                 looked = true;
                 let seen = self.arrivals.load(Ordering::Relaxed);
                 drop(state);
-                for _ in 0..LOOKS {
-                    if self.arrivals.load(Ordering::Relaxed) != seen {
-                        break;
-                    }
-                    std::hint::spin_loop();
-                }
+                let _ = look_out(|| self.arrivals.load(Ordering::Relaxed) != seen);
                 state = self.state();
                 continue;
             }
