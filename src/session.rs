@@ -4,6 +4,8 @@
 //! message looks on the wire is a [`Protocol`], of which [`JsonRpc`] is supplied; what goes in and
 //! comes out is a [`Payload`]; what can go wrong is a [`SessionError`].
 
+#[cfg(feature = "dify")]
+pub mod dify;
 mod error;
 mod json_rpc;
 mod payload;

@@ -1,0 +1,3 @@
+//! The plugin protocol of Dify.
+
+mod wire;
