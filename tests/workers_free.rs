@@ -46,6 +46,47 @@ fn one_stuck_worker_delays_what_another_could_run() {
     joined(other);
 }
 
+/// A sleeper is woken for work that anybody may do, and finds other work of its own, or an instance
+/// to close, before it comes to it: then somebody else is to do it.
+#[test]
+fn a_worker_woken_for_one_thing_and_stuck_in_another_keeps_the_first_waiting() {
+    for closes in [false, true] {
+        let (stage, registry) = (Stage::new(), Registry::new());
+        let workers = workers(stage.builder_local(&registry), 2);
+        let os_thread = |_: &mut Stay| std::fs::read_link("/proc/thread-self").unwrap();
+        let of_0 = (0..).map(|key| workers.keyed(key.to_string()));
+        let of_0 = of_0.into_iter().find(|keyed| keyed.worker() == 0).unwrap();
+        for _ in 0..50 {
+            let gate = Gate::new();
+            // Who went to sleep last is woken first: that is to be worker 0.
+            wait_asleep(&joined(workers.submit_to(1, os_thread).unwrap()));
+            let id = joined(of_0.submit(Stay::touch).unwrap());
+            wait_asleep(&joined(workers.submit_to(0, os_thread).unwrap()));
+            let anybody;
+            if closes {
+                stage.on_close(support::hold(&gate));
+                anybody = workers.submit(|_| 7).unwrap();
+                assert!(registry.evict(id));
+            } else {
+                let holds = gate.clone();
+                anybody = workers.submit(|_| 7).unwrap();
+                workers.submit_to(0, move |_| holds.pass()).unwrap().detach();
+            }
+            assert_eq!(joined(anybody), 7);
+            gate.open();
+        }
+    }
+}
+
+/// `thread` is below `/proc`. The kernel knows whether it sleeps.
+fn wait_asleep(thread: &std::path::Path) {
+    let stat = std::path::Path::new("/proc").join(thread).join("stat");
+    support::poll_until("the worker sleeps", || {
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('S')
+    });
+}
+
 #[test]
 fn each_worker_makes_its_instance_before_it_is_needed_or_twice() {
     let (stage, registry) = (Stage::new(), Registry::new());

@@ -238,16 +238,19 @@ impl<T, K> Queues<T, K> {
         let mut state = self.state();
         let mut looked = false;
         loop {
-            if std::mem::take(&mut state.own[worker].attention) {
-                return Next::Attend;
-            }
-            if let Some(work) = state.pop(worker, own_turn) {
-                let somebody_waits = state.waiting > 0;
+            let attends = std::mem::take(&mut state.own[worker].attention);
+            let work = if attends { None } else { state.pop(worker, own_turn) };
+            if attends || work.is_some() {
+                let stands_in = state.stand_in(work.as_ref().is_none_or(|(_, own)| *own));
+                let somebody_waits = work.is_some() && state.waiting > 0;
                 drop(state);
+                if let Some(sleeper) = stands_in {
+                    self.bells[sleeper].notify_one();
+                }
                 if somebody_waits {
                     self.room.notify_all(); // for different queues: each looks at its own
                 }
-                return Next::Work(work);
+                return work.map_or(Next::Attend, |(work, _)| Next::Work(work));
             }
             if state.closed {
                 return Next::End;
@@ -277,13 +280,18 @@ impl<T, K> State<T, K> {
         Some(self.asleep.swap_remove(at))
     }
 
-    fn pop(&mut self, worker: usize, own_turn: bool) -> Option<Work<T, K>> {
-        let own = &mut self.own[worker].queue;
-        if own_turn {
-            own.pop_front().or_else(|| self.shared.pop_front())
-        } else {
-            self.shared.pop_front().or_else(|| own.pop_front())
-        }
+    /// The next work of this worker, and whether nobody else could do it.
+    fn pop(&mut self, worker: usize, own_turn: bool) -> Option<(Work<T, K>, bool)> {
+        let Self { own, shared, .. } = self;
+        let mut own = || own[worker].queue.pop_front().map(|work| (work, true));
+        let mut shared = || shared.pop_front().map(|work| (work, false));
+        if own_turn { own().or_else(shared) } else { shared().or_else(own) }
+    }
+
+    /// A sleeper to be woken in place of a worker that has something of its own to do first: what
+    /// waits for anybody may be what that one was woken for.
+    fn stand_in(&mut self, own: bool) -> Option<usize> {
+        if own && !self.shared.is_empty() { self.asleep.pop() } else { None }
     }
 }
 
