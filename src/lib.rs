@@ -76,6 +76,9 @@ mod error;
 pub mod event_loop;
 mod fence;
 mod fork;
+#[cfg(all(fuzzing, feature = "session"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 #[cfg(feature = "interpreter")]
 pub mod interpreter;

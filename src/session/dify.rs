@@ -1,3 +1,3 @@
 //! The plugin protocol of Dify.
 
-mod wire;
+pub(crate) mod wire;

@@ -30,6 +30,12 @@ const VERSION: u64 = 0x4000;
 const VARIANT: u64 = 1 << 63;
 
 impl Ids {
+    /// Not by chance, so that a fuzzer can find ids that are ours.
+    #[cfg(fuzzing)]
+    fn numbered() -> Self {
+        Self { upper: VERSION }
+    }
+
     fn new() -> Self {
         let chance = RandomState::new().hash_one(std::process::id());
         Self { upper: chance & !0xF000 | VERSION }
@@ -63,13 +69,13 @@ impl Ids {
 
 /// What a plugin says and hears.
 #[derive(Clone, Debug)]
-pub(super) struct PluginSide {
+pub(crate) struct PluginSide {
     ids: Ids,
 }
 
 /// What a daemon says and hears.
 #[derive(Clone, Debug)]
-pub(super) struct DaemonSide {
+pub(crate) struct DaemonSide {
     ids: Ids,
 }
 
@@ -167,6 +173,11 @@ fn empty() -> Box<RawValue> {
 impl PluginSide {
     pub(super) fn new() -> Self {
         Self { ids: Ids::new() }
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn numbered() -> Self {
+        Self { ids: Ids::numbered() }
     }
 
     fn session<D: Serialize>(frame: &mut Vec<u8>, session: &RequestId, kind: &str, data: D) {
@@ -283,6 +294,11 @@ const JOINT: char = '/';
 impl DaemonSide {
     pub(super) fn new() -> Self {
         Self { ids: Ids::new() }
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn numbered() -> Self {
+        Self { ids: Ids::numbered() }
     }
 
     fn response(
