@@ -91,6 +91,8 @@ pub mod session;
 pub mod signals;
 mod slot;
 mod sync;
+#[cfg(all(any(feature = "cpython", feature = "duplex"), unix))]
+mod sys;
 pub mod task;
 mod thread;
 pub mod workers;

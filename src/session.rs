@@ -6,6 +6,8 @@
 
 #[cfg(feature = "dify")]
 pub mod dify;
+#[cfg(all(feature = "duplex", unix))]
+pub mod duplex;
 mod error;
 mod json_rpc;
 mod payload;

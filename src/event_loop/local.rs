@@ -195,6 +195,12 @@ impl LocalHandle {
         spawn::spawn(&self.local, future)
     }
 
+    /// Whether something is queued to be called, behind what is being called now.
+    #[cfg(feature = "duplex")]
+    pub(crate) fn has_more_to_call(&self) -> bool {
+        !self.local.ready.borrow().is_empty()
+    }
+
     /// Has the loop end its run after the turn it is in, or after its next.
     pub fn stop(&self) {
         self.local.reach.stop();

@@ -235,6 +235,13 @@ impl<S: AsSource + 'static> Source<S> {
         Ok(())
     }
 
+    /// [`modify`](Self::modify), which costs nothing if that is what it is watched for.
+    #[cfg(feature = "duplex")]
+    pub(crate) fn watch_for(&self, interest: Interest) -> io::Result<()> {
+        let now = self.local.sources.borrow().watched.get(&self.key).map(|seen| seen.interest);
+        if now == Some(interest) { Ok(()) } else { self.modify(interest) }
+    }
+
     /// Watches it no more, and gives it back; not from inside its own callback: there it is `None`,
     /// and the source is closed when the callback returns.
     pub fn remove(mut self) -> Option<S> {

@@ -45,7 +45,6 @@ use super::{ExecuteOptions, Execution, Interpreter, InterpreterError};
 use crate::{CloseReason, Context, Interrupt, Manager};
 
 mod process;
-mod sys;
 
 /// Starts a CPython for each thread, and holds the settings they share.
 ///

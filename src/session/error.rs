@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     TimedOut {
         waited: Duration,
     },
+    /// The request ended without an answer.
+    NoAnswer,
     /// There is no room for what was to be sent.
     Full {
         what: &'static str,
@@ -79,6 +81,12 @@ impl SessionError {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::TimedOut { .. })
+    }
+
+    /// The peer ended the request without the answer that there should be.
+    #[must_use]
+    pub fn is_no_answer(&self) -> bool {
+        matches!(*self.0, Kind::NoAnswer)
     }
 
     /// Too much is under way; a later call may succeed. Nothing was sent.
@@ -167,6 +175,7 @@ impl fmt::Display for SessionError {
             Kind::Ended => f.write_str("the request that this call belonged to has ended"),
             Kind::Remote(error) => write!(f, "the peer answered with an error: {error}"),
             Kind::TimedOut { waited } => write!(f, "no answer came in {waited:.1?}"),
+            Kind::NoAnswer => f.write_str("the peer ended the request without an answer"),
             Kind::Full { what } => write!(f, "{what}"),
             Kind::Overflow => f.write_str("the answers were not read as fast as they came"),
             Kind::TooLarge { size, limit } => {

@@ -16,7 +16,7 @@ use super::super::{
     ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, Stream,
 };
 use super::CPythonManager;
-use super::sys::{self, Watched};
+use crate::sys::{self, Watched};
 
 const DRIVER: &str = include_str!("driver.py");
 /// How often a silent child is looked at, in case something else keeps its channel open.

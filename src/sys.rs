@@ -3,28 +3,32 @@
 #![allow(unsafe_code)] // each function wraps one call, and leaves no condition to its caller
 
 use std::io;
+#[cfg(feature = "cpython")]
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
+#[cfg(feature = "cpython")]
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+#[cfg(feature = "cpython")]
 use std::ptr;
 use std::time::Duration;
 
 /// What to wait for on a descriptor, and what came.
-pub(super) use libc::pollfd as Watched;
+pub(crate) use libc::pollfd as Watched;
 
-pub(super) fn readable(fd: &impl AsRawFd) -> Watched {
+pub(crate) fn readable(fd: &impl AsRawFd) -> Watched {
     Watched { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
 }
 
-pub(super) fn writable(fd: &impl AsRawFd) -> Watched {
+pub(crate) fn writable(fd: &impl AsRawFd) -> Watched {
     Watched { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }
 }
 
 /// Waits until one of them is ready, or the time is over, or a signal came.
 ///
 /// The time is rounded up to whole milliseconds, so that who waits for a moment has reached it.
-pub(super) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
+pub(crate) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
     let millis = time.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX);
     // SAFETY: valid: pointer and length are those of one slice. Aliasing: the slice is borrowed
     // exclusively, and the kernel does not keep the pointer.
@@ -39,15 +43,16 @@ pub(super) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(target_vendor = "apple")]
+#[cfg(all(feature = "cpython", target_vendor = "apple"))]
 const NO_SIGNAL: libc::c_int = 0;
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(feature = "cpython", not(target_vendor = "apple")))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
 
+#[cfg(feature = "cpython")]
 /// Sends bytes, and with their first two descriptors if there are any to send.
 ///
 /// A socket that does not block is needed for this not to.
-pub(super) fn send(
+pub(crate) fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     fds: Option<[BorrowedFd<'_>; 2]>,
@@ -94,7 +99,7 @@ pub(super) fn send(
 ///
 /// Of its own: a Ctrl-C at our terminal is not meant for it, it cannot ask for a password there, and
 /// one signal reaches everything it starts. That it ends with its thread holds on Linux only.
-pub(super) fn detach_and_bind(command: &mut Command) {
+pub(crate) fn detach_and_bind(command: &mut Command) {
     let parent = std::process::id();
     let prepare = move || {
         // SAFETY: no pointers are passed.
@@ -124,13 +129,14 @@ pub(super) fn detach_and_bind(command: &mut Command) {
 /// Signals a process; a negative number means the group of that leader.
 ///
 /// To hit the right one, the caller makes sure that the process has not been reaped.
-pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) {
+pub(crate) fn kill(pid: libc::pid_t, signal: libc::c_int) {
     // SAFETY: no pointers are passed.
     unsafe { libc::kill(pid, signal) };
 }
 
+#[cfg(feature = "cpython")]
 /// Whether our child has ended. It is left for the caller to reap.
-pub(super) fn has_exited(pid: libc::pid_t) -> bool {
+pub(crate) fn has_exited(pid: libc::pid_t) -> bool {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: valid: `info` is large enough for what is written. Aliasing: it is ours.
     let outcome = unsafe {

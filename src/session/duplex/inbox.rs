@@ -1,0 +1,180 @@
+//! Where the answers to one invocation lie until its caller takes them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::{self, Thread};
+
+use crate::deadline::Deadline;
+use crate::session::error::Kind;
+use crate::session::{Payload, SessionError};
+use crate::sync::look_out;
+
+/// Filled by the session's thread, emptied by the caller's.
+pub(super) struct Inbox {
+    /// Something came since the caller last looked. For waiting without the lock.
+    stirred: AtomicBool,
+    state: Mutex<State>,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct State {
+    answers: VecDeque<Payload>,
+    bytes: usize,
+    /// Why there will be no more; `None` in it is a good end.
+    end: Option<Option<SessionError>>,
+    waiter: Option<Waiter>,
+    /// The session has stopped reading, for this one is full.
+    pauses: bool,
+}
+
+enum Waiter {
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Waiter {
+    fn wake(self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+/// Whether an answer found room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Fits,
+    Over,
+}
+
+/// What there is for the caller.
+pub(super) enum Next {
+    /// With it, whether the session may read on.
+    Answer(Payload, bool),
+    End(Option<SessionError>),
+}
+
+impl Inbox {
+    /// For so many bytes of answers; one answer always finds room.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { stirred: AtomicBool::new(false), state: Mutex::default(), capacity }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes who waits for that: after the lock, for it is foreign code.
+    fn stir<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state();
+        let result = change(&mut state);
+        let waiter = state.waiter.take();
+        drop(state);
+        self.stirred.store(true, Ordering::Release);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+        result
+    }
+
+    // ---- the session's thread -----------------------------------------------------------------
+
+    /// Adds an answer, also one that finds no room: it is the caller of this who decides what then.
+    pub(super) fn push(&self, answer: Payload) -> Pushed {
+        self.stir(|state| {
+            let fits = state.answers.is_empty() || state.bytes < self.capacity;
+            state.bytes += answer.as_str().len();
+            state.answers.push_back(answer);
+            if fits { Pushed::Fits } else { Pushed::Over }
+        })
+    }
+
+    /// The session stops reading until the caller has caught up. `false`: it has, or is gone.
+    pub(super) fn pause(&self) -> bool {
+        let mut state = self.state();
+        state.pauses = state.bytes >= self.capacity && state.end.is_none();
+        state.pauses
+    }
+
+    /// There will be no more. Only the first end counts.
+    pub(super) fn end(&self, error: Option<SessionError>) {
+        self.stir(|state| {
+            state.end.get_or_insert(error);
+        });
+    }
+
+    /// As [`end`](Self::end), and what has not been read is let go.
+    pub(super) fn overflow(&self) {
+        let unread = self.stir(|state| {
+            state.end.get_or_insert(Some(Kind::Overflow.into()));
+            state.bytes = 0;
+            std::mem::take(&mut state.answers)
+        });
+        drop(unread);
+    }
+
+    // ---- the caller's thread ------------------------------------------------------------------
+
+    pub(super) fn try_next(&self) -> Option<Next> {
+        let mut state = self.state();
+        if let Some(answer) = state.answers.pop_front() {
+            state.bytes -= answer.as_str().len();
+            let reads_on = state.pauses && state.bytes <= self.capacity / 2;
+            state.pauses &= !reads_on;
+            return Some(Next::Answer(answer, reads_on));
+        }
+        match &mut state.end {
+            // The reason is told once; after it there is nothing.
+            Some(end) => Some(Next::End(end.take())),
+            None => None,
+        }
+    }
+
+    /// Nobody will read any more. Says whether the session may read on.
+    pub(super) fn abandon(&self) -> bool {
+        let mut state = self.state();
+        state.end.get_or_insert(None);
+        std::mem::take(&mut state.pauses)
+    }
+
+    /// Waits for something to take. `false`: the time is over.
+    pub(super) fn wait(&self, deadline: Deadline) -> bool {
+        if look_out(|| self.stirred.swap(false, Ordering::Acquire)) {
+            return true;
+        }
+        loop {
+            let mut state = self.state();
+            self.stirred.store(false, Ordering::Relaxed);
+            if !state.answers.is_empty() || state.end.is_some() {
+                return true;
+            }
+            let before = state.waiter.replace(Waiter::Thread(thread::current()));
+            drop(state);
+            drop(before); // foreign code, if it is a runtime's
+            match deadline.remaining() {
+                None => thread::park(),
+                Some(left) if left.is_zero() => return false,
+                Some(left) => thread::park_timeout(left),
+            }
+        }
+    }
+
+    pub(super) fn poll_next(&self, waker: &Waker) -> Poll<Next> {
+        if let Some(next) = self.try_next() {
+            return Poll::Ready(next);
+        }
+        let mut state = self.state();
+        if !state.answers.is_empty() || state.end.is_some() {
+            drop(state);
+            return self.try_next().map_or(Poll::Pending, Poll::Ready);
+        }
+        let before = state.waiter.replace(Waiter::Task(waker.clone()));
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}

@@ -1,0 +1,701 @@
+//! The session's own thread: it alone reads, routes and writes.
+//!
+//! Everybody else sends it [`Letter`]s. A request of ours comes as one letter, with its frame and the
+//! inbox for its answers; the inbox is entered before the frame is written, so that no answer can find
+//! nobody waiting. What is said on behalf of a peer's request carries the number of the connection on
+//! which it was asked, and is let go if that is gone.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Overflow;
+use super::inbox::{Inbox, Pushed};
+use super::request::{Request, Scope};
+use super::shared::{Down, Frame, Phase, Shared, count};
+use super::transport::{Connect, Link, LinkOptions};
+use crate::contain::contain;
+use crate::event_loop::{Interest, LocalHandle, Readiness, Source};
+use crate::session::error::Kind;
+use crate::session::{Incoming, Outgoing, Payload, RequestId, SessionError};
+
+/// So many reads in a turn, so that letters and timers are not starved.
+const READS: usize = 16;
+
+type Connected = anyhow::Result<Box<dyn Link>>;
+
+/// What others send to the session's thread.
+pub(super) enum Letter {
+    Send(Sending),
+    /// Nobody waits for the answers any more. The session may have stopped reading for them.
+    CallOff {
+        id: u64,
+        reads_on: bool,
+    },
+    /// No answer has come since there were so many.
+    Expire {
+        id: u64,
+        answers: u64,
+        waited: Duration,
+    },
+    /// A reader has caught up.
+    ReadOn,
+    /// A request of the peer's is over, on our side.
+    Over {
+        id: RequestId,
+        connection: u64,
+    },
+    /// The end of a request has been kept back long enough.
+    HoldOver(Weak<Scope>),
+    /// The one who dialled is back.
+    Connected(Connected, Box<dyn Connect>),
+    /// Says good-bye once all is written, or at this moment.
+    Close(Option<Instant>),
+}
+
+/// A frame to be written. Dropped instead, it tells who waits for the answer.
+pub(super) struct Sending {
+    frame: Option<Frame>,
+    waiter: Option<(u64, Arc<Inbox>)>,
+    /// The connection that it is for; `None`: whichever there is.
+    connection: Option<u64>,
+}
+
+impl Sending {
+    pub(super) fn request(
+        frame: Frame,
+        scope: Option<Arc<Scope>>,
+        id: u64,
+        inbox: Arc<Inbox>,
+    ) -> Self {
+        let connection = scope.map(|scope| scope.connection());
+        Self { frame: Some(frame), waiter: Some((id, inbox)), connection }
+    }
+
+    pub(super) fn telling(frame: Frame, scope: Option<Arc<Scope>>) -> Self {
+        let connection = scope.map(|scope| scope.connection());
+        Self { frame: Some(frame), waiter: None, connection }
+    }
+
+    pub(super) fn answer(frame: Frame, connection: u64) -> Self {
+        Self { frame: Some(frame), waiter: None, connection: Some(connection) }
+    }
+
+    fn fail(mut self, error: SessionError) {
+        if let Some((_, inbox)) = self.waiter.take() {
+            let _ = contain(|| inbox.end(Some(error)));
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some((_, inbox)) = self.waiter.take() {
+            let _ = contain(|| inbox.end(Some(Kind::Closed.into())));
+        }
+    }
+}
+
+/// What the user's code does with what the peer says. It runs on the session's thread.
+pub(super) struct Handlers {
+    pub(super) request: Box<dyn Fn(Request) + Send>,
+    pub(super) notification: Box<dyn Fn(String, Option<Payload>) + Send>,
+}
+
+/// What is set once.
+pub(super) struct Settings {
+    pub(super) link: LinkOptions,
+    pub(super) reconnect: Option<(Duration, Duration)>,
+    pub(super) greeting: Vec<Vec<u8>>,
+    pub(super) heartbeat: Option<(Duration, Vec<u8>)>,
+    pub(super) silence: Option<Duration>,
+    pub(super) max_requests: usize,
+}
+
+pub(super) struct Owner {
+    shared: Arc<Shared>,
+    local: LocalHandle,
+    handlers: Rc<Handlers>,
+    settings: Rc<Settings>,
+    /// `None` while it dials.
+    connector: Option<Box<dyn Connect>>,
+    /// Who waits for the first connection.
+    first: Option<mpsc::SyncSender<anyhow::Result<()>>>,
+    failures: u32,
+    live: Option<Live>,
+    /// The number of the connection there is, or was last.
+    connection: u64,
+    waiters: HashMap<u64, Waiting>,
+    requests: HashMap<RequestId, Weak<Scope>>,
+    /// What was to be sent while there was no connection.
+    pending: VecDeque<Sending>,
+    flush_is_due: bool,
+    heard: Instant,
+    closing: bool,
+}
+
+struct Waiting {
+    inbox: Arc<Inbox>,
+    answers: u64,
+}
+
+struct Live {
+    link: Box<dyn Link>,
+    reader: Source<OwnedFd>,
+    writer: Option<Source<OwnedFd>>,
+    /// Bytes of frames that were queued in the link and not written.
+    unwritten: usize,
+    wants_to_write: bool,
+    /// An inbox is full, and its caller chose that all wait.
+    paused: bool,
+}
+
+thread_local! {
+    static OWNER: RefCell<Option<Owner>> = const { RefCell::new(None) };
+}
+
+/// Does something with this thread's session, if it has not ended.
+fn with(act: impl FnOnce(&mut Owner)) {
+    OWNER.with(|owner| owner.borrow_mut().as_mut().map(act));
+}
+
+/// A letter has come.
+pub(super) fn take(letter: Letter) {
+    let mut letter = Some(letter);
+    with(|owner| letter.take().into_iter().for_each(|letter| owner.take(letter)));
+}
+
+/// This thread's session begins.
+pub(super) fn begin(
+    shared: Arc<Shared>,
+    local: LocalHandle,
+    handlers: Handlers,
+    settings: Settings,
+    connector: Box<dyn Connect>,
+    first: mpsc::SyncSender<anyhow::Result<()>>,
+) {
+    let mut owner = Owner {
+        shared,
+        local,
+        handlers: handlers.into(),
+        settings: settings.into(),
+        connector: Some(connector),
+        first: Some(first),
+        failures: 0,
+        live: None,
+        connection: 0,
+        waiters: HashMap::new(),
+        requests: HashMap::new(),
+        pending: VecDeque::new(),
+        flush_is_due: false,
+        heard: Instant::now(),
+        closing: false,
+    };
+    owner.dial();
+    OWNER.set(Some(owner));
+}
+
+/// This thread's session ends: who waits is told.
+pub(super) fn end() {
+    drop(OWNER.take());
+}
+
+impl Owner {
+    fn take(&mut self, letter: Letter) {
+        match letter {
+            Letter::Send(sending) => self.send(sending),
+            Letter::CallOff { id, reads_on } => self.call_off(id, reads_on),
+            Letter::Expire { id, answers, waited } => {
+                if self.waiters.get(&id).is_some_and(|waiting| waiting.answers == answers) {
+                    self.finish(id, Some(Kind::TimedOut { waited }.into()));
+                    self.tell_cancel(id);
+                }
+            }
+            Letter::ReadOn => self.read_on(),
+            Letter::Over { id, connection } => {
+                if connection == self.connection {
+                    self.requests.remove(&id);
+                }
+            }
+            Letter::HoldOver(scope) => {
+                if let Some(scope) = scope.upgrade() {
+                    scope.end();
+                }
+            }
+            Letter::Connected(link, connector) => {
+                self.connector = Some(connector);
+                self.connected(link);
+            }
+            Letter::Close(deadline) => self.close(deadline),
+        }
+    }
+
+    // ---- the connection -----------------------------------------------------------------------
+
+    fn dial(&mut self) {
+        let Some(mut connector) = self.connector.take() else { return };
+        if !connector.blocks() {
+            let link = contain(|| connector.connect(&self.settings.link)).and_then(|link| link);
+            self.connector = Some(connector);
+            self.connected(link);
+            return;
+        }
+        let (shared, options) = (Arc::clone(&self.shared), self.settings.link.clone());
+        let dials = thread::Builder::new().name("sessile-dial".to_owned()).spawn(move || {
+            let link = contain(|| connector.connect(&options)).and_then(|link| link);
+            let _ = shared.post(Letter::Connected(link, connector));
+        });
+        if let Err(error) = dials {
+            // The connector went down with the thread that was not to be.
+            self.gone(format!("no thread to connect on: {error}"));
+        }
+    }
+
+    fn connected(&mut self, link: Connected) {
+        if self.closing {
+            return;
+        }
+        let live = link.and_then(|link| Ok(self.watch(link)?));
+        let live = match live {
+            Ok(live) => live,
+            Err(error) => return self.not_connected(error),
+        };
+        self.live = Some(live);
+        self.connection += 1;
+        self.failures = 0;
+        self.heard = Instant::now();
+        count(&self.shared.counts.connections);
+        let settings = Rc::clone(&self.settings);
+        for frame in &settings.greeting {
+            self.queue(frame, 0);
+        }
+        self.heartbeat(self.connection);
+        if let Some(silence) = settings.silence {
+            self.watch_silence(self.connection, silence);
+        }
+        self.shared.set_phase(Phase::Up);
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Ok(()));
+        }
+        for sending in std::mem::take(&mut self.pending) {
+            self.send(sending);
+        }
+        self.flush();
+    }
+
+    fn watch(&self, link: Box<dyn Link>) -> io::Result<Live> {
+        let (reader, writer) = link.sources()?;
+        let ready = |_: &OwnedFd, ready| with(|owner| owner.ready(ready));
+        let reader = self.local.add(reader, Interest::READABLE, ready)?;
+        let writer =
+            writer.map(|writer| self.local.add(writer, Interest::NONE, ready)).transpose()?;
+        Ok(Live { link, reader, writer, unwritten: 0, wants_to_write: false, paused: false })
+    }
+
+    fn not_connected(&mut self, error: anyhow::Error) {
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Err(error));
+            return self.gone("no connection could be made".to_owned());
+        }
+        self.failures += 1;
+        self.dial_later(format!("{error:#}"));
+    }
+
+    /// Dials once more after a while, if that may be.
+    fn dial_later(&mut self, why: String) {
+        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
+        match self.settings.reconnect {
+            Some((shortest, longest)) if can && !self.closing => {
+                let wait = shortest.saturating_mul(1 << self.failures.min(16)).min(longest);
+                self.shared.set_phase(Phase::Connecting);
+                self.local.call_later(wait, || with(Owner::dial));
+            }
+            _ => self.gone(why),
+        }
+    }
+
+    /// There will be no connection any more.
+    fn gone(&mut self, why: String) {
+        self.shared.set_phase(Phase::Down(Down::Lost(why.clone())));
+        for sending in std::mem::take(&mut self.pending) {
+            sending.fail(Kind::Lost { why: why.clone() }.into());
+        }
+        self.fail_all(&|| Kind::Lost { why: why.clone() }.into());
+        if self.closing {
+            self.local.stop();
+        }
+    }
+
+    /// The connection is lost: everybody who waits for something of it is told, at once.
+    fn lost(&mut self, why: String) {
+        let Some(live) = self.live.take() else { return };
+        self.shared.written(live.unwritten);
+        drop(live);
+        self.fail_all(&|| Kind::Lost { why: why.clone() }.into());
+        for scope in std::mem::take(&mut self.requests).into_values() {
+            if let Some(scope) = scope.upgrade() {
+                scope.lose();
+            }
+        }
+        self.dial_later(why);
+    }
+
+    fn fail_all(&mut self, error: &dyn Fn() -> SessionError) {
+        for waiting in std::mem::take(&mut self.waiters).into_values() {
+            let _ = contain(|| waiting.inbox.end(Some(error())));
+        }
+    }
+
+    fn close(&mut self, deadline: Option<Instant>) {
+        self.closing = true;
+        self.shared.set_phase(Phase::Down(Down::Closed));
+        self.pending.clear();
+        self.fail_all(&|| Kind::Closed.into());
+        self.flush(); // hangs up if nothing is left
+        match deadline {
+            _ if self.live.is_none() => self.local.stop(),
+            Some(deadline) if deadline > Instant::now() => {
+                self.local.call_at(deadline, || with(Owner::hang_up));
+            }
+            _ => self.hang_up(),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        if let Some(mut live) = self.live.take() {
+            self.shared.written(live.unwritten);
+            live.link.close();
+        }
+        self.local.stop();
+    }
+
+    fn heartbeat(&mut self, connection: u64) {
+        let settings = Rc::clone(&self.settings);
+        if let Some((every, frame)) = &settings.heartbeat
+            && connection == self.connection
+            && self.live.is_some()
+        {
+            self.queue(frame, 0);
+            self.flush();
+            self.local.call_later(*every, move || with(|owner| owner.heartbeat(connection)));
+        }
+    }
+
+    fn watch_silence(&mut self, connection: u64, silence: Duration) {
+        if connection != self.connection || self.live.is_none() {
+            return;
+        }
+        match silence.checked_sub(self.heard.elapsed()) {
+            Some(left) if !left.is_zero() => {
+                let again = move || with(|owner| owner.watch_silence(connection, silence));
+                self.local.call_later(left, again);
+            }
+            _ => self.lost(format!("nothing was heard of the peer for {silence:?}")),
+        }
+    }
+
+    // ---- writing ------------------------------------------------------------------------------
+
+    fn send(&mut self, mut sending: Sending) {
+        if sending.connection.is_some_and(|connection| connection != self.connection) {
+            let why = "the request was made on a connection that is gone".to_owned();
+            if sending.waiter.is_none() {
+                count(&self.shared.counts.dropped_answers);
+            }
+            return sending.fail(Kind::Lost { why }.into());
+        }
+        if let Some(down) = self.shared.down().filter(|_| self.live.is_none() || self.closing) {
+            return sending.fail(down.error());
+        }
+        if self.live.is_none() {
+            return self.pending.push_back(sending);
+        }
+        if let Some((id, inbox)) = sending.waiter.take() {
+            self.waiters.insert(id, Waiting { inbox, answers: 0 });
+        }
+        if let Some(frame) = sending.frame.take() {
+            self.queue(frame.bytes(), frame.bytes().len());
+            frame.on_its_way();
+            self.flush_soon();
+        }
+    }
+
+    /// Queues a frame in the link, of which so many bytes are accounted for.
+    fn queue(&mut self, frame: &[u8], accounted: usize) {
+        let Some(live) = &mut self.live else { return self.shared.written(accounted) };
+        live.unwritten += accounted;
+        count(&self.shared.counts.frames_written);
+        if let Err(error) = live.link.queue(frame) {
+            self.lost(format!("a frame could not be written: {error}"));
+        }
+    }
+
+    /// Writes at once if nothing else waits to be done; else after it, in one go.
+    fn flush_soon(&mut self) {
+        if !self.local.has_more_to_call() {
+            self.flush();
+        } else if !std::mem::replace(&mut self.flush_is_due, true) {
+            self.local.call_soon(|| {
+                with(|owner| {
+                    owner.flush_is_due = false;
+                    owner.flush();
+                });
+            });
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        let left = match live.link.flush() {
+            Ok(left) => left,
+            Err(error) => return self.lost(format!("writing failed: {error}")),
+        };
+        let written = live.unwritten.saturating_sub(left);
+        live.unwritten -= written;
+        live.wants_to_write = left > 0;
+        let watched = live.watch();
+        self.shared.written(written);
+        if let Err(error) = watched {
+            return self.lost(format!("the stream cannot be watched: {error}"));
+        }
+        if self.closing && left == 0 {
+            self.hang_up();
+        }
+    }
+
+    // ---- reading ------------------------------------------------------------------------------
+
+    fn ready(&mut self, ready: Readiness) {
+        if ready.writable {
+            self.flush();
+        }
+        if ready.readable {
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        let mut messages = Vec::new();
+        for turn in 0..READS {
+            let Some(live) = self.live.as_mut().filter(|live| !live.paused) else { return };
+            let shared = &self.shared;
+            let mut frames = 0;
+            let more = live.link.read(&mut |frame| {
+                frames += 1;
+                if shared.protocol.decode(frame, &mut messages).is_err() {
+                    count(&shared.counts.malformed);
+                }
+            });
+            shared.counts.frames_read.fetch_add(frames, Ordering::Relaxed);
+            if self.settings.silence.is_some() {
+                self.heard = Instant::now();
+            }
+            for message in messages.drain(..) {
+                self.hear(message);
+            }
+            match more {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return self.lost("the peer has closed it".to_owned());
+                }
+                Err(error) => return self.lost(error.to_string()),
+            }
+            if turn + 1 == READS {
+                // The poller does not know of what the link has read already.
+                self.local.call_soon(|| with(Owner::read));
+            }
+        }
+        self.flush(); // what reading has called for: the answer to a ping
+    }
+
+    fn hear(&mut self, message: Incoming) {
+        match message {
+            Incoming::Item { id, value } => self.answer(id, value),
+            Incoming::Answer { id, value } => {
+                self.answer(id, value);
+                if self.waiters.contains_key(&id) {
+                    self.finish(id, None);
+                }
+            }
+            Incoming::Failure { id: Some(id), error } => self.ended(id, Some(error.into())),
+            Incoming::End { id } => self.ended(id, None),
+            Incoming::Failure { id: None, .. } => count(&self.shared.counts.unknown),
+            Incoming::Request { id, within, method, params, meta } => {
+                self.asked(id, within, method, params, meta);
+            }
+            Incoming::Cancel { id } => {
+                if let Some(scope) = self.requests.get(&id).and_then(Weak::upgrade) {
+                    scope.call_off();
+                }
+            }
+            Incoming::Notification { method, params } => {
+                let handlers = Rc::clone(&self.handlers);
+                if contain(|| (handlers.notification)(method, params)).is_err() {
+                    count(&self.shared.counts.panics);
+                }
+            }
+            Incoming::Heartbeat => {}
+        }
+    }
+
+    fn answer(&mut self, id: u64, value: Payload) {
+        let Some(waiting) = self.waiters.get_mut(&id) else { return self.nobody_waits(id) };
+        waiting.answers += 1;
+        // What wakes the reader may be foreign code.
+        let pushed = contain(|| waiting.inbox.push(value)).unwrap_or(Pushed::Fits);
+        if pushed == Pushed::Fits {
+            return;
+        }
+        match self.shared.limits.overflow {
+            Overflow::Fail => {
+                count(&self.shared.counts.overflows);
+                if let Some(waiting) = self.waiters.remove(&id) {
+                    let _ = contain(|| waiting.inbox.overflow());
+                }
+                self.tell_cancel(id);
+            }
+            Overflow::Pause => {
+                if waiting.inbox.pause()
+                    && let Some(live) = &mut self.live
+                {
+                    live.paused = true;
+                    if let Err(error) = live.watch() {
+                        self.lost(format!("the stream cannot be watched: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The peer says that there is no more. Where a failure has its end apart, that is awaited.
+    fn ended(&mut self, id: u64, error: Option<SessionError>) {
+        if !self.waiters.contains_key(&id) {
+            return self.nobody_waits(id);
+        }
+        let end_follows = error.is_some() && self.shared.protocol.ends_apart();
+        if end_follows {
+            if let Some(waiting) = self.waiters.get(&id) {
+                let _ = contain(|| waiting.inbox.end(error));
+            }
+        } else {
+            self.finish(id, error);
+        }
+    }
+
+    fn finish(&mut self, id: u64, error: Option<SessionError>) {
+        if let Some(waiting) = self.waiters.remove(&id) {
+            let _ = contain(|| waiting.inbox.end(error));
+        }
+    }
+
+    fn nobody_waits(&self, id: u64) {
+        let counts = &self.shared.counts;
+        count(if self.shared.was_given_out(id) { &counts.late } else { &counts.unknown });
+    }
+
+    fn call_off(&mut self, id: u64, reads_on: bool) {
+        self.pending
+            .retain(|sending| sending.waiter.as_ref().is_none_or(|(waits, _)| *waits != id));
+        if self.waiters.remove(&id).is_some() {
+            self.tell_cancel(id);
+        }
+        if reads_on {
+            self.read_on();
+        }
+    }
+
+    /// Tells the peer that nobody waits, if the protocol has words for it.
+    fn tell_cancel(&mut self, id: u64) {
+        if self.live.is_some()
+            && let Ok(frame) = self.shared.encode_in_any_case(&Outgoing::Cancel { id })
+        {
+            self.send(Sending { frame: Some(frame), waiter: None, connection: None });
+        }
+    }
+
+    fn read_on(&mut self) {
+        if let Some(live) = &mut self.live
+            && live.paused
+        {
+            live.paused = false;
+            match live.watch() {
+                // What a poller does not tell of: bytes that the link has read already.
+                Ok(()) => self.read(),
+                Err(error) => self.lost(format!("the stream cannot be watched: {error}")),
+            }
+        }
+    }
+
+    fn asked(
+        &mut self,
+        id: RequestId,
+        within: Option<u64>,
+        method: String,
+        params: Option<Payload>,
+        meta: Option<Payload>,
+    ) {
+        count(&self.shared.counts.requests);
+        if self.requests.get(&id).is_some_and(|scope| scope.strong_count() > 0) {
+            // It would be answered twice, and nobody could tell which is which.
+            return count(&self.shared.counts.malformed);
+        }
+        let scope = Arc::new(Scope::new(id.clone(), Arc::clone(&self.shared), self.connection));
+        let request = Request::new(Arc::clone(&scope), within, method, params, meta);
+        if self.requests.len() >= self.settings.max_requests {
+            return request.fail(&super::busy());
+        }
+        self.requests.insert(id, Arc::downgrade(&scope));
+        drop(scope);
+        let handlers = Rc::clone(&self.handlers);
+        if contain(|| (handlers.request)(request)).is_err() {
+            count(&self.shared.counts.panics);
+        }
+    }
+}
+
+impl Live {
+    /// Watches for what there is to do.
+    fn watch(&self) -> io::Result<()> {
+        let Self { wants_to_write, paused, .. } = *self;
+        let reads = if paused { Interest::NONE } else { Interest::READABLE };
+        match &self.writer {
+            Some(writer) => {
+                writer.watch_for(if wants_to_write {
+                    Interest::WRITABLE
+                } else {
+                    Interest::NONE
+                })?;
+                self.reader.watch_for(reads)
+            }
+            None => self.reader.watch_for(match (paused, wants_to_write) {
+                (false, true) => Interest::BOTH,
+                (true, true) => Interest::WRITABLE,
+                (_, false) => reads,
+            }),
+        }
+    }
+}
+
+/// Whatever has come of the thread, nobody is left waiting.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.set_phase(Phase::Down(Down::Closed));
+        let error = || self.shared.down().unwrap_or(Down::Closed).error();
+        for waiting in std::mem::take(&mut self.waiters).into_values() {
+            let _ = contain(|| waiting.inbox.end(Some(error())));
+        }
+        for scope in self.requests.values().filter_map(Weak::upgrade) {
+            scope.lose();
+        }
+        if let Some(live) = self.live.take() {
+            self.shared.written(live.unwritten);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A frame is a line.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Link, LinkOptions};
+
+/// So much is read at once.
+const READ: usize = 64 * 1024;
+
+/// Frames that end with a line feed, over anything that does not block.
+pub(in crate::session) struct Lines<R, W> {
+    reader: R,
+    /// `None`: the reader is the writer too.
+    writer: Option<W>,
+    splitter: Splitter,
+    out: Vec<u8>,
+    written: usize,
+    terminator: &'static str,
+    /// So much is written at once; a pipe that may block has this much room once it is writable.
+    chunk: usize,
+}
+
+impl<R, W> Lines<R, W> {
+    pub(in crate::session) fn new(reader: R, writer: Option<W>, options: &LinkOptions) -> Self {
+        Self {
+            reader,
+            writer,
+            splitter: Splitter::new(options.max_frame),
+            out: Vec::new(),
+            written: 0,
+            terminator: options.terminator,
+            chunk: usize::MAX,
+        }
+    }
+
+    pub(in crate::session) fn write_at_most(mut self, chunk: usize) -> Self {
+        self.chunk = chunk;
+        self
+    }
+}
+
+impl<R, W> Link for Lines<R, W>
+where
+    R: AsFd + Send,
+    W: AsFd + Send,
+    for<'a> &'a R: Read + Write,
+    for<'a> &'a W: Write,
+{
+    fn sources(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let own = |source: std::os::fd::BorrowedFd<'_>| source.try_clone_to_owned();
+        let writer = self.writer.as_ref().map(|writer| own(writer.as_fd())).transpose()?;
+        Ok((own(self.reader.as_fd())?, writer))
+    }
+
+    fn read(&mut self, frame: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+        let room = self.splitter.room();
+        match (&self.reader).read(room) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                let full = read == room.len();
+                self.splitter.take(read, frame)?;
+                Ok(full)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn queue(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.out.extend_from_slice(frame);
+        self.out.extend_from_slice(self.terminator.as_bytes());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<usize> {
+        while self.written < self.out.len() {
+            let rest = &self.out[self.written..];
+            let rest = &rest[..rest.len().min(self.chunk)];
+            let written = match &self.writer {
+                Some(writer) => { writer }.write(rest),
+                None => (&self.reader).write(rest),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            if self.chunk != usize::MAX {
+                break; // whether there is room for another chunk, the poller tells
+            }
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            self.out.shrink_to(READ); // a large frame leaves no large buffer behind
+        }
+        Ok(self.out.len() - self.written)
+    }
+}
+
+/// Finds the lines in what comes in pieces, without copying them.
+struct Splitter {
+    buffer: Vec<u8>,
+    /// The bytes of a line that has not ended yet lie in front, up to here.
+    filled: usize,
+    /// So many of them are known to hold no line feed.
+    searched: usize,
+    max_frame: usize,
+}
+
+impl Splitter {
+    fn new(max_frame: usize) -> Self {
+        Self { buffer: Vec::new(), filled: 0, searched: 0, max_frame }
+    }
+
+    /// Where the next bytes go.
+    fn room(&mut self) -> &mut [u8] {
+        if self.buffer.len() < self.filled + READ {
+            self.buffer.resize(self.filled + READ, 0);
+        }
+        &mut self.buffer[self.filled..]
+    }
+
+    /// So many bytes came.
+    fn take(&mut self, read: usize, frame: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        self.filled += read;
+        let mut begun = 0;
+        while let Some(found) = find(&self.buffer[self.searched..self.filled]) {
+            let end = self.searched + found;
+            let line = &self.buffer[begun..end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.len() > self.max_frame {
+                return Err(self.too_large());
+            }
+            if !line.is_empty() {
+                frame(line);
+            }
+            begun = end + 1;
+            self.searched = begun;
+        }
+        self.buffer.copy_within(begun..self.filled, 0);
+        self.filled -= begun;
+        self.searched = self.filled;
+        if self.filled > self.max_frame {
+            return Err(self.too_large());
+        }
+        if self.filled == 0 && self.buffer.len() > 4 * READ {
+            self.buffer = Vec::new(); // a large frame leaves no large buffer behind
+        }
+        Ok(())
+    }
+
+    fn too_large(&self) -> io::Error {
+        let limit = self.max_frame;
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("a frame is over the limit of {limit} bytes"),
+        )
+    }
+}
+
+/// The next line feed. Written so that the compiler compares many bytes at once.
+fn find(bytes: &[u8]) -> Option<usize> {
+    const STEP: usize = 64;
+    let mut at = 0;
+    for chunk in bytes.chunks_exact(STEP) {
+        if chunk.iter().fold(false, |found, byte| found | (*byte == b'\n')) {
+            break;
+        }
+        at += STEP;
+    }
+    bytes[at..].iter().position(|byte| *byte == b'\n').map(|found| at + found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames of these bytes, in pieces of this size.
+    fn split(bytes: &[u8], piece: usize, max_frame: usize) -> io::Result<Vec<String>> {
+        let mut splitter = Splitter::new(max_frame);
+        let mut frames = Vec::new();
+        for piece in bytes.chunks(piece) {
+            splitter.room()[..piece.len()].copy_from_slice(piece);
+            splitter.take(piece.len(), &mut |frame| {
+                frames.push(String::from_utf8(frame.to_vec()).unwrap());
+            })?;
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn a_frame_is_the_same_however_it_is_cut() {
+        let long = "x".repeat(300);
+        let bytes = format!("one\n\n\ntwo\r\n{long}\n\r\nthree\nrest");
+        for piece in 1..=bytes.len() {
+            let frames = split(bytes.as_bytes(), piece, 1000).unwrap();
+            assert_eq!(frames, ["one", "two", &long, "three"], "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_an_error_before_it_ends() {
+        for piece in [1, 7, 100] {
+            assert_eq!(split(b"12345678\n", piece, 8).unwrap(), ["12345678"]);
+            split(b"123456789\n", piece, 8).unwrap_err();
+            split(b"1\n123456789", piece, 8).unwrap_err();
+        }
+    }
+}

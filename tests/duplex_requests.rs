@@ -1,0 +1,279 @@
+//! What can go wrong with what the peer asks for.
+
+#![cfg(all(feature = "duplex", unix))]
+
+#[path = "support/peer.rs"]
+mod peer;
+mod support;
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use peer::{Apart, Peer, SHORT, pair, pair_with};
+use serde_json::{Value, json};
+use sessile::session::duplex::{Request, Session};
+use sessile::{Context, Pool, Workers};
+use support::{Gate, PATIENCE, poll_until};
+
+fn workers(threads: usize, queue: usize) -> Workers<()> {
+    let pool = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(()));
+    Workers::<()>::builder(pool).threads(threads).queue_capacity(queue).build().unwrap()
+}
+
+fn ask(peer: &Peer, id: &str, method: &str) {
+    peer.say(&json!({"ask": id, "method": method}));
+}
+
+/// Hands requests to the test, to be answered there.
+fn holding() -> (Session, Peer, peer::Place, mpsc::Receiver<Request>) {
+    let (tell, told) = mpsc::channel();
+    let (session, peer, place) = pair_with(Apart, move |builder| {
+        builder.on_request(move |request| tell.send(request).unwrap())
+    });
+    (session, peer, place, told)
+}
+
+/// The failure that this is built against: a handler answers at once, and threads that it has started
+/// go on calling back.
+#[test]
+fn calls_of_threads_that_outlive_their_handler_are_dropped_without_a_word() {
+    let (done, over) = mpsc::channel();
+    let (session, mut peer, _place) = pair_with(Apart, move |builder| {
+        let done = Mutex::new(done);
+        builder.handlers(workers(2, 16), move |(), request: Request| {
+            for row in 0..24 {
+                let (invoker, done) = (request.invoker(), done.lock().unwrap().clone());
+                thread::spawn(move || {
+                    let answers = invoker.invoke("chat", &row).unwrap();
+                    let heard: Vec<u64> = answers.map(|a| a.unwrap().parse().unwrap()).collect();
+                    done.send((row, heard)).unwrap();
+                });
+            }
+            request.respond("at once").unwrap();
+        })
+    });
+    ask(&peer, "s", "go");
+    let mut asked = Vec::new();
+    let mut answered = false;
+    while asked.len() < 24 || !answered {
+        let frame = peer.hear().unwrap();
+        assert!(frame.get("end").is_none(), "the end was said while callers were alive");
+        match frame.get("ask") {
+            Some(id) => {
+                assert_eq!(frame["within"], "s");
+                asked.push((id.as_u64().unwrap(), frame["params"].as_u64().unwrap()));
+            }
+            None => {
+                assert_eq!(frame["item"], "at once");
+                answered = true;
+            }
+        }
+    }
+    for (id, row) in asked {
+        peer.say(&json!({"item": row * 10, "to": id}));
+        peer.say(&json!({"end": id}));
+    }
+    let mut rows: Vec<_> = (0..24).map(|_| over.recv_timeout(PATIENCE).unwrap()).collect();
+    rows.sort();
+    assert!(
+        rows.iter().enumerate().all(|(n, (row, heard))| *row == n as u64 && *heard == [row * 10])
+    );
+    // Only now nobody can call any more.
+    assert_eq!(peer.hear().unwrap(), json!({"end": "s"}));
+    assert_eq!(session.stats().in_flight, 0);
+}
+
+#[test]
+fn an_end_that_was_said_on_purpose_lets_later_calls_wait() {
+    let (_session, mut peer, _place, told) = holding();
+    ask(&peer, "s", "m");
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    let invoker = request.invoker();
+    request.item(&1).unwrap();
+    request.end_now();
+    let error = invoker.invoke("late", &()).unwrap_err();
+    assert!(error.is_ended(), "{error:?}");
+    drop(invoker);
+    assert_eq!(peer.hear().unwrap()["item"], 1);
+    assert_eq!(peer.hear().unwrap(), json!({"end": "s"}));
+    // Once, and nothing after it.
+    ask(&peer, "t", "m");
+    told.recv_timeout(PATIENCE).unwrap().finish();
+    assert_eq!(peer.hear().unwrap(), json!({"end": "t"}));
+}
+
+#[test]
+fn an_invoker_that_is_forgotten_keeps_the_end_back_for_ever() {
+    let (tell, told) = mpsc::channel();
+    let (_session, mut peer, _place) = pair_with(Apart, move |builder| {
+        builder.hold_limit(SHORT).on_request(move |request| tell.send(request).unwrap())
+    });
+    ask(&peer, "s", "m");
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    let forgotten = request.invoker();
+    request.respond(&1).unwrap();
+    assert_eq!(peer.hear().unwrap()["item"], 1);
+    assert_eq!(peer.hear().unwrap(), json!({"end": "s"}));
+    assert!(forgotten.invoke("late", &()).unwrap_err().is_ended());
+}
+
+#[test]
+fn a_request_that_is_dropped_or_whose_handler_panics_is_never_answered() {
+    let (session, mut peer, _place) = pair(|builder| {
+        builder.handlers(workers(1, 16), |(), request: Request| match request.method() {
+            "panics" => panic!("on purpose"),
+            "drops" => {}
+            _ => request.respond(&true).unwrap(),
+        })
+    });
+    for (id, method, why) in
+        [(1, "panics", "the handler panicked"), (2, "drops", "the handler gave no answer")]
+    {
+        peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": method}));
+        let heard = peer.hear().unwrap();
+        assert_eq!((&heard["id"], &heard["error"]["message"]), (&id.into(), &why.into()));
+    }
+    peer.say(&json!({"jsonrpc": "2.0", "id": "x", "method": "fine"}));
+    assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": "x", "result": true}));
+    assert_eq!(session.stats().requests, 3);
+}
+
+#[test]
+fn handlers_that_are_all_busy_block_the_session_or_fill_the_memory() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (session, mut peer, _place) = pair(move |builder| {
+        builder.handlers(workers(1, 1), move |(), request: Request| {
+            held.pass();
+            request.respond(&()).unwrap();
+        })
+    });
+    let say = |id| peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
+    say(1);
+    gate.wait_for_arrival();
+    (2..=5).for_each(say); // one may wait
+    for id in [3, 4, 5] {
+        let refused = peer.hear().unwrap();
+        assert_eq!((&refused["id"], refused["error"]["code"].as_i64()), (&json!(id), Some(-32000)));
+    }
+    // Its own calls go on meanwhile.
+    let call = session.invoker().invoke("m", &()).unwrap();
+    let (id, _) = peer.asked();
+    peer.answer(id, 1);
+    assert_eq!(call.answer().unwrap().as_str(), "1");
+    gate.open();
+    for id in [1, 2] {
+        assert_eq!(peer.hear().unwrap()["id"], id);
+    }
+}
+
+#[test]
+fn more_requests_than_may_be_are_taken() {
+    let (tell, told) = mpsc::channel();
+    let (_session, mut peer, _place) = pair(move |builder| {
+        builder.max_requests(2).on_request(move |request| tell.send(request).unwrap())
+    });
+    for id in 1..=3 {
+        peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
+    }
+    assert_eq!(peer.hear().unwrap()["error"]["code"], -32000);
+    for _ in 0..2 {
+        told.recv_timeout(PATIENCE).unwrap().respond(&()).unwrap();
+        peer.hear().unwrap();
+    }
+    peer.say(&json!({"jsonrpc": "2.0", "id": 4, "method": "m"}));
+    told.recv_timeout(PATIENCE).unwrap().respond(&()).unwrap();
+    assert_eq!(peer.hear().unwrap()["id"], 4);
+}
+
+#[test]
+fn an_id_that_is_in_use_is_answered_twice() {
+    let (session, mut peer, _place, told) = holding();
+    ask(&peer, "s", "first");
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    ask(&peer, "s", "second");
+    poll_until("it is counted", || session.stats().malformed == 1);
+    request.respond(&1).unwrap();
+    assert_eq!(peer.hear().unwrap()["item"], 1);
+    assert_eq!(peer.hear().unwrap(), json!({"end": "s"}));
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn an_answer_to_a_connection_that_is_gone_goes_over_the_next() {
+    let (tell, told) = mpsc::channel();
+    let (session, peer, place) = pair_with(Apart, move |builder| {
+        builder
+            .reconnect(Duration::from_millis(1), SHORT)
+            .on_request(move |request| tell.send(request).unwrap())
+    });
+    ask(&peer, "s", "m");
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    let invoker = request.invoker();
+    peer.die();
+    let mut next = place.accept();
+    assert!(invoker.invoke("late", &()).unwrap_err().is_lost());
+    assert!(request.is_cancelled());
+    assert!(request.respond(&1).unwrap_err().is_lost());
+    drop(invoker);
+    ask(&next, "s", "m"); // the peer may use its id again
+    told.recv_timeout(PATIENCE).unwrap().respond(&2).unwrap();
+    assert_eq!(next.hear().unwrap()["item"], 2);
+    assert_eq!(next.hear().unwrap(), json!({"end": "s"}));
+    assert_eq!(session.stats().connections, 2);
+}
+
+#[test]
+fn a_request_that_was_called_off_is_still_answered() {
+    let (tell, told) = mpsc::channel();
+    let (_session, mut peer, _place) =
+        pair(move |builder| builder.on_request(move |request| tell.send(request).unwrap()));
+    peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
+    let request: Request = told.recv_timeout(PATIENCE).unwrap();
+    peer.say(&json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}}));
+    poll_until("it is told", || request.is_cancelled());
+    assert!(request.item(&1).unwrap_err().is_ended());
+    assert!(request.respond(&1).unwrap_err().is_ended());
+    peer.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "m"}));
+    told.recv_timeout(PATIENCE).unwrap().respond(&2).unwrap();
+    assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": 2, "result": 2}));
+}
+
+#[test]
+fn answers_of_a_stream_are_reordered_or_its_end_is_missing() {
+    let (_session, mut peer, _place) = pair(|builder| {
+        builder.handlers(workers(2, 16), |(), request: Request| {
+            (0..100).for_each(|n| request.item(&n).unwrap());
+            request.finish();
+        })
+    });
+    peer.say(&json!({"jsonrpc": "2.0", "id": "s", "method": "m"}));
+    for n in 0..100 {
+        assert_eq!(peer.hear().unwrap()["params"], json!({"token": "s", "value": n}));
+    }
+    assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": "s", "result": null}));
+}
+
+#[test]
+fn a_notification_is_lost_or_a_panic_over_it_ends_the_session() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    let (session, mut peer, _place) = pair(move |builder| {
+        builder.on_notification(move |method, params| {
+            assert!(method != "panic", "on purpose");
+            let params: Value = params.unwrap().parse().unwrap();
+            hears.lock().unwrap().push((method, params));
+        })
+    });
+    for method in ["one", "panic", "two"] {
+        peer.say(&json!({"jsonrpc": "2.0", "method": method, "params": [1]}));
+    }
+    let call = session.invoker().invoke("m", &()).unwrap();
+    let (id, _) = peer.asked();
+    peer.answer(id, 1);
+    call.answer().unwrap();
+    let heard = heard.lock().unwrap();
+    assert_eq!(*heard, [("one".to_owned(), json!([1])), ("two".to_owned(), json!([1]))]);
+    assert_eq!(session.stats().panics, 1);
+}
