@@ -44,19 +44,19 @@ mod timers;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::handle::{Call, Handle, PostError};
-use self::local::{Callback, Entry, Local};
+use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
-use self::mailbox::Letters;
 use self::reach::Reach;
 use self::readiness::Sources;
 pub use self::readiness::{Interest, Readiness, Source};
@@ -71,8 +71,6 @@ type SlowHandler = Box<dyn Fn(Duration)>;
 /// A loop, on the thread that made it. `!Send`.
 pub struct EventLoop {
     local: LocalHandle,
-    /// Letters that were taken out and did not fit into a batch.
-    backlog: RefCell<Letters>,
     options: EventLoopBuilder,
 }
 
@@ -127,20 +125,18 @@ impl EventLoopBuilder {
     /// Makes the loop, of this thread.
     #[must_use]
     pub fn build(self) -> EventLoop {
+        let (reach, inbox) = Reach::new(self.capacity);
         let local = Local {
-            reach: Reach::new(self.capacity),
-            ready: RefCell::new(VecDeque::new()),
+            reach,
+            inbox,
+            ready: RefCell::new(Ready::default()),
             timers: RefCell::new(Timers::default()),
             sources: RefCell::new(Sources::default()),
             tasks: RefCell::new(HashMap::new()),
             next_task: Cell::new(0),
             closed: Cell::new(false),
         };
-        EventLoop {
-            local: LocalHandle { local: Rc::new(local) },
-            backlog: RefCell::new(Letters::none()),
-            options: self,
-        }
+        EventLoop { local: LocalHandle { local: Rc::new(local) }, options: self }
     }
 }
 
@@ -263,17 +259,19 @@ impl EventLoop {
             if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
         if local.sources.borrow().is_empty() {
             if wait != Some(Duration::ZERO) {
-                reach.sleep(wait);
+                reach.sleep(&local.inbox, wait);
             }
         } else {
-            let sleeps = wait != Some(Duration::ZERO) && reach.falls_asleep(true);
+            let sleeps = wait != Some(Duration::ZERO) && reach.falls_asleep(&local.inbox, true);
             Sources::wait(local, if sleeps { wait } else { Some(Duration::ZERO) })?;
         }
         if reach.take_attention() {
             // Instances of this thread that were ordered closed are closed now.
             let _ = crate::thread::enter();
             let mut ready = local.ready.borrow_mut();
-            ready.extend(reach.take_woken().into_iter().map(|id| Entry::new(Callback::Poll(id))));
+            for id in reach.take_woken() {
+                ready.push_back(Entry::new(Callback::Poll(id)));
+            }
         }
         self.take_post();
         self.take_due();
@@ -282,15 +280,12 @@ impl EventLoop {
 
     /// Letters become ready, as many as fit into a batch.
     fn take_post(&self) {
-        let mut backlog = self.backlog.borrow_mut();
-        let mut ready = self.local.local.ready.borrow_mut();
-        while ready.len() < self.options.batch {
-            if backlog.is_empty() {
-                *backlog = self.reach().mailbox.take_all();
-            }
-            let Some(letter) = backlog.next() else { break };
-            ready.push_back(Entry::new(Callback::Posted(letter)));
-        }
+        let local = &self.local.local;
+        let mut ready = local.ready.borrow_mut();
+        let room = self.options.batch.saturating_sub(ready.len());
+        let known = ready.letters();
+        let letters = local.inbox.count(known + room) - known;
+        ready.push_letters(letters.min(room));
     }
 
     fn until_next_timer(&self, wait: Deadline) -> Deadline {
@@ -318,7 +313,7 @@ impl EventLoop {
 
     /// Calls what is ready now; what that makes ready is for the next turn.
     fn call_ready(&self) -> bool {
-        let ready = &self.local.local.ready;
+        let Local { ready, inbox, .. } = &*self.local.local;
         let batch = ready.borrow().len().min(self.options.batch);
         let mut called = false;
         for _ in 0..batch {
@@ -327,6 +322,9 @@ impl EventLoop {
             let Some(entry) = next else { break };
             if entry.is_cancelled() {
                 drop_each([entry]);
+            } else if matches!(entry.callback, Callback::Posted(_)) && !inbox.has_post() {
+                // Its poster is about to write it: it will be found again in the next turn.
+                thread::yield_now();
             } else {
                 called = true;
                 self.call(entry.callback);
@@ -340,9 +338,11 @@ impl EventLoop {
         let local = &self.local.local;
         let result = catch_unwind(AssertUnwindSafe(|| match callback {
             Callback::Local(callback) => callback(),
-            Callback::Posted(letter) => {
-                local.reach.mailbox.give_room(1);
-                letter.run();
+            Callback::Posted(_) => {
+                if let Some(letter) = local.inbox.take() {
+                    local.reach.mailbox.give_room(1);
+                    letter.run();
+                }
             }
             Callback::Ready(key) => Sources::call(local, key),
             Callback::Poll(id) => spawn::poll(local, id),
@@ -369,11 +369,10 @@ impl EventLoop {
         if local.closed.replace(true) {
             return;
         }
-        let letters = self.reach().close();
-        let backlog = self.backlog.replace(Letters::none());
         // Foreign code, all of it, to be dropped with nothing borrowed; and it may panic.
-        drop((backlog, letters));
-        drop_each(local.ready.take());
+        drop(local.inbox.close());
+        let ready = local.ready.borrow_mut().take();
+        drop_each(ready);
         let timers = local.timers.borrow_mut().take_all();
         drop_each(timers);
         drop_each(local.tasks.take());
@@ -395,7 +394,7 @@ impl Drop for EventLoop {
 
 impl fmt::Debug for EventLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { local, backlog: _, options } = self;
+        let Self { local, options } = self;
         f.debug_struct("EventLoop")
             .field("is_closed", &local.local.closed.get())
             .field("options", options)

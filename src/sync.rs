@@ -10,6 +10,8 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use std::thread;
 
 #[cfg(sessile_loom)]
+pub(crate) use loom::cell::UnsafeCell;
+#[cfg(sessile_loom)]
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
@@ -18,11 +20,27 @@ pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 #[cfg(sessile_loom)]
 pub(crate) mod thread {
-    pub(crate) use loom::thread::{Thread, current, park};
+    pub(crate) use loom::thread::{Thread, current, park, yield_now};
 
     /// Time does not pass in a model.
     pub(crate) fn park_timeout(_: std::time::Duration) {
         park();
+    }
+}
+
+/// As in `loom`, which watches who is at it, and when.
+#[cfg(not(sessile_loom))]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(sessile_loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+        access(self.0.get())
     }
 }
 

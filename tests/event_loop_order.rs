@@ -4,6 +4,8 @@ mod support;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sessile::{EventLoop, LocalHandle};
@@ -65,6 +67,77 @@ fn posts_of_one_thread_overtake_each_other() {
         poster.join().unwrap();
         while in_turn(&event_loop) {} // what was left when the stop came
         assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    });
+}
+
+/// What a closure brings along: something to be counted, and as much as it takes beside it.
+struct Load<T> {
+    value: T,
+    _counted: Arc<()>,
+}
+
+/// Small ones and large, of any alignment; many enough to go around in the mailbox several times.
+#[test]
+fn a_load_arrives_damaged_or_is_dropped_twice_or_never() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[repr(align(128))]
+    struct Aligned(u8);
+
+    fn all_ends<T: Copy + PartialEq + std::fmt::Debug + Send + 'static>(value: T) {
+        let counted = Arc::new(());
+        let load = || Load { value, _counted: Arc::clone(&counted) };
+        let (event_loop, ran) = (EventLoop::new(), Arc::new(AtomicUsize::new(0)));
+        let handle = event_loop.handle();
+        for _ in 0..300 {
+            let (load, runs) = (load(), Arc::clone(&ran));
+            let posted = handle.call_soon_threadsafe(move || {
+                assert_eq!({ load }.value, value);
+                runs.fetch_add(1, Ordering::Relaxed);
+            });
+            posted.unwrap();
+        }
+        while in_turn(&event_loop) {}
+        assert_eq!((ran.load(Ordering::Relaxed), Arc::strong_count(&counted)), (300, 1));
+
+        for _ in 0..100 {
+            let load = load();
+            handle.call_soon_threadsafe(move || drop(load)).unwrap();
+        }
+        assert_eq!(Arc::strong_count(&counted), 101);
+        drop(event_loop);
+        assert_eq!(Arc::strong_count(&counted), 1, "dropped with the loop");
+
+        let load = load();
+        let refused = handle.call_soon_threadsafe(move || assert_eq!({ load }.value, value));
+        refused.unwrap_err().into_inner()();
+        assert_eq!(Arc::strong_count(&counted), 1, "handed back");
+    }
+
+    all_ends(());
+    all_ends(7_u8);
+    all_ends([7_u64; 2]);
+    all_ends([7_u64; 50]);
+    all_ends(Aligned(7));
+}
+
+/// The inner turn is given what the outer has not called yet.
+#[test]
+fn a_turn_within_a_turn_waits_for_the_outer_one() {
+    promptly("loop", || {
+        let (event_loop, log) = (Rc::new(EventLoop::new()), Log::default());
+        let (tell, told) = std::sync::mpsc::channel();
+        let outer = (Rc::clone(&event_loop), log.noting("outer"));
+        event_loop.local().call_soon(move || {
+            outer.1();
+            assert!(outer.0.run_once(None).unwrap());
+        });
+        for n in 0..3 {
+            let tell = tell.clone();
+            event_loop.handle().call_soon_threadsafe(move || tell.send(n).unwrap()).unwrap();
+        }
+        assert!(in_turn(&event_loop));
+        assert_eq!(log.take(), ["outer"]);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
     });
 }
 

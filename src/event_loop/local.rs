@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handle::Handle;
-use super::mailbox::Letter;
+use super::mailbox::Inbox;
 use super::reach::Reach;
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
 use super::spawn::{self, LocalFuture};
@@ -43,7 +43,8 @@ pub struct LocalHandle {
 /// What a loop has, all of it on its own thread.
 pub(super) struct Local {
     pub(super) reach: Arc<Reach>,
-    pub(super) ready: RefCell<VecDeque<Entry>>,
+    pub(super) inbox: Inbox,
+    pub(super) ready: RefCell<Ready>,
     pub(super) timers: RefCell<Timers>,
     pub(super) sources: RefCell<Sources>,
     pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
@@ -63,7 +64,8 @@ pub(super) struct Entry {
 
 pub(super) enum Callback {
     Local(Box<dyn FnOnce()>),
-    Posted(Letter),
+    /// So many letters, which are the next in the inbox.
+    Posted(usize),
     Ready(u64),
     Poll(u64),
 }
@@ -75,6 +77,62 @@ impl Entry {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.as_ref().is_some_and(|cancelled| cancelled.get())
+    }
+}
+
+/// What is to be called, in order. Letters stay in the inbox until they are called: here is only how
+/// many.
+#[derive(Default)]
+pub(super) struct Ready {
+    queue: VecDeque<Entry>,
+    /// How many calls it stands for.
+    len: usize,
+    /// How many of these are of letters.
+    letters: usize,
+}
+
+impl Ready {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn letters(&self) -> usize {
+        self.letters
+    }
+
+    pub(super) fn push_back(&mut self, entry: Entry) {
+        self.len += 1;
+        self.queue.push_back(entry);
+    }
+
+    pub(super) fn push_letters(&mut self, letters: usize) {
+        if letters > 0 {
+            self.len += letters;
+            self.letters += letters;
+            self.queue.push_back(Entry::new(Callback::Posted(letters)));
+        }
+    }
+
+    /// What is to be called next; of letters one at a time.
+    pub(super) fn pop_front(&mut self) -> Option<Entry> {
+        let front = self.queue.front_mut()?;
+        self.len -= 1;
+        if let Callback::Posted(letters) = &mut front.callback {
+            self.letters -= 1;
+            if *letters > 1 {
+                *letters -= 1;
+                return Some(Entry::new(Callback::Posted(1)));
+            }
+        }
+        self.queue.pop_front()
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Entry> {
+        std::mem::take(self).queue
     }
 }
 

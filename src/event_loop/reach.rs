@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use polling::Poller;
 
-use super::mailbox::{Job, Letters, Mailbox, Posted, Refused};
+use super::mailbox::{Inbox, Job, Mailbox, Posted, Refused};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Ordering, look_out};
 
 /// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
 pub(crate) struct Reach {
-    pub(crate) mailbox: Mailbox,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) thread: Thread,
     pub(crate) thread_id: ThreadId,
     /// There is something other than post: a stop, a task to poll, an instance to look after.
@@ -27,9 +27,11 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(capacity: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            mailbox: Mailbox::new(capacity),
+    /// Of this thread; and its inbox.
+    pub(crate) fn new(capacity: Option<usize>) -> (Arc<Self>, Inbox) {
+        let (mailbox, inbox) = Mailbox::new(capacity);
+        let reach = Arc::new(Self {
+            mailbox,
             thread: thread::current(),
             thread_id: std::thread::current().id(),
             attention: AtomicBool::new(false),
@@ -37,7 +39,8 @@ impl Reach {
             in_poller: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             woken: Mutex::new(Vec::new()),
-        })
+        });
+        (reach, inbox)
     }
 
     // ---- anybody ------------------------------------------------------------------------------
@@ -103,11 +106,11 @@ impl Reach {
 
     /// Sleeps until there is post or attention is asked for, or the time is over. With `sleep`
     /// instead of parking, if the owner sleeps elsewhere.
-    pub(crate) fn sleep(&self, wait: Option<Duration>) {
-        if look_out(|| self.mailbox.has_post() || self.attention.load(Ordering::Relaxed)) {
+    pub(crate) fn sleep(&self, inbox: &Inbox, wait: Option<Duration>) {
+        if look_out(|| inbox.has_post() || self.attention.load(Ordering::Relaxed)) {
             return;
         }
-        if self.falls_asleep(false) {
+        if self.falls_asleep(inbox, false) {
             // A token left over from elsewhere ends the sleep early: the owner just looks again.
             match wait {
                 None => thread::park(),
@@ -118,15 +121,10 @@ impl Reach {
     }
 
     /// Announces the sleep. `false` if there is something to do; then the owner is awake.
-    pub(crate) fn falls_asleep(&self, in_poller: bool) -> bool {
+    pub(crate) fn falls_asleep(&self, inbox: &Inbox, in_poller: bool) -> bool {
         self.in_poller.store(in_poller, Ordering::SeqCst);
         // Attention is asked for by storing it, then looking at who sleeps: as with post.
-        self.mailbox.fall_asleep() && !self.attention.load(Ordering::SeqCst)
-    }
-
-    /// No more post. What there was comes out.
-    pub(crate) fn close(&self) -> Letters {
-        self.mailbox.close()
+        inbox.fall_asleep() && !self.attention.load(Ordering::SeqCst)
     }
 }
 

@@ -54,7 +54,8 @@ fn write(pace: Pace) -> Section {
              of them by each of two at once. Each closure has a number with it and is counted, on the \
              thread that runs it. The time begins with the first post and ends when the last has run; \
              it is divided by the number of posts. Nobody's queue has a limit. The rivals' channels \
-             carry `Box<dyn FnOnce() + Send>`; we post the closure, in a box of its own kind.",
+             carry `Box<dyn FnOnce() + Send>`; we post the closure, which is small \
+             enough to need none.",
             thousands(POSTS as i64),
         )),
         Part::prose(
