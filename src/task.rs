@@ -29,6 +29,8 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, look_out};
 #[must_use = "dropped, it lets the work run on its own; say so with `drop` or `detach`"]
 pub struct JoinHandle<R, B = Box<dyn FnOnce() -> R + Send>> {
     task: Arc<Task<R, B>>,
+    /// Who is to run it had to be woken: longer than one looks out for an answer.
+    sleeps_at_once: bool,
 }
 
 /// The side of a task that runs it. Dropped without having run, it cancels.
@@ -93,7 +95,7 @@ pub(crate) fn task_with<R, B>(
         ended: AtomicBool::new(false),
         state: Mutex::new(State::Queued(body, Waiter::Nobody)),
     });
-    (Runner { task: Arc::clone(&task) }, JoinHandle { task })
+    (Runner { task: Arc::clone(&task) }, JoinHandle { task, sleeps_at_once: false })
 }
 
 impl<R, B> Task<R, B> {
@@ -258,6 +260,12 @@ impl<R, B> JoinHandle<R, B> {
         }
     }
 
+    /// Who is to run the work has to be woken for it: that takes longer than one looks out for an
+    /// answer.
+    pub(crate) fn expect_to_wait(&mut self) {
+        self.sleeps_at_once = true;
+    }
+
     /// Lets the work run on its own.
     pub fn detach(self) {}
 
@@ -268,7 +276,7 @@ impl<R, B> JoinHandle<R, B> {
         if self.task.runs_on == Some(std::thread::current().id()) {
             return Err(NotYet::WouldDeadlock);
         }
-        if look_out(|| self.is_finished()) {
+        if !self.sleeps_at_once && look_out(|| self.is_finished()) {
             return Ok(());
         }
         let mut registered = false;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::local::LocalHandle;
-use super::mailbox::{Job, Refused};
+use super::mailbox::{Job, Posted, Refused};
 use super::reach::Reach;
 use crate::task::{JoinHandle, Ran, Runner, task};
 
@@ -139,8 +139,10 @@ impl Handle {
     where
         F: FnOnce() + Send + 'static,
     {
-        let posted = self.reach.post(Soon(callback));
-        posted.map_err(|refused| PostError::from(refused).map(|soon| soon.0))
+        match self.reach.post(Soon(callback)) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(PostError::from(refused).map(|soon| soon.0)),
+        }
     }
 
     /// Has the loop call `callback` after `delay`, which begins now.
@@ -153,8 +155,10 @@ impl Handle {
         F: FnOnce() + Send + 'static,
     {
         let at = super::local::after(delay);
-        let posted = self.reach.post(Later { at, callback });
-        posted.map_err(|refused| PostError::from(refused).map(|later| later.callback))
+        match self.reach.post(Later { at, callback }) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(PostError::from(refused).map(|later| later.callback)),
+        }
     }
 
     /// Runs `body` on the loop's thread, and gives the answer to the handle: to be joined, awaited, or
@@ -172,9 +176,13 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
     {
         let body: Call<R> = Box::new(body);
-        let (runner, handle) = task(body, Some(self.reach.thread_id));
+        let (runner, mut handle) = task(body, Some(self.reach.thread_id));
         match self.reach.post(Called(runner)) {
-            Ok(()) => Ok(handle),
+            Ok(Posted::Seen) => Ok(handle),
+            Ok(Posted::Wake) => {
+                handle.expect_to_wait();
+                Ok(handle)
+            }
             Err(refused) => Err(PostError::from(refused).map(|called| {
                 let body = handle.cancel().expect("not posted, so it cannot have begun");
                 drop(called);

@@ -283,6 +283,7 @@ impl Mailbox {
                 Err(now) => tail = now,
             }
         };
+        in_one_order(); // the claim, not the writing, and the look at `sleep`
         // SAFETY: valid: the owner gives a block up only when it has taken what was claimed there, and
         // this letter it has not. Aliasing: everybody has shared access only.
         let block = unsafe { &*spot.block };
@@ -299,9 +300,9 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Says whether the owner is asleep and the caller is the one to wake it.
+    /// Says whether the owner is asleep and the caller is the one to wake it. What it is woken for is
+    /// there by now, `in_one_order` with this.
     pub(crate) fn rouse(&self) -> Posted {
-        in_one_order();
         let order = Ordering::SeqCst;
         let asleep = self.sleep.load(order) == ASLEEP
             && self.sleep.compare_exchange(ASLEEP, WOKEN, order, order).is_ok();

@@ -174,7 +174,7 @@ fn a_letter_that_meets_the_close_is_run_or_dropped_or_handed_back() {
         let posters = [0, 1].map(|number| {
             let (reach, letter) = (Arc::clone(&reach), Letter::new(number, &books));
             thread::spawn(move || match reach.post(letter) {
-                Ok(()) => 0,
+                Ok(_) => 0,
                 Err(Refused::Closed(letter)) => u32::from(letter.is(number)),
                 Err(Refused::Full(_)) => unreachable!("there is no limit"),
             })
@@ -264,7 +264,7 @@ fn a_bounded_mailbox_takes_no_more_and_forgets_no_room() {
         let posters = [0, 1].map(|number| {
             let (reach, letter) = (Arc::clone(&reach), Letter::new(number, &books));
             thread::spawn(move || match reach.post(letter) {
-                Ok(()) => 1,
+                Ok(_) => 1,
                 Err(Refused::Full(letter)) => u32::from(!letter.is(number)),
                 Err(Refused::Closed(_)) => unreachable!("nobody closes it"),
             })

@@ -9,7 +9,7 @@ use polling::Poller;
 
 use super::mailbox::{Inbox, Job, Mailbox, Posted, Refused};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, Ordering, look_out};
+use crate::sync::{AtomicBool, Ordering, in_one_order, look_out};
 
 /// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
 pub(crate) struct Reach {
@@ -45,11 +45,13 @@ impl Reach {
 
     // ---- anybody ------------------------------------------------------------------------------
 
-    pub(crate) fn post<J: Job>(&self, job: J) -> Result<(), Refused<J>> {
-        if self.mailbox.post(job)? == Posted::Wake {
+    /// Posts a job, and says whether the owner had to be woken for it.
+    pub(crate) fn post<J: Job>(&self, job: J) -> Result<Posted, Refused<J>> {
+        let posted = self.mailbox.post(job)?;
+        if posted == Posted::Wake {
             self.ring();
         }
-        Ok(())
+        Ok(posted)
     }
 
     #[cold]
@@ -66,6 +68,7 @@ impl Reach {
     /// Has the owner look up from its sleep, or once more before it falls asleep.
     pub(crate) fn attract(&self) {
         self.attention.store(true, Ordering::SeqCst);
+        in_one_order();
         if self.mailbox.rouse() == Posted::Wake {
             self.ring();
         }
