@@ -55,11 +55,12 @@ pub(crate) fn in_one_order() {
 /// Looks for what a thread waits for, for about as long as it takes the other side to answer when it is
 /// awake; says whether it came. Otherwise it is time to sleep.
 ///
-/// To spin keeps nobody waiting who has a processor. The last looks let others go first: on this
-/// thread's processor there may be the one that is to answer.
+/// The first looks spin. The others yield: on this thread's processor there may be the one that is to
+/// answer. There are enough of them that two threads which talk to each other get out of it again when
+/// one of them came too late once and both have slept.
 pub(crate) fn look_out(mut came: impl FnMut() -> bool) -> bool {
     const SPINS: u32 = if cfg!(sessile_loom) { 1 } else { 32 };
-    const YIELDS: u32 = if cfg!(sessile_loom) { 0 } else { 8 };
+    const YIELDS: u32 = if cfg!(sessile_loom) { 0 } else { 32 };
     for look in 0..SPINS + YIELDS {
         if came() {
             return true;
