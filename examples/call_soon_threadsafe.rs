@@ -42,9 +42,9 @@ pub(crate) fn run(
         thread::sleep(pause);
         prints("setting the event");
         // handle.call_soon(set):
-        //     error[E0599]: no method named `call_soon` found for struct `sessile::Handle`
+        //     error[E0599]: no method named `call_soon` found for struct `Handle`
         // The same with `event_loop.local()` brought along, which has it:
-        //     error[E0277]: `Rc<..>` cannot be sent between threads safely
+        //     error[E0277]: `Rc<event_loop::local::Local>` cannot be sent between threads safely
         handle.call_soon_threadsafe(set).expect("the loop is there");
     });
     print("waiting");
