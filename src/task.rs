@@ -66,6 +66,8 @@ enum Waiter {
     Nobody,
     Thread(Thread),
     Task(Waker),
+    /// Loops that run until the same task ends.
+    Both(Box<(Waiter, Waiter)>),
 }
 
 impl Waiter {
@@ -74,6 +76,18 @@ impl Waiter {
             Self::Nobody => {}
             Self::Thread(thread) => thread.unpark(),
             Self::Task(waker) => waker.wake(),
+            Self::Both(both) => {
+                both.0.wake();
+                both.1.wake();
+            }
+        }
+    }
+
+    fn wakes(&self, waker: &Waker) -> bool {
+        match self {
+            Self::Nobody | Self::Thread(_) => false,
+            Self::Task(task) => task.will_wake(waker),
+            Self::Both(both) => both.0.wakes(waker) || both.1.wakes(waker),
         }
     }
 }
@@ -307,9 +321,20 @@ impl<R, B> JoinHandle<R, B> {
         }
     }
 
-    /// Has `waker` woken at the end. `false` if that has come.
+    /// Has `waker` woken at the end, besides whoever else waits: a handle that is only lent may be
+    /// lent to several. `false` if the end has come.
     pub(crate) fn wake_at_end(&self, waker: &Waker) -> bool {
-        self.task.register(Waiter::Task(waker.clone()))
+        let new = Waiter::Task(waker.clone()); // before the lock: if it is not needed, it goes after it
+        let mut state = self.task.state();
+        let (State::Queued(_, waiter) | State::Running(waiter)) = &mut *state else { return false };
+        if !waiter.wakes(waker) {
+            *waiter = match mem::take(waiter) {
+                // A thread that waits has the handle to itself: this one has given up.
+                Waiter::Nobody | Waiter::Thread(_) => new,
+                before => Waiter::Both(Box::new((before, new))),
+            };
+        }
+        true
     }
 }
 
@@ -323,7 +348,7 @@ impl<R, B> Future for JoinHandle<R, B> {
     type Output = Result<R, JoinError<B>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.is_finished() && self.wake_at_end(cx.waker()) {
+        if !self.is_finished() && self.task.register(Waiter::Task(cx.waker().clone())) {
             return Poll::Pending;
         }
         Poll::Ready(self.collect())

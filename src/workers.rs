@@ -416,9 +416,7 @@ where
     }
 
     fn end(&self, half: Deadline, end: Deadline) -> ShutdownReport {
-        let mut threads = std::mem::take(&mut *self.threads());
-        let report = self.team.end(&mut threads, half, end);
-        self.threads().append(&mut threads);
+        let report = self.team.end(&self.threads, half, end);
         self.waited.fetch_or(!self.team.queues.is_worker(), Ordering::Relaxed);
         report
     }
@@ -431,7 +429,7 @@ impl<T, K> Team<T, K> {
 
     fn end(
         &self,
-        threads: &mut Vec<thread::JoinHandle<()>>,
+        threads: &Mutex<Vec<thread::JoinHandle<()>>>,
         half: Deadline,
         end: Deadline,
     ) -> ShutdownReport {
@@ -445,13 +443,17 @@ impl<T, K> Team<T, K> {
             drop_each(self.queues.take_all());
             report.instances = self.pool.close(Duration::ZERO);
         }
-        for thread in std::mem::take(threads) {
-            if self.queues.has_ended(thread.thread().id()) {
-                let _ = thread.join(); // it is in its last breath
-            } else {
-                report.stragglers.push(thread.thread().name().unwrap_or_default().to_owned());
-                threads.push(thread);
-            }
+        // Only now, so that of several who wait for the end each finds the stragglers.
+        let mut hired = threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, stragglers): (Vec<_>, Vec<_>) = std::mem::take(&mut *hired)
+            .into_iter()
+            .partition(|thread| self.queues.has_ended(thread.thread().id()));
+        let name = |thread: &thread::JoinHandle<()>| thread.thread().name().map(str::to_owned);
+        report.stragglers = stragglers.iter().filter_map(name).collect();
+        *hired = stragglers;
+        drop(hired);
+        for thread in ended {
+            let _ = thread.join(); // it is in its last breath
         }
         report
     }
@@ -459,10 +461,9 @@ impl<T, K> Team<T, K> {
 
 impl<T, K> Drop for Workers<T, K> {
     fn drop(&mut self) {
-        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.team.queues.close();
         let wait = if *self.waited.get_mut() { Duration::ZERO } else { self.drop_timeout };
-        let _ = self.team.end(threads, Deadline::after(wait / 2), Deadline::after(wait));
+        let _ = self.team.end(&self.threads, Deadline::after(wait / 2), Deadline::after(wait));
     }
 }
 

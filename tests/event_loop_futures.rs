@@ -256,6 +256,43 @@ fn a_loop_runs_on_when_what_it_runs_until_has_ended() {
     });
 }
 
+/// The handle is lent to both: neither must take the other's wake.
+#[test]
+fn of_two_loops_that_run_until_the_same_end_one_sleeps_on() {
+    for _ in 0..20 {
+        let (tell, told) = std::sync::mpsc::channel();
+        let looping = thread::spawn(move || {
+            let event_loop = EventLoop::new();
+            tell.send(event_loop.handle()).unwrap();
+            event_loop.run().unwrap();
+        });
+        let there = told.recv().unwrap();
+        let gate = support::Gate::new();
+        let holds = gate.clone();
+        let awaited = Arc::new(there.call(move || holds.pass()).unwrap());
+        let (turns, turned) = std::sync::mpsc::channel();
+        let waiting = ["left", "right"].map(|name| {
+            let (worker, turns) = (support::Worker::new(name), turns.clone());
+            let awaited = Arc::clone(&awaited);
+            let waits = worker.start(move || {
+                let event_loop = EventLoop::new();
+                // Called once it waits: that it does is noted before the first turn.
+                event_loop.local().call_soon(move || turns.send(()).unwrap());
+                event_loop.run_until(&*awaited).unwrap()
+            });
+            (worker, waits)
+        });
+        waiting.iter().for_each(|_| turned.recv_timeout(support::PATIENCE).unwrap());
+        gate.open();
+        for (worker, waits) in waiting {
+            assert!(waits.wait());
+            worker.end();
+        }
+        there.stop();
+        looping.join().unwrap();
+    }
+}
+
 #[test]
 fn a_handle_is_never_ready_on_a_foreign_executor() {
     promptly("executor", || {

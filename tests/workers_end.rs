@@ -144,6 +144,64 @@ fn a_straggler_that_does_not_listen_goes_unreported_or_is_waited_for_twice() {
     stage.wait_for(What::Close, 1);
 }
 
+/// Two wait for the end at once. The one whose time is over first is to know who is late as well.
+#[test]
+fn of_two_who_shut_down_one_misses_the_straggler() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let asked = Gate::new();
+    let asks = asked.clone();
+    stage.on_interrupt(support::first(move || asks.pass()));
+    let workers = Arc::new(workers(stage.builder(&registry), 1));
+    let holds = gate.clone();
+    workers.submit(move |_| holds.pass()).unwrap().detach();
+    gate.wait_for_arrival();
+    let aborts = Arc::clone(&workers);
+    let aborts = thread::spawn(move || aborts.abort(PATIENCE));
+    asked.wait_for_arrival(); // from here on the first one waits, without end in sight
+    let report = workers.shutdown(Duration::ZERO);
+    assert_eq!(report.stragglers, ["worker-0"]);
+    asked.open();
+    gate.open();
+    let report = promptly("abort", move || aborts.join().unwrap());
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// When they return, the threads are gone from the system, their thread-locals with them.
+#[test]
+fn shutdown_and_abort_leave_threads_behind() {
+    for abort in [false, true] {
+        let (stage, registry) = (Stage::new(), Registry::new());
+        let workers = workers(stage.builder(&registry), 3);
+        let os_thread = |_: &mut Session| std::fs::read_link("/proc/thread-self").unwrap();
+        let ids: Vec<_> = workers.broadcast(os_thread).unwrap().into_iter().map(joined).collect();
+        let report = if abort { workers.abort(PATIENCE) } else { workers.shutdown(PATIENCE) };
+        assert!(report.is_clean(), "{report:?}");
+        for id in ids {
+            let gone = std::path::Path::new("/proc").join(id);
+            support::poll_until("the thread is gone", || !gone.exists());
+        }
+        drop(workers);
+    }
+}
+
+#[test]
+fn a_drop_waits_longer_than_it_was_told_or_does_not_ask() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    stage.on_interrupt(support::first(|| ()));
+    let pool = stage.builder(&registry);
+    let workers: Workers<Session> =
+        Workers::builder(pool).threads(1).drop_timeout(Duration::from_millis(20)).build().unwrap();
+    let holds = gate.clone();
+    workers.submit(move |_| holds.pass()).unwrap().detach();
+    gate.wait_for_arrival();
+    let behind = workers.submit(|_| 7).unwrap();
+    promptly("drop", move || drop(workers));
+    assert_ne!(stage.count(What::Interrupt), 0);
+    assert!(behind.join().unwrap_err().into_body().is_some(), "handed back at the deadline");
+    gate.open();
+    stage.wait_for(What::Close, 1);
+}
+
 #[test]
 fn a_drop_leaves_work_or_threads_behind() {
     let (stage, registry) = (Stage::new(), Registry::new());

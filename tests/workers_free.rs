@@ -129,6 +129,14 @@ fn work_for_one_worker_overtakes_itself_or_goes_astray() {
 }
 
 #[test]
+fn work_for_a_worker_that_is_not_there_is_taken() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 2);
+    let message = support::panic_of(|| drop(workers.submit_to(2, |_| ())));
+    assert_eq!(message, "there are 2 workers, and no number 2");
+}
+
+#[test]
 fn neither_queue_of_a_worker_starves_the_other() {
     let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
     let pool = stage.builder(&registry);
@@ -265,6 +273,19 @@ fn a_worker_waits_for_itself() {
 }
 
 #[test]
+fn a_worker_waits_for_a_key_of_its_own() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 2));
+    let inner = Arc::clone(&workers);
+    let error = workers.keyed("alice".to_owned()).submit(move |_| {
+        let alice = inner.keyed("alice".to_owned());
+        (alice.submit(|_| ()).unwrap().join().unwrap_err(), alice.close().unwrap().join())
+    });
+    let (submitted, closed) = joined(error.unwrap());
+    assert!(submitted.is_deadlock() && closed.unwrap_err().is_deadlock());
+}
+
+#[test]
 fn a_lone_worker_waits_for_itself() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = Arc::new(workers(stage.builder(&registry), 1));
@@ -311,6 +332,8 @@ fn a_panic_in_work_ends_the_worker_or_spares_the_instance() {
         assert_eq!(stage.count(What::Create), n + 1, "a new one for the next work");
     }
     assert_eq!(workers.pool().status().poisoned, 3);
+    let error = workers.submit(|_| panic!("carried on")).unwrap().join().unwrap_err();
+    assert_eq!(support::panic_of(|| error.resume_panic()), "carried on");
 }
 
 #[test]

@@ -93,6 +93,27 @@ fn an_end_wakes_who_awaits() {
 }
 
 #[test]
+fn two_loops_that_run_until_the_end_are_woken() {
+    fn until_the_end(handle: &JoinHandle<u32, Body>) {
+        if handle.wake_at_end(&waker()) {
+            while !handle.is_finished() {
+                thread::park();
+            }
+        }
+    }
+    loom::model(|| {
+        let (runner, handle) = new();
+        let handle = Arc::new(handle);
+        let lent = Arc::clone(&handle);
+        let waits = thread::spawn(move || until_the_end(&lent));
+        let drops = thread::spawn(move || drop(runner));
+        until_the_end(&handle);
+        waits.join().unwrap();
+        drops.join().unwrap();
+    });
+}
+
+#[test]
 fn a_loop_that_runs_until_the_end_is_woken() {
     loom::model(|| {
         let (runner, handle) = new();
