@@ -244,3 +244,331 @@ struct InstancesOwnWhatTheyHold;
 /// fn narrow<'p>(guard: RefMut<'p, Wide>) -> RefMut<'p, Wide> { guard }
 /// ```
 struct GuardsAreInvariant;
+
+/// A loop stays on its thread, and what only its thread may do cannot be asked for elsewhere.
+///
+/// ```compile_fail,E0277
+/// let event_loop = sessile::EventLoop::new();
+/// let leaves = event_loop;
+/// std::thread::spawn(move || drop(leaves));
+/// ```
+///
+/// ```
+/// let event_loop = sessile::EventLoop::new();
+/// let leaves = event_loop.handle();
+/// std::thread::spawn(move || drop(leaves));
+/// ```
+///
+/// Nor from afar:
+///
+/// ```compile_fail,E0277
+/// fn share<T: Sync>() {}
+/// share::<sessile::EventLoop>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn share<T: Sync>() {}
+/// share::<sessile::LocalHandle>();
+/// ```
+///
+/// ```
+/// fn share<T: Sync>() {}
+/// share::<sessile::Handle>();
+/// ```
+///
+/// Neither does a callback that is to be cancelled, nor a source:
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<sessile::event_loop::Scheduled>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<sessile::event_loop::Source<std::net::TcpStream>>();
+/// ```
+///
+/// ```
+/// fn send<T: Send>() {}
+/// send::<std::net::TcpStream>();
+/// send::<sessile::event_loop::Interest>();
+/// ```
+struct LoopsStayHome;
+
+/// Everybody's handle has none of the owner's verbs, which do not wake. (`call_soon` is in its own
+/// documentation.)
+///
+/// ```compile_fail,E0599
+/// # use std::time::Duration;
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call_later(Duration::ZERO, || ());
+/// ```
+///
+/// ```
+/// # use std::time::Duration;
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.local().call_later(Duration::ZERO, || ());
+/// ```
+///
+/// ```compile_fail,E0599
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call_at(std::time::Instant::now(), || ());
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.local().call_at(std::time::Instant::now(), || ());
+/// ```
+///
+/// ```compile_fail,E0599
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().spawn_local(async {}).detach();
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.local().spawn_local(async {}).detach();
+/// ```
+///
+/// ```compile_fail,E0599
+/// # use sessile::event_loop::Interest;
+/// # let event_loop = sessile::EventLoop::new();
+/// # let (reader, _writer) = std::io::pipe().unwrap();
+/// drop(event_loop.handle().add(reader, Interest::READABLE, |_, _| ()));
+/// ```
+///
+/// ```
+/// # use sessile::event_loop::Interest;
+/// # let event_loop = sessile::EventLoop::new();
+/// # let (reader, _writer) = std::io::pipe().unwrap();
+/// drop(event_loop.local().add(reader, Interest::READABLE, |_, _| ()));
+/// ```
+///
+/// And the owner's has none of everybody's: its thread is awake, and must not wait for itself.
+///
+/// ```compile_fail,E0599
+/// # let event_loop = sessile::EventLoop::new();
+/// drop(event_loop.local().call_soon_threadsafe(|| ()));
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// drop(event_loop.handle().call_soon_threadsafe(|| ()));
+/// ```
+///
+/// ```compile_fail,E0599
+/// # let event_loop = sessile::EventLoop::new();
+/// drop(event_loop.local().call(|| ()));
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// drop(event_loop.handle().call(|| ()));
+/// ```
+struct EachHandleHasItsVerbs;
+
+/// What is posted crosses threads, and outlives who posted it.
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = Shared::new(0);
+/// event_loop.handle().call_soon_threadsafe(move || drop(n)).unwrap();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = Shared::new(0);
+/// event_loop.handle().call_soon_threadsafe(move || drop(n)).unwrap();
+/// ```
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = Shared::new(0);
+/// event_loop.handle().call(move || drop(n)).unwrap().detach();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = Shared::new(0);
+/// event_loop.handle().call(move || drop(n)).unwrap().detach();
+/// ```
+///
+/// So does the answer:
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call(|| Shared::new(0)).unwrap().detach();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// event_loop.handle().call(|| Shared::new(0)).unwrap().detach();
+/// ```
+///
+/// ```compile_fail,E0373
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = 0;
+/// event_loop.handle().call_soon_threadsafe(|| assert_eq!(n, 0)).unwrap();
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// let n = 0;
+/// event_loop.handle().call_soon_threadsafe(move || assert_eq!(n, 0)).unwrap();
+/// ```
+struct PostCrossesThreads;
+
+/// A future on a loop may have an output that stays there; then its handle stays as well.
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.local().spawn_local(async { Shared::new(0) });
+/// std::thread::spawn(move || drop(handle));
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.local().spawn_local(async { Shared::new(0) });
+/// std::thread::spawn(move || drop(handle));
+/// ```
+///
+/// There is one result, for one who takes it:
+///
+/// ```compile_fail,E0382
+/// # let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.handle().call(|| 7).unwrap();
+/// event_loop.run_until(&handle).unwrap();
+/// drop(handle.join());
+/// drop(handle.join());
+/// ```
+///
+/// ```
+/// # let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.handle().call(|| 7).unwrap();
+/// event_loop.run_until(&handle).unwrap();
+/// drop(handle.cancel());
+/// drop(handle.join());
+/// ```
+struct HandlesGoWhereTheirResultsMay;
+
+/// What is given to workers crosses threads, and so does what comes of it; whatever the instance is.
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let n = Shared::new(0);
+/// workers.submit(move |_| drop(n)).unwrap().detach();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let n = Shared::new(0);
+/// workers.submit(move |_| drop(n)).unwrap().detach();
+/// ```
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
+/// # let workers: Workers<Shared<u8>> = Workers::builder(pool).threads(1).build().unwrap();
+/// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
+/// # let workers: Workers<Shared<u8>> = Workers::builder(pool).threads(1).build().unwrap();
+/// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
+/// ```
+///
+/// The workers themselves may go anywhere, with instances that may not:
+///
+/// ```
+/// fn send<T: Send + Sync>() {}
+/// send::<sessile::Workers<std::rc::Rc<u8>>>();
+/// ```
+///
+/// Keys are seen by all threads:
+///
+/// ```compile_fail,E0277
+/// use std::rc::Rc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// let workers: Workers<u8, Shared<str>> = Workers::builder(pool).threads(1).build().unwrap();
+/// ```
+///
+/// ```
+/// use std::sync::Arc as Shared;
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// let workers: Workers<u8, Shared<str>> = Workers::builder(pool).threads(1).build().unwrap();
+/// ```
+///
+/// Work for every worker is there as often as there are workers:
+///
+/// ```compile_fail,E0277
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
+/// drop(workers.broadcast(move |_| drop(once)));
+/// ```
+///
+/// ```
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
+/// drop(workers.submit(move |_| drop(once)));
+/// ```
+struct WorkCrossesThreads;
+
+/// A worker's instance stays inside its work, and a key inside its workers.
+///
+/// ```compile_fail
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// workers.submit(|n: &mut u8| &*n).unwrap().detach();
+/// ```
+///
+/// ```
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// workers.submit(|n: &mut u8| *n).unwrap().detach();
+/// ```
+///
+/// ```compile_fail,E0505
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let keyed = workers.keyed("alice".to_owned());
+/// drop(workers);
+/// drop(keyed);
+/// ```
+///
+/// ```
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// let keyed = workers.keyed("alice".to_owned()).worker();
+/// drop(workers);
+/// assert_eq!(keyed, 0);
+/// ```
+// The first has no code of its own: rustc reports "lifetime may not live long enough".
+struct WorkersInstancesStayInside;

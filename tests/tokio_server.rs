@@ -7,45 +7,58 @@ mod support;
 #[path = "../examples/tokio_server.rs"]
 mod tokio_server;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use sessile::workers::ShutdownReport;
 use support::{PATIENCE, promptly};
+use tokio::net::TcpStream;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-/// A connection that is kept alive.
-struct Client(BufReader<TcpStream>);
+fn runtime() -> Runtime {
+    runtime::Builder::new_current_thread().enable_io().build().unwrap()
+}
+
+/// A connection that is kept alive, for a caller that blocks.
+struct Client {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+    /// Ends when the server hangs up.
+    connection: JoinHandle<hyper::Result<()>>,
+}
 
 impl Client {
     fn new(server: SocketAddr) -> Self {
-        let stream = TcpStream::connect(server).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
+        let runtime = runtime();
+        let (sender, connection) = runtime.block_on(async {
+            let stream = TcpStream::connect(server).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            (sender, tokio::spawn(connection))
+        });
+        Self { runtime, sender, connection }
     }
 
     fn say(&mut self, who: &str, words: &str) -> (u16, String) {
-        let length = words.len();
-        let request = format!(
-            "POST /{who} HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{words}"
-        );
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        let status = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        let mut length = 0;
-        while line != "\r\n" {
-            line.clear();
-            self.0.read_line(&mut line).unwrap();
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        (status, String::from_utf8(body).unwrap())
+        let request = Request::post(format!("/{who}")).header("host", "test");
+        let request = request.body(Full::from(words.to_owned())).unwrap();
+        self.runtime.block_on(async {
+            let response = self.sender.send_request(request).await.unwrap();
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8(body.into()).unwrap())
+        })
+    }
+
+    fn wait_until_hung_up(self) {
+        self.runtime.block_on(self.connection).unwrap().unwrap();
     }
 }
 
@@ -54,15 +67,15 @@ fn with_server(test: impl FnOnce(SocketAddr) + Send + 'static) -> ShutdownReport
     let (end, ended) = oneshot::channel();
     let (tell, told) = std::sync::mpsc::channel();
     let server = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             let end = async { ended.await.unwrap() };
             tokio_server::serve(listener, tokio_server::sessions(), end).await.unwrap()
         })
     });
-    test(told.recv_timeout(PATIENCE).unwrap());
+    let address = told.recv_timeout(PATIENCE).unwrap();
+    promptly("the clients", move || test(address));
     end.send(()).unwrap();
     promptly("the server", move || server.join().unwrap())
 }
@@ -120,6 +133,6 @@ fn an_idle_connection_keeps_the_server_from_ending() {
         tell.send(client).unwrap();
     });
     assert!(report.is_clean());
-    let mut client = told.recv().unwrap();
-    assert_eq!(client.0.read(&mut [0]).unwrap(), 0, "the server has hung up");
+    let client = told.recv().unwrap();
+    promptly("the client", move || client.wait_until_hung_up());
 }
