@@ -45,7 +45,7 @@ pub fn json_rpc(frame: &[u8]) {
 }
 
 /// A line to messages of Dify's plugin protocol, on either side.
-#[cfg(feature = "dify")]
+#[cfg(all(feature = "dify", unix))]
 pub fn dify(line: &[u8]) {
     use crate::session::dify::wire::{DaemonSide, PluginSide};
     is_sound(&PluginSide::numbered(), line);

@@ -4,7 +4,7 @@
 //! message looks on the wire is a [`Protocol`], of which [`JsonRpc`] is supplied; what goes in and
 //! comes out is a [`Payload`]; what can go wrong is a [`SessionError`].
 
-#[cfg(feature = "dify")]
+#[cfg(all(feature = "dify", unix))]
 pub mod dify;
 #[cfg(all(feature = "duplex", unix))]
 pub mod duplex;

@@ -23,7 +23,7 @@ fn a_session_that_closes_leaves_callers_waiting_or_threads_behind() {
         assert!(told.invoke("m", &()).unwrap_err().is_closed());
         assert_eq!(peer.hear().unwrap()["method"], "last words");
         assert!(peer.hear().is_none());
-        drop((session, peer, place));
+        drop((session, told, peer, place)); // the last handle keeps the bell
         poll_until("nothing is left", || peer::left() == before);
     });
 }

@@ -62,6 +62,8 @@ use self::owner::{Handlers, Letter, Settings};
 pub use self::request::Request;
 pub use self::shared::SessionStats;
 use self::shared::{Limits, Phase, Shared};
+#[cfg(feature = "dify")]
+pub(super) use self::transport::Lines;
 pub use self::transport::{ChildStdio, Connect, Link, LinkOptions, Stdio, Tcp, TcpAccepted};
 #[cfg(feature = "ws")]
 pub use self::transport::{WebSocket, WebSocketAccepted};

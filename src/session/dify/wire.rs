@@ -192,6 +192,9 @@ impl PluginSide {
     }
 }
 
+/// A daemon that refuses a plugin says so in plain words.
+pub(super) const REFUSAL: &str = "refusal";
+
 impl Protocol for PluginSide {
     fn encode(&self, message: &Outgoing<'_>, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
         match *message {
@@ -241,6 +244,12 @@ impl Protocol for PluginSide {
     }
 
     fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed> {
+        if !frame.trim_ascii_start().starts_with(b"{") {
+            let text = String::from_utf8_lossy(&frame[..frame.len().min(200)]);
+            let params = Some(serde_json::Value::from(text).into());
+            messages.push(Incoming::Notification { method: REFUSAL.to_owned(), params });
+            return Ok(());
+        }
         let said: FromDaemon<'_> = serde_json::from_slice(frame).map_err(malformed)?;
         messages.push(match &*said.event {
             "request" => {

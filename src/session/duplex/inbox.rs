@@ -127,11 +127,8 @@ impl Inbox {
             state.pauses &= !reads_on;
             return Some(Next::Answer(answer, reads_on));
         }
-        match &mut state.end {
-            // The reason is told once; after it there is nothing.
-            Some(end) => Some(Next::End(end.take())),
-            None => None,
-        }
+        // The reason is told once; after it there is nothing.
+        state.end.as_mut().map(|end| Next::End(end.take()))
     }
 
     /// Nobody will read any more. Says whether the session may read on.

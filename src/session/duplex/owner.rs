@@ -287,6 +287,8 @@ impl Owner {
             self.send(sending);
         }
         self.flush();
+        // What came with the connection, the poller does not know of.
+        self.local.call_soon(|| with(Owner::read));
     }
 
     fn watch(&self, link: Box<dyn Link>) -> io::Result<Live> {
@@ -647,6 +649,7 @@ impl Owner {
             return count(&self.shared.counts.malformed);
         }
         let scope = Arc::new(Scope::new(id.clone(), Arc::clone(&self.shared), self.connection));
+        let within = within.map(|id| (id, self.waiters.contains_key(&id)));
         let request = Request::new(Arc::clone(&scope), within, method, params, meta);
         if self.requests.len() >= self.settings.max_requests {
             return request.fail(&super::busy());

@@ -110,7 +110,8 @@ impl Drop for Scope {
 /// Dropped without an answer, it is answered with an error; so the peer never waits for nothing.
 pub struct Request {
     scope: Arc<Scope>,
-    within: Option<u64>,
+    /// And whether that was under way when this came.
+    within: Option<(u64, bool)>,
     method: String,
     params: Option<Payload>,
     meta: Option<Payload>,
@@ -120,7 +121,7 @@ pub struct Request {
 impl Request {
     pub(super) fn new(
         scope: Arc<Scope>,
-        within: Option<u64>,
+        within: Option<(u64, bool)>,
         method: String,
         params: Option<Payload>,
         meta: Option<Payload>,
@@ -138,7 +139,13 @@ impl Request {
     /// protocol tells.
     #[must_use]
     pub fn within(&self) -> Option<u64> {
-        self.within
+        self.within.map(|(id, _)| id)
+    }
+
+    /// Whether that request of ours had ended before this one came.
+    #[must_use]
+    pub fn came_too_late(&self) -> bool {
+        self.within.is_some_and(|(_, under_way)| !under_way)
     }
 
     /// What it asks for.
@@ -221,6 +228,14 @@ impl Request {
     pub fn end_now(mut self) {
         self.is_answered();
         self.scope.end();
+    }
+
+    /// Says nothing at all, not even that. The peer may wait for ever: this is for playing one that is
+    /// known to do so.
+    #[cfg(feature = "dify")]
+    pub(in crate::session) fn ignore(mut self) {
+        self.answered = true;
+        self.scope.advance(CANCELLED);
     }
 
     /// Answers with an error.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-pub(super) use self::lines::Lines;
+pub(in crate::session) use self::lines::Lines;
 pub use self::stdio::{ChildStdio, Stdio};
 pub use self::tcp::{Tcp, TcpAccepted};
 #[cfg(feature = "ws")]

@@ -17,6 +17,8 @@ pub(in crate::session) struct Lines<R, W> {
     out: Vec<u8>,
     written: usize,
     terminator: &'static str,
+    /// What had been read before this was made.
+    rest: Vec<u8>,
     /// So much is written at once; a pipe that may block has this much room once it is writable.
     chunk: usize,
 }
@@ -30,8 +32,16 @@ impl<R, W> Lines<R, W> {
             out: Vec::new(),
             written: 0,
             terminator: options.terminator,
+            rest: Vec::new(),
             chunk: usize::MAX,
         }
+    }
+
+    /// Begins with what has been read already.
+    #[cfg(feature = "dify")]
+    pub(in crate::session) fn after(mut self, rest: Vec<u8>) -> Self {
+        self.rest = rest;
+        self
     }
 
     pub(in crate::session) fn write_at_most(mut self, chunk: usize) -> Self {
@@ -55,6 +65,13 @@ where
 
     fn read(&mut self, frame: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         let room = self.splitter.room();
+        if !self.rest.is_empty() {
+            let read = self.rest.len().min(room.len());
+            room[..read].copy_from_slice(&self.rest[..read]);
+            self.rest.drain(..read);
+            self.splitter.take(read, frame)?;
+            return Ok(true);
+        }
         match (&self.reader).read(room) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => {

@@ -1,0 +1,553 @@
+//! The daemon's side, enough to host plugins in tests and in development.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::http::{HttpRequest, HttpResponse};
+use super::wire::{DECLARES, DaemonSide};
+use crate::deadline::Deadline;
+use crate::manager::Context;
+use crate::pool::Pool;
+use crate::session::duplex::{
+    ChildStdio, Connect, Invocation, Lines, Link, LinkOptions, Request, Session, SessionStats,
+};
+use crate::session::error::Kind;
+use crate::session::{Malformed, Payload, RemoteError, SessionError};
+use crate::sys;
+use crate::workers::Workers;
+
+/// How long a plugin has for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// All of a plugin's assets, counted in base64.
+const ASSETS: usize = 50 << 20;
+/// Without a heartbeat for so long a remote plugin is given up, and a local one.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
+/// A line of a local plugin's.
+const LOCAL_LINE: usize = 5 << 20;
+
+type Handler = Arc<dyn Fn(Invoked) + Send + Sync>;
+
+/// Hosts plugins.
+///
+/// It keeps to what Dify's own daemon does: to what it refuses and with which words, to how long it
+/// waits, and to dropping what is invoked on behalf of a session that has ended.
+#[derive(Clone)]
+pub struct Daemon {
+    key: String,
+    handler: Handler,
+    late: LateInvocations,
+    threads: usize,
+    timeout: Duration,
+}
+
+/// What becomes of an invocation on behalf of a session that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LateInvocations {
+    /// It is dropped without a word, as Dify's daemon does.
+    #[default]
+    Drop,
+    /// It is answered with an error.
+    Refuse,
+}
+
+/// What a plugin has declared.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Declarations {
+    /// Its manifest.
+    pub manifest: Value,
+    /// The rest, by kind: `tool_declaration`, `endpoint_declaration` and so on.
+    pub declarations: BTreeMap<String, Value>,
+    /// The files that it brought, by name.
+    pub assets: BTreeMap<String, Vec<u8>>,
+}
+
+impl Daemon {
+    /// A daemon that takes plugins with this key, and answers each invocation with an error.
+    pub fn new(key: impl Into<String>) -> Self {
+        let refuse = |invoked: Invoked| invoked.fail("permission denied");
+        Self {
+            key: key.into(),
+            handler: Arc::new(refuse),
+            late: LateInvocations::Drop,
+            threads: 4,
+            timeout: Duration::from_secs(300),
+        }
+    }
+
+    /// Answers what plugins invoke. It is called on threads of the daemon's, and may block.
+    #[must_use]
+    pub fn on_invocation(mut self, handler: impl Fn(Invoked) + Send + Sync + 'static) -> Self {
+        self.handler = Arc::new(handler);
+        self
+    }
+
+    /// What becomes of an invocation that comes too late.
+    #[must_use]
+    pub fn late_invocations(mut self, policy: LateInvocations) -> Self {
+        self.late = policy;
+        self
+    }
+
+    /// How many threads answer invocations, for each plugin. Default: 4.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// How long a request waits for each piece of its answer. Default: 5 min.
+    #[must_use]
+    pub fn timeout(mut self, wait: Duration) -> Self {
+        self.timeout = wait;
+        self
+    }
+
+    /// Waits for a remote plugin at this port, no longer than this, and lets it declare itself.
+    ///
+    /// # Errors
+    ///
+    /// If none came, or it was refused.
+    pub fn accept(&self, at: &TcpListener, wait: Duration) -> Result<Hosted, SessionError> {
+        let (stream, _) = accept(at, wait).map_err(|error| Kind::Connect(error.into()))?;
+        let declared = Arc::default();
+        let handshake = Handshake {
+            stream: Some(stream),
+            key: self.key.clone(),
+            declared: Arc::clone(&declared),
+        };
+        let session = self.builder(&declared, SILENCE.0)?.connect(handshake)?;
+        Ok(Hosted { session, declared })
+    }
+
+    /// Starts a local plugin, and waits until it says that it is alive.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, or is not alive within this time.
+    pub fn spawn(&self, mut command: Command, wait: Duration) -> Result<Hosted, SessionError> {
+        command.env("INSTALL_METHOD", "local");
+        let declared: Arc<Declared> = Arc::default();
+        let builder = self.builder(&declared, SILENCE.1)?.max_frame(LOCAL_LINE);
+        let session = builder.connect(ChildStdio::new(command))?;
+        if !declared.wait_manifest(Deadline::after(wait)) {
+            let error = anyhow::anyhow!("the plugin did not tell of itself in {wait:?}");
+            return Err(Kind::Connect(error).into());
+        }
+        Ok(Hosted { session, declared })
+    }
+
+    fn builder(
+        &self,
+        declared: &Arc<Declared>,
+        silence: Duration,
+    ) -> Result<crate::session::duplex::SessionBuilder, SessionError> {
+        let pool = Pool::builder(|_: &Context| Ok::<_, io::Error>(())).name("dify-invocation");
+        let workers = Workers::<()>::builder(pool)
+            .name("dify-invocation")
+            .threads(self.threads)
+            .queue_capacity(1 << 16)
+            .build::<String>();
+        let workers = workers.map_err(|error| Kind::Connect(error.into()))?;
+        let (handler, late) = (Arc::clone(&self.handler), self.late);
+        let declared = Arc::clone(declared);
+        let builder = Session::builder(DaemonSide::new())
+            .name("dify-daemon")
+            .timeout(self.timeout)
+            .hold_limit(self.timeout)
+            .max_requests(1 << 16)
+            .silence(silence)
+            .on_notification(move |method, params| {
+                if let (Some(kind), Some(data)) = (method.strip_prefix(DECLARES), params) {
+                    declared.hear(kind, &data);
+                }
+            });
+        Ok(builder.handlers(workers, move |(), request: Request| {
+            match (request.came_too_late(), late) {
+                (false, _) => handler(Invoked { request }),
+                (true, LateInvocations::Drop) => request.ignore(),
+                (true, LateInvocations::Refuse) => {
+                    request.fail(&RemoteError::new("the session has ended"));
+                }
+            }
+        }))
+    }
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon").field("late", &self.late).finish_non_exhaustive()
+    }
+}
+
+fn accept(at: &TcpListener, wait: Duration) -> io::Result<(TcpStream, SocketAddr)> {
+    let deadline = Deadline::after(wait);
+    at.set_nonblocking(true)?;
+    loop {
+        match at.accept() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok((stream, from)) => {
+                stream.set_nonblocking(false)?;
+                return Ok((stream, from));
+            }
+            failed => return failed,
+        }
+        if deadline.has_passed() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
+        sys::poll(&mut [sys::readable(at)], left)?;
+    }
+}
+
+/// What a plugin has told of itself so far.
+#[derive(Default)]
+struct Declared {
+    all: Mutex<Declarations>,
+    changed: Condvar,
+}
+
+impl Declared {
+    fn hear(&self, kind: &str, data: &Payload) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(value) = data.value() else { return };
+        match kind {
+            "manifest" | "manifest_declaration" => all.manifest = value,
+            _ => {
+                // Only the first of a kind counts.
+                let first = value.get(0).cloned().unwrap_or_default();
+                all.declarations.entry(kind.to_owned()).or_insert(first);
+            }
+        }
+        drop(all);
+        self.changed.notify_all();
+    }
+
+    fn wait_manifest(&self, deadline: Deadline) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.manifest.is_null() {
+            let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(all, left);
+            all = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// A connection on which a remote plugin is to declare itself first.
+struct Handshake {
+    stream: Option<TcpStream>,
+    key: String,
+    declared: Arc<Declared>,
+}
+
+impl Connect for Handshake {
+    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
+        let mut stream = self.stream.take().context("it has been used already")?;
+        stream.set_nodelay(true)?;
+        let rest = match self.listen(&mut stream, options.max_frame) {
+            Ok(rest) => rest,
+            Err(error) => {
+                // In Dify's words, for people: the SDK logs them.
+                let _ = writeln!(stream, "{error}");
+                return Err(error);
+            }
+        };
+        stream.set_read_timeout(None)?;
+        stream.set_nonblocking(true)?;
+        Ok(Box::new(Lines::<_, TcpStream>::new(stream, None, options).after(rest)))
+    }
+
+    fn can_reconnect(&self) -> bool {
+        false
+    }
+}
+
+impl Handshake {
+    /// Hears the plugin out. What it said after that is for the session.
+    fn listen(&self, stream: &mut TcpStream, max_line: usize) -> anyhow::Result<Vec<u8>> {
+        let deadline = Deadline::after(HANDSHAKE);
+        let mut buffer = Vec::new();
+        let mut greeted = false;
+        let mut assets = 0;
+        loop {
+            let line = read_line(stream, &mut buffer, max_line, deadline)?;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            #[derive(Deserialize)]
+            struct Said {
+                #[serde(rename = "type")]
+                kind: String,
+                data: Payload,
+            }
+            let said: Said = serde_json::from_slice(&line)
+                .map_err(|_| anyhow::anyhow!("handshake failed, invalid handshake message"))?;
+            match &*said.kind {
+                "handshake" => {
+                    #[derive(Deserialize)]
+                    struct Key {
+                        key: String,
+                    }
+                    let key = said.data.parse::<Key>().map(|said| said.key);
+                    ensure!(key.is_ok_and(|key| key == self.key), "handshake failed, invalid key");
+                    greeted = true;
+                }
+                _ if !greeted => bail!("handshake failed, invalid handshake message"),
+                "end" => {
+                    let all = self.declared.all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let any = !all.declarations.is_empty();
+                    ensure!(any, "no registration transferred, cannot initialize");
+                    return Ok(buffer);
+                }
+                "asset_chunk" => {
+                    #[derive(Deserialize)]
+                    struct Chunk {
+                        filename: String,
+                        data: String,
+                    }
+                    let Ok(chunk) = said.data.parse::<Chunk>() else { bail!("invalid asset") };
+                    assets += chunk.data.len();
+                    ensure!(assets <= ASSETS, "assets too large, at most 50MB");
+                    let bytes = BASE64.decode(chunk.data.as_bytes());
+                    let mut all = self.declared.all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let file = all.assets.entry(chunk.filename).or_default();
+                    file.extend(bytes.map_err(|_| anyhow::anyhow!("invalid asset"))?);
+                }
+                kind => self.declared.hear(kind, &said.data),
+            }
+        }
+    }
+}
+
+/// The next line; what was read after it stays in the buffer.
+fn read_line(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    max: usize,
+    deadline: Deadline,
+) -> anyhow::Result<Vec<u8>> {
+    let mut searched = 0;
+    loop {
+        if let Some(at) = buffer[searched..].iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = buffer.drain(..=searched + at).collect();
+            line.pop();
+            return Ok(line);
+        }
+        searched = buffer.len();
+        ensure!(searched <= max, "handshake failed, invalid handshake message");
+        let left = deadline.remaining().filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.context("handshake failed, it took too long")?))?;
+        let mut piece = [0; 16 << 10];
+        match stream.read(&mut piece) {
+            Ok(0) => bail!("the plugin has hung up"),
+            Ok(read) => buffer.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A plugin that is hosted. Dropped, it is let go; a local one is killed.
+pub struct Hosted {
+    session: Session,
+    declared: Arc<Declared>,
+}
+
+impl Hosted {
+    /// What the plugin has declared.
+    #[must_use]
+    pub fn declarations(&self) -> Declarations {
+        self.declared.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the plugin for anything; `fields` are those of the action. The pieces of the answer come
+    /// one by one.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin is gone, the fields are no object, or there is no room.
+    pub fn request<F>(&self, kind: &str, action: &str, fields: &F) -> Result<Reply, SessionError>
+    where
+        F: Serialize + ?Sized,
+    {
+        let mut data = json!({"user_id": "", "type": kind, "action": action});
+        let fields = serde_json::to_value(fields).map_err(Kind::Json)?;
+        let (Value::Object(all), Value::Object(fields)) = (&mut data, fields) else {
+            return Err(Malformed::new("the fields of a request are an object").into());
+        };
+        all.extend(fields);
+        let envelope = json!({
+            "conversation_id": null, "message_id": null, "app_id": null, "endpoint_id": null,
+            "context": null, "data": data,
+        });
+        let method = format!("{kind}.{action}");
+        Ok(Reply { pieces: self.session.invoker().invoke(&method, &envelope)? })
+    }
+
+    /// Hands an HTTP request to an endpoint, and waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request); or if the plugin fails, or does not answer in time.
+    pub fn endpoint(
+        &self,
+        http: &HttpRequest,
+        settings: &Value,
+    ) -> Result<HttpResponse, SessionError> {
+        #[derive(Deserialize)]
+        struct Piece {
+            status: Option<u16>,
+            headers: Option<BTreeMap<String, Value>>,
+            result: Option<String>,
+        }
+        let fields = json!({"settings": settings, "raw_http_request": http.to_hex()});
+        let mut response = HttpResponse::default();
+        for piece in self.request("endpoint", "invoke_endpoint", &fields)? {
+            let piece: Piece = piece?.parse().map_err(Kind::Json)?;
+            response.status = piece.status.unwrap_or(response.status);
+            for (name, value) in piece.headers.unwrap_or_default() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                response.headers.insert(name, value);
+            }
+            let bytes = HEXLOWER_PERMISSIVE.decode(piece.result.unwrap_or_default().as_bytes());
+            response.body.extend(bytes.map_err(|_| Malformed::new("a body not in hexadecimal"))?);
+        }
+        if response.status == 0 { Err(Kind::NoAnswer.into()) } else { Ok(response) }
+    }
+
+    /// Runs a tool. Its messages come one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request).
+    pub fn tool(
+        &self,
+        provider: &str,
+        tool: &str,
+        parameters: &Value,
+    ) -> Result<Reply, SessionError> {
+        let fields = json!({
+            "provider": provider, "tool": tool, "credentials": {}, "credential_type": "unauthorized",
+            "tool_parameters": parameters,
+        });
+        self.request("tool", "invoke_tool", &fields)
+    }
+
+    /// What the session has done and seen.
+    #[must_use]
+    pub fn stats(&self) -> SessionStats {
+        self.session.stats()
+    }
+
+    /// Whether the plugin is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.session.is_down()
+    }
+
+    /// Waits until the plugin is gone, no longer than this. Says whether it is.
+    #[must_use]
+    pub fn wait_gone(&self, wait: Duration) -> bool {
+        self.session.wait_down(wait)
+    }
+
+    /// Lets the plugin go, within this time. Says whether all has ended.
+    pub fn close(&self, within: Duration) -> bool {
+        self.session.close(within)
+    }
+}
+
+impl fmt::Debug for Hosted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosted").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// The pieces of an answer. Dropped, the session has ended on the daemon's side, as when its HTTP
+/// client goes away; the plugin is not told.
+#[derive(Debug)]
+#[must_use = "dropped, it ends the session"]
+pub struct Reply {
+    pieces: Invocation,
+}
+
+impl Iterator for Reply {
+    type Item = Result<Payload, SessionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.pieces.next()
+    }
+}
+
+/// What a plugin has invoked. Dropped without an answer, it is answered with an error.
+pub struct Invoked {
+    request: Request,
+}
+
+impl Invoked {
+    /// What it asks for: `app`, `storage`, `llm` and so on.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.request.method()
+    }
+
+    /// The request, read as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// If it is something else.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
+        self.request.parse()
+    }
+
+    /// Sends one of several answers.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin is gone, or there is no room.
+    pub fn send<T: Serialize + ?Sized>(&self, answer: &T) -> Result<(), SessionError> {
+        self.request.item(answer)
+    }
+
+    /// Sends the answer, or the last of several.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub fn respond<T: Serialize + ?Sized>(self, answer: &T) -> Result<(), SessionError> {
+        self.request.respond(answer)
+    }
+
+    /// There are no more answers.
+    pub fn finish(self) {
+        self.request.finish();
+    }
+
+    /// Answers with an error.
+    pub fn fail(self, why: impl Into<String>) {
+        self.request.fail(&RemoteError::new(why));
+    }
+}
+
+impl fmt::Debug for Invoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Invoked").field(&self.kind()).finish()
+    }
+}

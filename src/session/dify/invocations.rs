@@ -1,0 +1,298 @@
+//! What a plugin can ask of Dify, on behalf of a request.
+
+use std::fmt;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::session::duplex::{Invocation, Invoker};
+use crate::session::{Malformed, Payload, SessionError};
+
+/// What can be asked of Dify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Run a tool.
+    Tool,
+    /// Ask a language model.
+    Llm,
+    /// Ask a language model for an answer of a given shape.
+    LlmStructuredOutput,
+    /// Embed texts.
+    TextEmbedding,
+    /// Embed texts and images.
+    MultimodalEmbedding,
+    /// Put documents in order.
+    Rerank,
+    /// Put documents with images in order.
+    MultimodalRerank,
+    /// Speak a text.
+    Tts,
+    /// Write down what is said.
+    Speech2Text,
+    /// Judge a text.
+    Moderation,
+    /// Extract parameters, as the workflow node does.
+    NodeParameterExtractor,
+    /// Classify a question, as the workflow node does.
+    NodeQuestionClassifier,
+    /// Run an app: chat, completion or workflow.
+    App,
+    /// Keep something.
+    Storage,
+    /// Have a file uploaded.
+    UploadFile,
+    /// Sum up a text by the system's model.
+    SystemSummary,
+    /// Look up an app.
+    FetchApp,
+}
+
+impl Kind {
+    /// As the protocol writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Llm => "llm",
+            Self::LlmStructuredOutput => "llm_structured_output",
+            Self::TextEmbedding => "text_embedding",
+            Self::MultimodalEmbedding => "multimodal_embedding",
+            Self::Rerank => "rerank",
+            Self::MultimodalRerank => "multimodal_rerank",
+            Self::Tts => "tts",
+            Self::Speech2Text => "speech2text",
+            Self::Moderation => "moderation",
+            Self::NodeParameterExtractor => "node_parameter_extractor",
+            Self::NodeQuestionClassifier => "node_question_classifier",
+            Self::App => "app",
+            Self::Storage => "storage",
+            Self::UploadFile => "upload_file",
+            Self::SystemSummary => "system_summary",
+            Self::FetchApp => "fetch_app",
+        }
+    }
+}
+
+/// Calls Dify on behalf of a request, from any thread. Cheap to clone.
+///
+/// While one is alive the request does not end, be it answered or not; so it is to be dropped when
+/// there is nothing more to ask.
+#[derive(Clone)]
+pub struct Dify {
+    invoker: Invoker,
+}
+
+impl Dify {
+    pub(super) fn new(invoker: Invoker) -> Self {
+        Self { invoker }
+    }
+
+    /// Asks for anything, with the request as the protocol has it. The answers come one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn invoke<R>(&self, kind: Kind, request: &R) -> Result<Invocation, SessionError>
+    where
+        R: Serialize + ?Sized,
+    {
+        self.invoker.invoke(kind.as_str(), request)
+    }
+
+    /// As [`invoke`](Self::invoke), of a kind that is not known here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn invoke_raw<R>(&self, kind: &str, request: &R) -> Result<Invocation, SessionError>
+    where
+        R: Serialize + ?Sized,
+    {
+        self.invoker.invoke(kind, request)
+    }
+
+    /// Asks for something that has one answer, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn call<A, R>(&self, kind: Kind, request: &R) -> Result<A, SessionError>
+    where
+        A: DeserializeOwned,
+        R: Serialize + ?Sized,
+    {
+        self.invoker.call(kind.as_str(), request)
+    }
+
+    /// Chats with an app. The answer's events come one by one, as Dify's API has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn chat(
+        &self,
+        app_id: &str,
+        query: &str,
+        inputs: &Value,
+        conversation_id: Option<&str>,
+    ) -> Result<Invocation, SessionError> {
+        let request = json!({
+            "app_id": app_id, "query": query, "inputs": inputs, "response_mode": "streaming",
+            "conversation_id": conversation_id, "user": null,
+        });
+        self.invoke(Kind::App, &request)
+    }
+
+    /// Chats with an app, and waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn chat_blocking(
+        &self,
+        app_id: &str,
+        query: &str,
+        inputs: &Value,
+        conversation_id: Option<&str>,
+    ) -> Result<Value, SessionError> {
+        let request = json!({
+            "app_id": app_id, "query": query, "inputs": inputs, "response_mode": "blocking",
+            "conversation_id": conversation_id, "user": null,
+        });
+        self.call(Kind::App, &request)
+    }
+
+    /// Runs a completion app or a workflow. The answer's events come one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn run_app(&self, app_id: &str, inputs: &Value) -> Result<Invocation, SessionError> {
+        let request = json!({
+            "app_id": app_id, "inputs": inputs, "response_mode": "streaming", "user": null,
+        });
+        self.invoke(Kind::App, &request)
+    }
+
+    /// Looks up an app.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn fetch_app(&self, app_id: &str) -> Result<Value, SessionError> {
+        self.call(Kind::FetchApp, &json!({"app_id": app_id}))
+    }
+
+    /// Runs a tool; `tool_type` is `builtin`, `workflow` or `api`. Its messages come one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn tool(
+        &self,
+        tool_type: &str,
+        provider: &str,
+        tool: &str,
+        parameters: &Value,
+    ) -> Result<Invocation, SessionError> {
+        let request = json!({
+            "tool_type": tool_type, "provider": provider, "tool": tool,
+            "tool_parameters": parameters,
+        });
+        self.invoke(Kind::Tool, &request)
+    }
+
+    /// Keeps some bytes under a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn storage_set(&self, key: &str, value: &[u8]) -> Result<(), SessionError> {
+        let value = HEXLOWER_PERMISSIVE.encode(value);
+        self.storage(&json!({"opt": "set", "key": key, "value": value})).map(drop)
+    }
+
+    /// The bytes that are kept under a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`]; a key that there is not is an error of the peer's.
+    pub fn storage_get(&self, key: &str) -> Result<Vec<u8>, SessionError> {
+        let value = self.storage(&json!({"opt": "get", "key": key}))?;
+        let bytes = value.as_str().map(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()));
+        match bytes {
+            Some(Ok(bytes)) => Ok(bytes),
+            _ => Err(Malformed::new("kept bytes that are not in hexadecimal").into()),
+        }
+    }
+
+    /// Forgets a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn storage_delete(&self, key: &str) -> Result<(), SessionError> {
+        self.storage(&json!({"opt": "del", "key": key})).map(drop)
+    }
+
+    /// Whether something is kept under a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn storage_exists(&self, key: &str) -> Result<bool, SessionError> {
+        let value = self.storage(&json!({"opt": "exist", "key": key}))?;
+        value.as_bool().ok_or_else(|| Malformed::new("neither yes nor no").into())
+    }
+
+    fn storage(&self, request: &Value) -> Result<Value, SessionError> {
+        #[derive(serde::Deserialize)]
+        struct Stored {
+            data: Value,
+        }
+        self.call::<Stored, _>(Kind::Storage, request).map(|stored| stored.data)
+    }
+
+    /// Sums up a text by the system's own model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn summary(&self, text: &str, instruction: &str) -> Result<String, SessionError> {
+        #[derive(serde::Deserialize)]
+        struct Summary {
+            summary: String,
+        }
+        let request = json!({"text": text, "instruction": instruction});
+        self.call::<Summary, _>(Kind::SystemSummary, &request).map(|summary| summary.summary)
+    }
+
+    /// Asks a language model; `request` is as the protocol has it: `provider`, `model`,
+    /// `prompt_messages` and so on. The chunks come one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn llm(&self, request: &Value) -> Result<Invocation, SessionError> {
+        self.invoke(Kind::Llm, request)
+    }
+
+    /// Where to post a file, as Dify answers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn upload_url(&self, filename: &str, mimetype: &str) -> Result<Payload, SessionError> {
+        self.invoke(Kind::UploadFile, &json!({"filename": filename, "mimetype": mimetype}))?
+            .answer()
+    }
+}
+
+impl fmt::Debug for Dify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dify").field("invoker", &self.invoker).finish()
+    }
+}
