@@ -33,7 +33,7 @@ mod invocations;
 mod plugin;
 pub(crate) mod wire;
 
-pub use self::daemon::{Daemon, Declarations, Hosted, Invoked, LateInvocations, Reply};
+pub use self::daemon::{Daemon, Declarations, Hosted, HttpReply, Invoked, LateInvocations, Reply};
 pub use self::environment::{Environment, EnvironmentError};
 pub use self::http::{HttpRequest, HttpResponse};
 pub use self::invocations::{Dify, Kind};

@@ -401,7 +401,8 @@ impl Hosted {
         Ok(Reply { pieces: self.session.invoker().invoke(&method, &envelope)? })
     }
 
-    /// Hands an HTTP request to an endpoint, and waits for the whole answer.
+    /// Hands an HTTP request to an endpoint, and waits for the whole answer: until the session ends,
+    /// with all that is called back on its behalf.
     ///
     /// # Errors
     ///
@@ -411,25 +412,34 @@ impl Hosted {
         http: &HttpRequest,
         settings: &Value,
     ) -> Result<HttpResponse, SessionError> {
-        #[derive(Deserialize)]
-        struct Piece {
-            status: Option<u16>,
-            headers: Option<BTreeMap<String, Value>>,
-            result: Option<String>,
+        let mut reply = self.begin_endpoint(http, settings)?;
+        let mut response = reply.response.clone();
+        for piece in &mut reply {
+            response.body.extend(piece?);
         }
+        Ok(response)
+    }
+
+    /// Hands an HTTP request to an endpoint, and waits for the beginning of the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`endpoint`](Self::endpoint).
+    pub fn begin_endpoint(
+        &self,
+        http: &HttpRequest,
+        settings: &Value,
+    ) -> Result<HttpReply, SessionError> {
         let fields = json!({"settings": settings, "raw_http_request": http.to_hex()});
-        let mut response = HttpResponse::default();
-        for piece in self.request("endpoint", "invoke_endpoint", &fields)? {
-            let piece: Piece = piece?.parse().map_err(Kind::Json)?;
-            response.status = piece.status.unwrap_or(response.status);
-            for (name, value) in piece.headers.unwrap_or_default() {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                response.headers.insert(name, value);
-            }
-            let bytes = HEXLOWER_PERMISSIVE.decode(piece.result.unwrap_or_default().as_bytes());
-            response.body.extend(bytes.map_err(|_| Malformed::new("a body not in hexadecimal"))?);
+        let mut pieces = self.request("endpoint", "invoke_endpoint", &fields)?;
+        let first = pieces.next().unwrap_or_else(|| Err(Kind::NoAnswer.into()))?;
+        let first: HttpPiece = first.parse().map_err(Kind::Json)?;
+        let mut response = HttpResponse::new(first.status.unwrap_or(200), first.body()?);
+        for (name, value) in first.headers.unwrap_or_default() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            response.headers.insert(name, value);
         }
-        if response.status == 0 { Err(Kind::NoAnswer.into()) } else { Ok(response) }
+        Ok(HttpReply { response, pieces })
     }
 
     /// Runs a tool. Its messages come one by one.
@@ -493,6 +503,46 @@ impl Iterator for Reply {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.pieces.next()
+    }
+}
+
+#[derive(Deserialize)]
+struct HttpPiece {
+    status: Option<u16>,
+    headers: Option<BTreeMap<String, Value>>,
+    result: Option<String>,
+}
+
+impl HttpPiece {
+    fn body(&self) -> Result<Vec<u8>, SessionError> {
+        let hex = self.result.as_deref().unwrap_or_default();
+        let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+        bytes.map_err(|_| Malformed::new("a body that is not in hexadecimal").into())
+    }
+}
+
+/// An endpoint's answer, as far as it has come; the pieces of its body that follow come one by one.
+#[derive(Debug)]
+#[must_use = "dropped, it ends the session"]
+pub struct HttpReply {
+    response: HttpResponse,
+    pieces: Reply,
+}
+
+impl HttpReply {
+    /// Status, headers, and the beginning of the body.
+    #[must_use]
+    pub fn response(&self) -> &HttpResponse {
+        &self.response
+    }
+}
+
+impl Iterator for HttpReply {
+    type Item = Result<Vec<u8>, SessionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.pieces.next()?;
+        Some(piece.and_then(|piece| piece.parse::<HttpPiece>().map_err(Kind::Json)?.body()))
     }
 }
 

@@ -1,0 +1,372 @@
+//! The plugin's side: our plugin on our daemon, over real sockets and as a real child.
+
+#![cfg(all(feature = "dify", unix))]
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sessile::session::SessionError;
+use sessile::session::dify::{
+    Daemon, Dify, Endpoint, Environment, Hosted, HttpRequest, HttpResponse, Invoked, Kind,
+    LateInvocations, Plugin, RunningPlugin, Task, ToolMessage,
+};
+use support::{PATIENCE, poll_until, promptly};
+
+fn manifest() -> Value {
+    json!({"author": "sessile", "name": "test", "version": "0.0.1"})
+}
+
+/// Keeps what is stored, says twice what an app is asked, and refuses all else.
+fn daemon() -> Daemon {
+    let store = Mutex::new(HashMap::new());
+    Daemon::new("a key").on_invocation(move |invoked: Invoked| {
+        let asked: Value = invoked.parse().unwrap();
+        match invoked.kind() {
+            "app" => {
+                for seq in 0..2 {
+                    invoked.send(&json!({"seq": seq, "tag": asked["query"]})).unwrap();
+                }
+                invoked.finish();
+            }
+            "storage" => {
+                let key = asked["key"].as_str().unwrap().to_owned();
+                let mut store = store.lock().unwrap();
+                let data = match asked["opt"].as_str().unwrap() {
+                    "set" => {
+                        store.insert(key, asked["value"].clone());
+                        json!("ok")
+                    }
+                    "del" => {
+                        store.remove(&key);
+                        json!("ok")
+                    }
+                    "exist" => json!(store.contains_key(&key)),
+                    _ => match store.get(&key) {
+                        Some(value) => value.clone(),
+                        None => return invoked.fail("there is no such key"),
+                    },
+                };
+                invoked.respond(&json!({"data": data})).unwrap();
+            }
+            _ => invoked.fail("permission denied"),
+        }
+    })
+}
+
+fn meet(daemon: &Daemon, plugin: Plugin) -> (Hosted, RunningPlugin) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let running = plugin.run(&Environment::remote(address, "a key")).unwrap();
+    (daemon.accept(&listener, PATIENCE).unwrap(), running)
+}
+
+fn get(target: &str) -> HttpRequest {
+    HttpRequest::new("GET", target, "")
+}
+
+fn ask(hosted: &Hosted, target: &str) -> HttpResponse {
+    hosted.endpoint(&get(target), &json!({"colour": "red"})).unwrap()
+}
+
+#[test]
+fn a_plugin_is_not_what_it_declares() {
+    let icon = vec![7; 20_000];
+    let plugin = Plugin::new(manifest())
+        .asset("icon.svg", icon.clone())
+        .asset("empty.svg", "")
+        .endpoint("GET", "/hello", |_: &mut Endpoint| Ok::<_, SessionError>(()))
+        .tool("desk", "count", |_: &mut Task| Ok::<_, SessionError>(()))
+        .declare("model", json!({"provider": "m"}));
+    let (hosted, _running) = meet(&daemon(), plugin);
+    let told = hosted.declarations();
+    assert_eq!(
+        (&told.manifest["name"], &told.manifest["type"]),
+        (&json!("test"), &json!("plugin"))
+    );
+    assert_eq!(told.declarations["endpoint_declaration"]["endpoints"][0]["path"], "/hello");
+    assert_eq!(told.declarations["tool_declaration"]["tools"][0]["identity"]["name"], "count");
+    assert_eq!(told.declarations["model_declaration"]["provider"], "m");
+    assert_eq!((told.assets.len(), &told.assets["icon.svg"]), (1, &icon)); // an empty file sends nothing
+}
+
+#[test]
+fn an_endpoint_answers_badly_or_not_at_all() {
+    let plugin = Plugin::new(manifest())
+        .endpoint("POST", "/echo", |request: &mut Endpoint| {
+            let said = format!("{} {}", request.settings()["colour"], request.http().body.len());
+            request.respond(HttpResponse::text(said).header("X-Test", "yes"))
+        })
+        .endpoint("GET", "/stream", |request: &mut Endpoint| {
+            request.begin(HttpResponse::text("begun;"))?;
+            (0..3).try_for_each(|n| request.write(format!("{n};").as_bytes()))
+        })
+        .endpoint("GET", "/fails", |_: &mut Endpoint| Err::<(), _>(anyhow::anyhow!("on purpose")))
+        .endpoint("GET", "/panics", |_: &mut Endpoint| -> Result<(), SessionError> {
+            panic!("on purpose")
+        })
+        .endpoint("GET", "/silent", |_: &mut Endpoint| Ok::<_, SessionError>(()))
+        .endpoint("GET", "/twice", |request: &mut Endpoint| {
+            request.respond(HttpResponse::text("once"))?;
+            assert!(request.respond(HttpResponse::text("twice")).unwrap_err().is_ended());
+            Ok::<_, SessionError>(())
+        });
+    let (hosted, _running) = meet(&daemon(), plugin);
+    let echoed = hosted
+        .endpoint(&HttpRequest::new("POST", "/echo?a=1", "12345"), &json!({"colour": "red"}))
+        .unwrap();
+    assert_eq!((echoed.status, &*echoed.body), (200, &b"\"red\" 5"[..]));
+    assert_eq!(echoed.headers["X-Test"], "yes");
+    assert_eq!(ask(&hosted, "/stream").body, b"begun;0;1;2;");
+    for (target, status, why) in [
+        ("/fails", 500, "on purpose"),
+        ("/panics", 500, "on purpose"),
+        ("/silent", 500, "no answer"),
+        ("/nowhere", 404, "Not Found"),
+        ("/twice", 200, "once"),
+    ] {
+        let response = ask(&hosted, target);
+        let body = String::from_utf8(response.body).unwrap();
+        assert_eq!(response.status, status, "{target}");
+        assert!(body.contains(why), "{target}: {body}");
+    }
+}
+
+#[test]
+fn a_tool_answers_badly_or_not_at_all() {
+    let plugin = Plugin::new(manifest())
+        .tool("desk", "count", |task: &mut Task| {
+            let to = task.parameter("to").as_u64().ok_or_else(|| anyhow::anyhow!("no number"))?;
+            (0..to).try_for_each(|n| task.send(&ToolMessage::text(n.to_string())))?;
+            task.send(&ToolMessage::json(json!({"all": to})))?;
+            anyhow::Ok(())
+        })
+        .on("model.get_llm_num_tokens", |task: &mut Task| task.send(&json!({"num_tokens": 7})));
+    let (hosted, _running) = meet(&daemon(), plugin);
+    let said = |provider: &str, parameters: Value| -> Result<Vec<Value>, SessionError> {
+        let reply = hosted.tool(provider, "count", &parameters)?;
+        reply.map(|piece| Ok(piece?.value().unwrap())).collect()
+    };
+    for provider in ["desk", "sessile/test/desk"] {
+        let messages = said(provider, json!({"to": 2})).unwrap();
+        assert_eq!(messages[1], json!({"type": "text", "message": {"text": "1"}}));
+        assert_eq!(messages[2]["message"]["json_object"]["all"], 2);
+    }
+    let error = said("desk", json!({})).unwrap_err();
+    assert!(error.remote().unwrap().message.contains("no number"), "{error}");
+    assert!(said("elsewhere", json!({})).unwrap_err().remote().is_some());
+    let tokens = hosted.request("model", "get_llm_num_tokens", &json!({})).unwrap();
+    let tokens: Vec<_> = tokens.map(|piece| piece.unwrap().value().unwrap()).collect();
+    assert_eq!(tokens, [json!({"num_tokens": 7})]);
+    // What nothing handles gets an end, and no more.
+    assert_eq!(hosted.request("oauth", "get_credentials", &json!({})).unwrap().count(), 0);
+}
+
+/// What the project exists for: handler first, callers after it, and none is lost, torn, hung or late.
+#[test]
+fn calls_of_threads_that_outlive_their_handler_are_lost() {
+    promptly("all are answered", || {
+        let (tell, told) = mpsc::channel::<Result<Vec<Value>, SessionError>>();
+        let plugin =
+            Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+                for thread in 0..24 {
+                    let (dify, tell) = (request.dify(), tell.clone());
+                    thread::spawn(move || {
+                        for row in 0..20 {
+                            let answers =
+                                dify.chat("app", &format!("{thread}-{row}"), &json!({}), None);
+                            let answers = answers.and_then(|all| {
+                                all.map(|piece| Ok(piece?.value().unwrap()["tag"].clone()))
+                                    .collect()
+                            });
+                            tell.send(answers).unwrap();
+                        }
+                    });
+                }
+                request.respond(HttpResponse::text("at once"))
+            });
+        let (hosted, _running) = meet(&daemon(), plugin);
+        let reply = hosted.begin_endpoint(&get("/go"), &json!({})).unwrap();
+        assert_eq!(reply.response().body, b"at once");
+        let mut heard: Vec<_> = (0..24 * 20).map(|_| told.recv().unwrap().unwrap()).collect();
+        assert!(heard.iter().all(|answers| answers.len() == 2 && answers[0] == answers[1]));
+        heard.sort_by_key(|answers| answers[0].to_string());
+        heard.dedup();
+        assert_eq!(heard.len(), 24 * 20, "an answer went to another caller");
+        assert_eq!(reply.count(), 0);
+        assert_eq!((hosted.stats().malformed, hosted.stats().late), (0, 0));
+    });
+}
+
+/// A call on behalf of a session that the daemon has ended is dropped there without a word: it must not
+/// be made, or not be waited for.
+#[test]
+fn a_call_after_the_end_waits_for_an_answer_that_cannot_come() {
+    let (tell, told) = mpsc::channel::<Dify>();
+    let plugin = || {
+        let tell = tell.clone();
+        Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+            tell.send(request.dify()).unwrap();
+            request.respond(HttpResponse::text("at once"))
+        })
+    };
+    // The daemon's HTTP client has gone away; the plugin cannot know.
+    for (late, limit) in [(LateInvocations::Refuse, 60_000), (LateInvocations::Drop, 200)] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let environment =
+            Environment::remote(address, "a key").invocation_timeout(Duration::from_millis(limit));
+        let running = plugin().run(&environment).unwrap();
+        let hosted = daemon().late_invocations(late).accept(&listener, PATIENCE).unwrap();
+        let reply = hosted.begin_endpoint(&get("/go"), &json!({})).unwrap();
+        let dify = told.recv_timeout(PATIENCE).unwrap();
+        assert!(dify.storage_exists("k").is_ok(), "the session is held open");
+        drop(reply);
+        assert_eq!(ask(&hosted, "/nowhere").status, 404); // the daemon has come past the end
+        let error = dify.storage_exists("k").unwrap_err();
+        match late {
+            LateInvocations::Refuse => {
+                assert_eq!(error.remote().unwrap().message, "the session has ended")
+            }
+            _ => assert!(error.is_timeout(), "{error:?}"),
+        }
+        drop(running);
+        let error = dify.storage_exists("k").unwrap_err();
+        assert!(error.is_closed(), "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_kept_or_refused_is_told_wrongly() {
+    let (tell, told) = mpsc::channel();
+    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+        let dify = request.dify();
+        dify.storage_set("k", b"\x00\xffvalue")?;
+        assert_eq!(dify.storage_get("k")?, b"\x00\xffvalue");
+        assert!(dify.storage_exists("k")?);
+        dify.storage_delete("k")?;
+        assert!(!dify.storage_exists("k")?);
+        let gone = dify.storage_get("k").unwrap_err();
+        assert_eq!(gone.remote().unwrap().message, "there is no such key");
+        for kind in [Kind::Llm, Kind::Tts, Kind::FetchApp, Kind::UploadFile] {
+            let refused = dify.call::<Value, _>(kind, &json!({})).unwrap_err();
+            assert_eq!(refused.remote().unwrap().message, "permission denied");
+        }
+        assert!(dify.summary("text", "shorten").unwrap_err().remote().is_some());
+        tell.send(()).unwrap();
+        request.respond(HttpResponse::text("done"))
+    });
+    let (hosted, _running) = meet(&daemon(), plugin);
+    assert_eq!(String::from_utf8(ask(&hosted, "/go").body).unwrap(), "done");
+    told.recv_timeout(PATIENCE).unwrap();
+}
+
+/// As the SDK does not: what is in flight fails at once, and one connection is made anew, declared anew.
+#[test]
+fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (tell, told) = mpsc::channel();
+    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+        let dify = request.dify();
+        let calls: Vec<_> =
+            (0..8).map(|n| dify.chat("app", &n.to_string(), &json!({}), None)).collect();
+        tell.send(calls).unwrap();
+        Ok::<_, SessionError>(())
+    });
+    let running = plugin.run(&Environment::remote(address, "a key")).unwrap();
+    let (gate, held) = (Arc::new(support::Gate::new()), Arc::new(Mutex::new(Vec::new())));
+    let (passes, holds) = (Arc::clone(&gate), Arc::clone(&held));
+    let daemon = Daemon::new("a key").threads(8).on_invocation(move |invoked| {
+        holds.lock().unwrap().push(invoked);
+        passes.pass();
+    });
+    let first = daemon.accept(&listener, PATIENCE).unwrap();
+    let reply = first.request(
+        "endpoint",
+        "invoke_endpoint",
+        &json!({"settings": {}, "raw_http_request": hex()}),
+    );
+    poll_until("all are in flight", || held.lock().unwrap().len() == 8);
+    gate.open();
+    assert!(first.close(PATIENCE));
+    drop(reply);
+    for call in told.recv_timeout(PATIENCE).unwrap() {
+        assert!(call.unwrap().last().unwrap().unwrap_err().is_lost());
+    }
+    let second = daemon.accept(&listener, PATIENCE).unwrap();
+    assert_eq!(second.declarations().manifest["name"], "test");
+    assert_eq!(running.stats().connections, 2);
+    held.lock().unwrap().clear();
+}
+
+fn hex() -> String {
+    "GET /go HTTP/1.1\r\nhost: x\r\n\r\n".bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_refusal_is_not_told_or_the_key_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let plugin = Plugin::new(manifest()).tool("t", "t", |_: &mut Task| Ok::<_, SessionError>(()));
+    let environment = Environment::remote(address, "hunter2");
+    assert!(!format!("{environment:?}").contains("hunter2"));
+    let running = plugin.run(&environment).unwrap();
+    let error = daemon().accept(&listener, PATIENCE).unwrap_err();
+    assert!(!format!("{error:?} {running:?}").contains("hunter2"));
+    poll_until("the plugin is told", || running.refusal().is_some());
+    assert_eq!(running.refusal().unwrap(), "handshake failed, invalid key");
+}
+
+#[test]
+fn bad_handshakes_are_taken_or_wait_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let key = "{\"type\":\"handshake\",\"data\":{\"key\":\"a key\"}}\n";
+    for (said, heard) in [
+        ("nonsense\n".to_owned(), "handshake failed, invalid handshake message\n"),
+        (
+            "{\"type\":\"end\",\"data\":{}}\n".to_owned(),
+            "handshake failed, invalid handshake message\n",
+        ),
+        (
+            format!("{key}{{\"type\":\"end\",\"data\":{{}}}}\n"),
+            "no registration transferred, cannot initialize\n",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        assert!(daemon().accept(&listener, PATIENCE).unwrap_err().is_connect());
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert_eq!(line, heard);
+    }
+    let error = daemon().accept(&listener, Duration::from_millis(20)).unwrap_err();
+    assert!(error.is_connect());
+}
+
+/// The example as a real child, over its standard input and output; it ends when its input does.
+#[test]
+fn a_plugin_over_standard_output_is_not_heard_or_stays_behind() {
+    let example = std::env::current_exe().unwrap();
+    let example = example.parent().unwrap().parent().unwrap().join("examples/dify_plugin");
+    // `cargo test` has built it, but for a run of this test alone.
+    if !example.exists() {
+        let build = ["build", "--features", "dify", "--example", "dify_plugin"];
+        assert!(Command::new("cargo").args(build).status().unwrap().success());
+    }
+    let hosted = daemon().spawn(Command::new(example), PATIENCE).unwrap();
+    let response = ask(&hosted, "/probe?threads=4&rows=5&app=app");
+    assert_eq!((response.status, &*response.body), (200, &b"at once"[..]));
+    assert_eq!(hosted.stats().requests, 20);
+    assert_eq!(hosted.stats().malformed, 0);
+    let begun = Instant::now();
+    assert!(hosted.close(PATIENCE));
+    assert!(begun.elapsed() < PATIENCE);
+}
