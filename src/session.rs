@@ -12,6 +12,8 @@ mod error;
 mod json_rpc;
 mod payload;
 mod protocol;
+#[cfg(feature = "ws")]
+pub mod websocket;
 
 pub use self::error::{RemoteError, SessionError};
 pub use self::json_rpc::JsonRpc;

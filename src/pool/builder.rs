@@ -53,11 +53,18 @@ pub struct Builder<T: 'static> {
     limits: Limits,
 }
 
-/// Why [`Builder::build`] refused: the option, and what is wrong with it.
+/// Why a builder's `build` refused: the option, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildError {
     option: &'static str,
     problem: &'static str,
+}
+
+#[cfg(feature = "ws")]
+impl BuildError {
+    pub(crate) fn new(option: &'static str, problem: &'static str) -> Self {
+        Self { option, problem }
+    }
 }
 
 impl fmt::Display for BuildError {

@@ -52,6 +52,10 @@ pub(crate) enum Kind {
 const _: () = assert!(size_of::<Result<(), SessionError>>() == size_of::<usize>());
 
 impl SessionError {
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.0
+    }
+
     /// No connection could be made. [`source`](Error::source) says why.
     #[must_use]
     pub fn is_connect(&self) -> bool {

@@ -1,0 +1,484 @@
+//! The settings that the sessions of a pool share.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tungstenite::http::header::{HeaderName, HeaderValue};
+
+use super::connect::{ConnectError, Connector, Resolver, Target};
+use super::link::{Limits, Link};
+use super::session::{Settings, WebSocketSession};
+use crate::pool::BuildError;
+use crate::session::error::{Kind, SessionError};
+use crate::session::{JsonRpc, Protocol};
+use crate::{CloseReason, Context, Interrupt, Manager};
+
+enum Token {
+    Fixed(String),
+    Fresh(Box<dyn Fn() -> anyhow::Result<String> + Send + Sync>),
+}
+
+/// Connects a [`WebSocketSession`] for each thread, and holds the settings that they share.
+///
+/// Cheap to clone. What may be a secret (the URL but for its host, headers, tokens) is in no `Debug`,
+/// no error and no event of this crate's. See the [module](super) for an example.
+#[derive(Clone)]
+pub struct WebSocketManager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connector: Connector,
+    subprotocols: Vec<String>,
+    /// As lines.
+    headers: Vec<u8>,
+    token: Option<Box<dyn Fn() -> anyhow::Result<String> + Send + Sync>>,
+    limits: Limits,
+    settings: Settings,
+    protocol: Arc<dyn Protocol>,
+}
+
+impl WebSocketManager {
+    /// For this URL, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`WebSocketBuilder::build`].
+    pub fn new(url: &str) -> Result<Self, BuildError> {
+        Self::builder(url).build()
+    }
+
+    /// Sets up a manager.
+    ///
+    /// The URL begins with `ws://` or `wss://`. Credentials in it, as in `wss://name:password@host/`,
+    /// are sent as basic authentication.
+    pub fn builder(url: &str) -> WebSocketBuilder {
+        WebSocketBuilder {
+            url: url.to_owned(),
+            headers: Vec::new(),
+            subprotocols: Vec::new(),
+            token: None,
+            connect_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+            close_timeout: Duration::from_secs(1),
+            keep_alive: Some(Duration::from_secs(20)),
+            pong_timeout: Duration::from_secs(10),
+            max_message_size: 16 << 20,
+            max_frame_size: None,
+            max_in_flight: 1024,
+            max_held: 64 << 20,
+            events: 1024,
+            quick_ack: true,
+            protocol: Arc::new(JsonRpc::new()),
+            resolver: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            roots: Vec::new(),
+        }
+    }
+
+    /// Connects a session, which belongs to whoever called.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection [in time](WebSocketBuilder::connect_timeout):
+    /// [`is_connect`](SessionError::is_connect), with a [`ConnectError`](super::ConnectError) as its
+    /// source.
+    pub fn connect(&self) -> Result<WebSocketSession, SessionError> {
+        let Shared { connector, subprotocols, limits, settings, protocol, .. } = &*self.shared;
+        let failed = |error: ConnectError| Kind::Connect(error.into());
+        let headers = self.headers().map_err(failed)?;
+        let (stream, upgraded) = connector.connect(subprotocols, &headers).map_err(failed)?;
+        let link = Link::new(stream, upgraded.rest, limits);
+        Ok(WebSocketSession::new(link, Arc::clone(protocol), *settings, upgraded.subprotocol))
+    }
+
+    fn headers(&self) -> Result<Vec<u8>, ConnectError> {
+        let Shared { connector, headers, token, .. } = &*self.shared;
+        let mut headers = headers.clone();
+        if let Some(token) = token {
+            let line = token().and_then(|token| header("authorization", &bearer(&token)));
+            let line = line.map_err(|error| ConnectError::token(&connector.target, error))?;
+            headers.extend(line);
+        }
+        Ok(headers)
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// A header as a line, if it is one and will not turn out to be two.
+fn header(name: &str, value: &str) -> anyhow::Result<Vec<u8>> {
+    let name = HeaderName::from_bytes(name.as_bytes());
+    let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
+        anyhow::bail!("it has a character that a header cannot have");
+    };
+    Ok([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat())
+}
+
+/// `create` connects; `has_broken` is true once a session can neither send nor read; `is_valid` pings;
+/// the interrupt shuts the socket, so that whoever waits on it gets an error at once; `close` says
+/// goodbye and waits for the peer's, for as long as
+/// [`close_timeout`](WebSocketBuilder::close_timeout): a peer that does not answer makes it a close
+/// that failed.
+impl Manager for WebSocketManager {
+    type Instance = WebSocketSession;
+
+    fn create(&self, _: &Context) -> anyhow::Result<WebSocketSession> {
+        Ok(self.connect()?)
+    }
+
+    fn has_broken(&self, session: &mut WebSocketSession) -> bool {
+        session.is_broken()
+    }
+
+    fn is_valid(&self, session: &mut WebSocketSession) -> anyhow::Result<()> {
+        session.ping()?;
+        Ok(())
+    }
+
+    fn interrupt(&self, session: &WebSocketSession) -> Option<Interrupt> {
+        // Weak, so that the socket is closed with its session, however long this is kept.
+        let socket = Arc::downgrade(session.socket());
+        Some(Box::new(move || {
+            if let Some(socket) = socket.upgrade() {
+                socket.shut_from_afar();
+            }
+        }))
+    }
+
+    fn close(&self, session: WebSocketSession, _: CloseReason) -> anyhow::Result<()> {
+        Ok(session.close()?)
+    }
+}
+
+impl fmt::Debug for WebSocketManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { connector, limits, settings, .. } = &*self.shared;
+        f.debug_struct("WebSocketManager")
+            .field("url", &format_args!("{}/..", connector.target))
+            .field("connect_timeout", &connector.timeout)
+            .field("limits", limits)
+            .field("settings", settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`WebSocketManager`]. Begun by [`WebSocketManager::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct WebSocketBuilder {
+    url: String,
+    headers: Vec<(String, String)>,
+    subprotocols: Vec<String>,
+    token: Option<Token>,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+    close_timeout: Duration,
+    keep_alive: Option<Duration>,
+    pong_timeout: Duration,
+    max_message_size: usize,
+    max_frame_size: Option<usize>,
+    max_in_flight: usize,
+    max_held: usize,
+    events: usize,
+    quick_ack: bool,
+    protocol: Arc<dyn Protocol>,
+    resolver: Option<Arc<Resolver>>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
+    #[cfg(feature = "tls")]
+    roots: Vec<rustls::pki_types::CertificateDer<'static>>,
+}
+
+impl WebSocketBuilder {
+    /// Adds a header to the request that opens the connection. Its value may be a secret.
+    ///
+    /// Default: none. What is no header, and those that the handshake itself needs, are refused by
+    /// [`build`](Self::build).
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds `Authorization: Bearer ..`, in place of what the URL says.
+    ///
+    /// Default: none. Refused by [`build`](Self::build) if it cannot be in a header, or if there is a
+    /// [header](Self::header) `Authorization` already.
+    pub fn bearer_token(mut self, token: &str) -> Self {
+        self.token = Some(Token::Fixed(token.to_owned()));
+        self
+    }
+
+    /// [`bearer_token`](Self::bearer_token), for tokens that expire: asked for one on each connection,
+    /// on the thread that connects, and not within the time limit of that.
+    ///
+    /// Its error must not tell the token; it is the cause of the
+    /// [`ConnectError`](super::ConnectError).
+    pub fn bearer_token_from(
+        mut self,
+        token: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.token = Some(Token::Fresh(Box::new(token)));
+        self
+    }
+
+    /// Adds a subprotocol to those the server may choose from, in the order of preference.
+    ///
+    /// Default: none. If there are any, a server that chooses none of them is not spoken to.
+    pub fn subprotocol(mut self, name: &str) -> Self {
+        self.subprotocols.push(name.to_owned());
+        self
+    }
+
+    /// How long it may take from the URL to an open WebSocket: looking up the name, TCP (each of the
+    /// host's addresses is tried, with an equal share of the time that is left), TLS and the upgrade
+    /// together.
+    ///
+    /// The system's look-up cannot be stopped; it has a thread of its own, which may outlive the
+    /// limit until the system gives up.
+    ///
+    /// Default: 30 s. Zero is refused by [`build`](Self::build).
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// How long a request waits for its answer, if the call does not say.
+    ///
+    /// Default: 30 s.
+    pub fn request_timeout(mut self, time: Duration) -> Self {
+        self.request_timeout = time;
+        self
+    }
+
+    /// How long the close handshake may take. It runs wherever the session is closed; see
+    /// [`Manager`].
+    ///
+    /// Default: 1 s.
+    pub fn close_timeout(mut self, time: Duration) -> Self {
+        self.close_timeout = time;
+        self
+    }
+
+    /// After how long a silence the peer is pinged, by a thread that waits for something. A request
+    /// pings sooner, when half its time is over. With `None` no such ping is sent.
+    ///
+    /// Default: 20 s. Zero is refused by [`build`](Self::build).
+    pub fn keep_alive(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = silence.into();
+        self
+    }
+
+    /// How long a peer that was pinged may remain silent before the session is broken.
+    ///
+    /// Default: 10 s. Zero is refused by [`build`](Self::build).
+    pub fn pong_timeout(mut self, time: Duration) -> Self {
+        self.pong_timeout = time;
+        self
+    }
+
+    /// The largest message, in bytes, that is read or sent. A larger one from the peer breaks the
+    /// session.
+    ///
+    /// Default: 16 MiB. Zero is refused by [`build`](Self::build).
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// The largest frame, in bytes, that is read: a message may come in several.
+    ///
+    /// Default: as large as a message. Zero is refused by [`build`](Self::build).
+    pub fn max_frame_size(mut self, bytes: usize) -> Self {
+        self.max_frame_size = Some(bytes);
+        self
+    }
+
+    /// How many requests may be under way in a session, those counted whose answers have come and have
+    /// not been taken.
+    ///
+    /// Default: 1024. Zero is refused by [`build`](Self::build).
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.max_in_flight = requests;
+        self
+    }
+
+    /// How many bytes of answers a session keeps that nobody has taken, and how many of events. An
+    /// answer that does not fit is dropped, and its [`wait`](WebSocketSession::wait) fails with
+    /// [`is_overflow`](SessionError::is_overflow).
+    ///
+    /// Default: 64 MiB.
+    pub fn max_held(mut self, bytes: usize) -> Self {
+        self.max_held = bytes;
+        self
+    }
+
+    /// How many events a session keeps that nobody has taken. Then the oldest is dropped; see
+    /// [`next_event`](WebSocketSession::next_event). With zero all are dropped, and nothing is said
+    /// about it.
+    ///
+    /// Default: 1024.
+    pub fn events(mut self, capacity: usize) -> Self {
+        self.events = capacity;
+        self
+    }
+
+    /// Whether what comes is acknowledged at once, where the system can do that (`TCP_QUICKACK`, on
+    /// Linux). It costs a small packet for each answer, and saves 40 ms for each with a server that
+    /// writes an answer in two pieces and has not set `TCP_NODELAY`.
+    ///
+    /// Default: yes.
+    pub fn quick_ack(mut self, yes: bool) -> Self {
+        self.quick_ack = yes;
+        self
+    }
+
+    /// How messages look.
+    ///
+    /// Default: [`JsonRpc`].
+    pub fn protocol(mut self, protocol: impl Protocol) -> Self {
+        self.protocol = Arc::new(protocol);
+        self
+    }
+
+    /// Who finds the addresses for a host and port, in place of the system. It runs on a thread of its
+    /// own, within the time limit.
+    pub fn resolver(
+        mut self,
+        resolver: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolver = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Adds a root certificate, in DER, to trust in place of those that browsers trust.
+    ///
+    /// Default: those that browsers trust, as listed by the crate `webpki-roots`. What is no
+    /// certificate is refused by [`build`](Self::build).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
+        self.roots.push(der.into().into());
+        self
+    }
+
+    /// All the settings of TLS, in place of those that come from
+    /// [`root_certificate`](Self::root_certificate).
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Makes the manager. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If an option has a value that makes no sense; see there. `wss://` is refused without the feature
+    /// `tls`.
+    pub fn build(self) -> Result<WebSocketManager, BuildError> {
+        let zero = [
+            ("connect_timeout", self.connect_timeout.is_zero()),
+            ("keep_alive", self.keep_alive == Some(Duration::ZERO)),
+            ("pong_timeout", self.pong_timeout.is_zero()),
+            ("max_message_size", self.max_message_size == 0),
+            ("max_frame_size", self.max_frame_size == Some(0)),
+            ("max_in_flight", self.max_in_flight == 0),
+        ];
+        if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(BuildError::new(option, "must not be zero"));
+        }
+        let target = Target::of(&self.url).map_err(|what| BuildError::new("url", what))?;
+        let is_token = |name: &String| HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if !self.subprotocols.iter().all(is_token) {
+            return Err(BuildError::new("subprotocol", "must be a word"));
+        }
+        let mut headers = Vec::new();
+        for (name, value) in &self.headers {
+            let lower = name.to_ascii_lowercase();
+            let ours = ["host", "connection", "upgrade"].contains(&&*lower);
+            if ours || lower.starts_with("sec-websocket-") {
+                return Err(BuildError::new("header", "is one that the handshake itself sends"));
+            }
+            let line =
+                header(name, value).map_err(|_| BuildError::new("header", "is no header"))?;
+            headers.extend(line);
+        }
+        let authorized =
+            self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if authorized && self.token.is_some() {
+            return Err(BuildError::new("bearer_token", "is beside a header `Authorization`"));
+        }
+        let mut token = None;
+        match (self.token, &target.credentials) {
+            (Some(Token::Fresh(fresh)), _) => token = Some(fresh),
+            (Some(Token::Fixed(fixed)), _) => {
+                let line = header("authorization", &bearer(&fixed));
+                let odd = "has a character that a header cannot have";
+                headers.extend(line.map_err(|_| BuildError::new("bearer_token", odd))?);
+            }
+            (None, Some(credentials)) if !authorized => {
+                let line = header("authorization", credentials);
+                headers.extend(line.expect("base64 is fit for a header"));
+            }
+            (None, _) => {}
+        }
+        #[cfg(not(feature = "tls"))]
+        if target.tls {
+            return Err(BuildError::new("url", "needs the feature `tls` for wss://"));
+        }
+        #[cfg(feature = "tls")]
+        let tls = match self.tls {
+            _ if !target.tls => None,
+            Some(config) => Some(config),
+            None => {
+                let config = super::tls::config(&self.roots);
+                Some(config.map_err(|what| BuildError::new("root_certificate", what))?)
+            }
+        };
+        Ok(WebSocketManager {
+            shared: Arc::new(Shared {
+                connector: Connector {
+                    target,
+                    timeout: self.connect_timeout,
+                    resolver: self.resolver,
+                    quick_ack: self.quick_ack,
+                    #[cfg(feature = "tls")]
+                    tls,
+                },
+                subprotocols: self.subprotocols,
+                headers,
+                token,
+                limits: Limits {
+                    max_message_size: self.max_message_size,
+                    max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
+                    keep_alive: self.keep_alive,
+                    pong_timeout: self.pong_timeout,
+                },
+                settings: Settings {
+                    request_timeout: self.request_timeout,
+                    pong_timeout: self.pong_timeout,
+                    close_timeout: self.close_timeout,
+                    max_in_flight: self.max_in_flight,
+                    max_held: self.max_held,
+                    events: self.events,
+                },
+                protocol: self.protocol,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for WebSocketBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing of the URL: it has not been looked into.
+        f.debug_struct("WebSocketBuilder").finish_non_exhaustive()
+    }
+}

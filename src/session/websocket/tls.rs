@@ -1,0 +1,106 @@
+//! TLS, by rustls.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rustls::client::ClientConnection;
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::stream::{Patience, Tcp};
+
+/// Not rustls' own stream: that one reads nothing while something is left to be written, and two such
+/// peers could wait for each other until the deadline.
+pub(super) struct TlsStream {
+    tls: ClientConnection,
+    tcp: Tcp,
+}
+
+impl TlsStream {
+    /// Shakes hands; as patient as `tcp` is.
+    pub(super) fn connect(config: &Arc<ClientConfig>, host: &str, tcp: Tcp) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let mut stream = Self { tls, tcp };
+        while stream.tls.is_handshaking() {
+            stream.flush()?;
+            if stream.tls.is_handshaking() && stream.pull()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        stream.flush()?;
+        Ok(stream)
+    }
+
+    pub(super) fn tcp(&self) -> &Tcp {
+        &self.tcp
+    }
+
+    pub(super) fn tcp_mut(&mut self) -> &mut Tcp {
+        &mut self.tcp
+    }
+
+    /// Reads from the socket what there is.
+    fn pull(&mut self) -> io::Result<usize> {
+        let got = self.tls.read_tls(&mut self.tcp)?;
+        if let Err(error) = self.tls.process_new_packets() {
+            // The peer is told why, if it can be told at once.
+            self.tcp.writes = Patience::ONE_LOOK;
+            let _ = self.tls.write_tls(&mut self.tcp);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(got)
+    }
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.reader().read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            // An end of the stream is told by the reader, in the next turn.
+            self.pull()?;
+        }
+    }
+}
+
+impl Write for TlsStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.flush()?; // so that there is room for more
+        let taken = self.tls.writer().write(buf)?;
+        match self.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut self.tcp)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Trusts the roots given, or, if there are none, those that browsers trust.
+pub(super) fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, &'static str> {
+    let mut trusted = RootCertStore::empty();
+    for root in roots {
+        trusted.add(root.clone()).map_err(|_| "is not a certificate that can be trusted")?;
+    }
+    if roots.is_empty() {
+        trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    // The provider is named, since a process may have more than one.
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "finds no version of TLS")?
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
