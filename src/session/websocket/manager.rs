@@ -329,9 +329,9 @@ impl WebSocketBuilder {
         self
     }
 
-    /// Whether what comes is acknowledged at once, where the system can do that (`TCP_QUICKACK`, on
-    /// Linux). It costs a small packet for each answer, and saves 40 ms for each with a server that
-    /// writes an answer in two pieces and has not set `TCP_NODELAY`.
+    /// Whether a session that has read something, and waits for more, acknowledges the first at once,
+    /// where the system can do that (`TCP_QUICKACK`, on Linux). It saves 40 ms for each answer with a
+    /// server that writes one in two pieces and has not set `TCP_NODELAY`.
     ///
     /// Default: yes.
     pub fn quick_ack(mut self, yes: bool) -> Self {

@@ -21,9 +21,8 @@ use crate::session::{Incoming, Outgoing, Payload, Protocol, RemoteError, Request
 
 /// How many messages are dealt with after a deadline, if they are there already.
 const LATE_MESSAGES: usize = 256;
-/// A peer that has been silent for as long may have gone: its goodbye is looked for before something
-/// is sent.
-const STALE: Duration = Duration::from_secs(1);
+/// For how long a sign of life makes it needless to look for another before something is sent.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// A conversation over a WebSocket, owned by the thread that uses it.
 ///
@@ -368,7 +367,9 @@ impl WebSocketSession {
     /// What must be so before anything is sent.
     fn prepare(&mut self) -> Result<(), SessionError> {
         self.check_whole()?;
-        if self.link.heard_at().elapsed() >= STALE {
+        // The peer may have said goodbye while nobody read. And what it has said before is no sign of
+        // life for what is asked now.
+        if self.link.heard_at().elapsed() >= FRESH {
             self.settle()?;
         }
         Ok(())

@@ -67,6 +67,8 @@ pub(super) struct Tcp {
     read_timeout: Option<Option<Duration>>,
     write_timeout: Option<Option<Duration>>,
     quick_ack: bool,
+    /// Something was read, and nothing written since.
+    owes_ack: bool,
     /// How much was ever read, and when it was last.
     pub(super) received: u64,
     pub(super) heard_at: Instant,
@@ -82,6 +84,7 @@ impl Tcp {
             read_timeout: None,
             write_timeout: None,
             quick_ack,
+            owes_ack: false,
             received: 0,
             heard_at: Instant::now(),
         })
@@ -100,10 +103,10 @@ impl Tcp {
             self.socket.tcp.set_read_timeout(timeout)?;
             self.read_timeout = Some(timeout);
         }
-        // A server that writes an answer in two pieces, and does not know `TCP_NODELAY`, waits for us
-        // to acknowledge the first: 40 ms, if we leave that to the kernel. It has to be told each time.
+        // A server that does not know `TCP_NODELAY`, and writes an answer in two pieces, waits for us to
+        // acknowledge the first: 40 ms, if we leave that to the kernel. What we write acknowledges too.
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        if self.quick_ack {
+        if self.quick_ack && self.owes_ack {
             let _ = socket2::SockRef::from(&self.socket.tcp).set_tcp_quickack(true);
         }
         Ok(())
@@ -147,25 +150,23 @@ fn has_run_out(error: &io::Error) -> bool {
     kind == io::ErrorKind::WouldBlock || cfg!(windows) && kind == io::ErrorKind::TimedOut
 }
 
-/// Reads or writes again and again, until it is done or there is no patience left.
+/// Reads or writes until it is done or there is no patience left.
 macro_rules! patiently {
     ($tcp:ident, $patience:ident, $wait:ident, |$socket:ident| $run:expr) => {
         loop {
             let left = $tcp.$patience.left();
-            let done = if left == Some(Duration::ZERO) {
+            if left == Some(Duration::ZERO) {
                 if $tcp.$patience.looks == 0 {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 $tcp.$patience.looks -= 1;
-                $tcp.without_waiting(|mut $socket| $run)
-            } else {
-                $tcp.$wait(left)?;
-                let mut $socket = &$tcp.socket.tcp;
-                $run
-            };
-            match done {
-                Err(error) if has_run_out(&error) || error.kind() == io::ErrorKind::Interrupted => {
-                }
+                break $tcp.without_waiting(|mut $socket| $run);
+            }
+            $tcp.$wait(left)?;
+            let mut $socket = &$tcp.socket.tcp;
+            match $run {
+                Err(error) if has_run_out(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => break done,
             }
         }
@@ -175,6 +176,7 @@ macro_rules! patiently {
 impl Read for Tcp {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let got = patiently!(self, reads, await_readable, |socket| socket.read(buf))?;
+        self.owes_ack = true;
         self.received += got as u64;
         self.heard_at = Instant::now();
         Ok(got)
@@ -183,7 +185,9 @@ impl Read for Tcp {
 
 impl Write for Tcp {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        patiently!(self, writes, await_writable, |socket| socket.write(buf))
+        let done = patiently!(self, writes, await_writable, |socket| socket.write(buf))?;
+        self.owes_ack = false;
+        Ok(done)
     }
 
     fn flush(&mut self) -> io::Result<()> {
