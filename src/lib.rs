@@ -64,6 +64,9 @@
 //!
 //! - `monty`: Python embedded, in `interpreter::monty`.
 //! - `cpython`: CPython as a child process, in `interpreter::cpython`.
+//! - `ws`, `tls`: a WebSocket session for each thread, in `session::websocket`.
+//! - `duplex`: a session that any thread may call, in `session::duplex`.
+//! - `dify`: plugins for Dify, in `session::dify`.
 //! - `signals`: close everything on SIGINT and SIGTERM, in `signals`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -116,6 +119,10 @@ pub mod docs {
 
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
+
+    #[cfg(all(feature = "dify", unix))]
+    #[doc = include_str!("../docs/dify.md")]
+    pub mod dify {}
 }
 
 #[cfg(doctest)]
