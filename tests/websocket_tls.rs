@@ -1,0 +1,252 @@
+//! WebSocket sessions over TLS: with the wrong certificate, with none at all, and with a peer that
+//! stops in the middle.
+
+#![cfg(all(feature = "ws", feature = "tls"))]
+
+mod support;
+
+use std::error::Error;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+use sessile::session::SessionError;
+use sessile::session::websocket::{
+    ConnectError, ConnectStep, WebSocketBuilder, WebSocketManager, WebSocketSession,
+};
+use support::{PATIENCE, TOO_LONG, promptly};
+use tungstenite::{Message, WebSocket};
+
+const SOON: Duration = Duration::from_millis(100);
+
+type Tls = StreamOwned<ServerConnection, TcpStream>;
+
+/// An authority of the test's own, and a server for `localhost` that it vouches for.
+struct Authority {
+    root: Vec<u8>,
+    server: Arc<ServerConfig>,
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let cert = cert.signed_by(&key, &ca).unwrap();
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![cert.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        Self { root: ca.der().to_vec(), server: Arc::new(server) }
+    }
+}
+
+/// A server for one connection.
+struct Server {
+    address: SocketAddr,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    fn raw(script: impl FnOnce(TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            let (tcp, _) = listener.accept().unwrap();
+            tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+            script(tcp);
+        });
+        Self { address, thread }
+    }
+
+    fn new(
+        authority: &Authority,
+        script: impl FnOnce(&mut WebSocket<Tls>) + Send + 'static,
+    ) -> Self {
+        let config = Arc::clone(&authority.server);
+        Self::raw(move |tcp| {
+            let tls = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
+            if let Ok(mut socket) = tungstenite::accept(tls) {
+                script(&mut socket);
+            }
+        })
+    }
+
+    /// `name` is what the certificate is to be for.
+    fn builder(&self, name: &str) -> WebSocketBuilder {
+        let address = self.address;
+        WebSocketManager::builder(&format!("wss://{name}:{}/", address.port()))
+            .connect_timeout(TOO_LONG)
+            .request_timeout(TOO_LONG)
+            .resolver(move |_, _| Ok(vec![address]))
+    }
+
+    fn end(self) {
+        self.thread.join().unwrap();
+    }
+}
+
+fn echo(socket: &mut WebSocket<Tls>) {
+    while let Ok(message) = socket.read() {
+        if let Message::Text(text) = message {
+            let said: Value = serde_json::from_str(&text).unwrap();
+            let answer = json!({"id": said["id"], "result": said["params"]});
+            socket.send(Message::text(answer.to_string())).unwrap();
+        }
+    }
+}
+
+fn connect(builder: WebSocketBuilder) -> Result<WebSocketSession, SessionError> {
+    let manager = builder.build().unwrap();
+    promptly("connecting", move || manager.connect())
+}
+
+#[track_caller]
+fn failure(error: &SessionError) -> &ConnectError {
+    error.source().and_then(|source| source.downcast_ref()).expect("it says at which step")
+}
+
+#[test]
+fn an_authority_of_ones_own_is_not_trusted() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, echo);
+    let mut session =
+        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+    assert_eq!(session.call::<[u8; 2], _>("m", &[1, 2]).unwrap(), [1, 2]);
+    let long = "x".repeat(1 << 20); // many records
+    assert_eq!(session.call::<[String; 1], _>("m", &[&long]).unwrap(), [long]);
+    session.ping().unwrap();
+    session.close().unwrap();
+    server.end();
+    // The same by settings of TLS of one's own.
+    let server = Server::new(&authority, echo);
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root.clone().into()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut session = connect(server.builder("localhost").tls_config(Arc::new(config))).unwrap();
+    session.request("m", &()).unwrap();
+    drop(session);
+    server.end();
+}
+
+#[test]
+fn a_wrong_certificate_is_trusted() {
+    let authority = Authority::new();
+    let another = Authority::new();
+    type Set<'a> = Box<dyn Fn(WebSocketBuilder) -> WebSocketBuilder + 'a>;
+    let cases: [(&str, Set<'_>); 3] = [
+        ("localhost", Box::new(|builder| builder)), // as browsers do
+        ("localhost", Box::new(|builder| builder.root_certificate(&*another.root))),
+        ("another.example", Box::new(|builder| builder.root_certificate(&*authority.root))),
+    ];
+    for (name, set) in cases {
+        let server = Server::new(&authority, |_| panic!("the client has trusted it"));
+        let error = connect(set(server.builder(name))).unwrap_err();
+        assert_eq!(failure(&error).step(), ConnectStep::Tls, "{:?}", failure(&error));
+        let chain = format!("{:#}", anyhow::Error::from(error));
+        assert!(chain.contains("certificate"), "{chain}");
+        server.end();
+    }
+    let error = WebSocketManager::builder("wss://localhost/").root_certificate(*b"none").build();
+    assert!(error.unwrap_err().to_string().starts_with("`root_certificate`"));
+}
+
+#[test]
+fn a_server_without_tls_is_waited_for() {
+    let server = Server::raw(|tcp| drop(tcp));
+    let error = connect(server.builder("localhost")).unwrap_err();
+    assert_eq!(failure(&error).step(), ConnectStep::Tls);
+    server.end();
+    let silent = Server::raw(|mut tcp| while tcp.read(&mut [0; 512]).is_ok_and(|got| got > 0) {});
+    let error = connect(silent.builder("localhost").connect_timeout(SOON)).unwrap_err();
+    assert_eq!(failure(&error).step(), ConnectStep::Tls);
+    assert!(failure(&error).is_timeout());
+    silent.end();
+}
+
+#[test]
+fn a_peer_that_is_silent_or_reads_nothing_keeps_the_caller_past_its_deadline() {
+    let authority = Authority::new();
+    let (hung_up, until_hung_up) = std::sync::mpsc::channel::<()>();
+    let server = Server::new(&authority, move |_| {
+        until_hung_up.recv_timeout(PATIENCE).unwrap();
+    });
+    let mut session =
+        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+    promptly("two requests", move || {
+        let pending = session.begin("m", &()).unwrap();
+        let error = session.request_timeout("m", &["x".repeat(12 << 20)], SOON).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(session.is_broken(), "half a frame is out");
+        assert!(session.wait(pending).unwrap_err().is_lost());
+    });
+    hung_up.send(()).unwrap();
+    server.end();
+
+    let server = Server::new(&authority, |socket| {
+        while socket.get_mut().read(&mut [0; 512]).is_ok_and(|got| got > 0) {}
+    });
+    let mut session =
+        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+    promptly("a request", move || {
+        assert!(session.request_timeout("m", &(), SOON).unwrap_err().is_timeout());
+        assert!(session.is_broken(), "nothing was heard");
+    });
+    server.end();
+}
+
+#[test]
+fn two_that_write_wait_for_each_other() {
+    const MUCH: usize = 12 << 20;
+    let authority = Authority::new();
+    let server = Server::new(&authority, |socket| {
+        let blob = json!({"method": "blob", "params": ["x".repeat(MUCH)]});
+        socket.send(Message::text(blob.to_string())).unwrap();
+        socket.set_config(|config| config.max_frame_size = None);
+        echo(socket);
+    });
+    let builder = server.builder("localhost").root_certificate(&*authority.root);
+    let mut session = connect(builder.max_message_size(2 * MUCH)).unwrap();
+    promptly("a large request", move || {
+        session.request("m", &["x".repeat(MUCH)]).unwrap();
+        assert_eq!(session.try_event().unwrap().expect("read meanwhile").method, "blob");
+    });
+    server.end();
+}
+
+#[test]
+fn a_connection_that_is_cut_looks_like_an_end() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, |socket| {
+        assert!(socket.read().unwrap().is_text());
+        let tcp = &socket.get_ref().sock;
+        tcp.shutdown(std::net::Shutdown::Both).unwrap(); // and no word of TLS about it
+    });
+    let mut session =
+        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+    let error = promptly("a request", move || session.request("m", &()).unwrap_err());
+    assert!(error.is_lost(), "{error}");
+    server.end();
+}
