@@ -59,9 +59,9 @@ fn a_worker_woken_for_one_thing_and_stuck_in_another_keeps_the_first_waiting() {
         for _ in 0..50 {
             let gate = Gate::new();
             // Who went to sleep last is woken first: that is to be worker 0.
-            wait_asleep(&joined(workers.submit_to(1, os_thread).unwrap()));
+            support::wait_asleep(&joined(workers.submit_to(1, os_thread).unwrap()));
             let id = joined(of_0.submit(Stay::touch).unwrap());
-            wait_asleep(&joined(workers.submit_to(0, os_thread).unwrap()));
+            support::wait_asleep(&joined(workers.submit_to(0, os_thread).unwrap()));
             let anybody;
             if closes {
                 stage.on_close(support::hold(&gate));
@@ -76,15 +76,6 @@ fn a_worker_woken_for_one_thing_and_stuck_in_another_keeps_the_first_waiting() {
             gate.open();
         }
     }
-}
-
-/// `thread` is below `/proc`. The kernel knows whether it sleeps.
-fn wait_asleep(thread: &std::path::Path) {
-    let stat = std::path::Path::new("/proc").join(thread).join("stat");
-    support::poll_until("the worker sleeps", || {
-        let stat = std::fs::read_to_string(&stat).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('S')
-    });
 }
 
 #[test]

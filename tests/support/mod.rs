@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle, ThreadId};
@@ -80,6 +81,16 @@ pub fn poll_until(what: &str, done: impl Fn() -> bool) {
         assert!(Instant::now() < end, "waited in vain until {what}");
         thread::yield_now();
     }
+}
+
+/// Waits until a thread sleeps, as the kernel has it. `thread` is its place below `/proc`.
+#[track_caller]
+pub fn wait_asleep(thread: &Path) {
+    let stat = Path::new("/proc").join(thread).join("stat");
+    poll_until("the thread sleeps", || {
+        let stat = std::fs::read_to_string(&stat).expect("it is there");
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+    });
 }
 
 /// Runs `f` on a thread of its own, and fails if it takes too long, rather than hang with it.
