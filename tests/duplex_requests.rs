@@ -200,6 +200,42 @@ fn an_id_that_is_in_use_is_answered_twice() {
     assert!(told.try_recv().is_err());
 }
 
+/// An id is free once it is answered, whatever the handler and its threads still do.
+#[test]
+fn an_id_that_is_used_again_after_its_answer_is_taken_for_one_in_use() {
+    let kept = Mutex::new(Vec::new());
+    let (session, mut peer, _place) = pair(move |builder| {
+        builder.handlers(workers(2, 16), move |(), request: Request| {
+            kept.lock().unwrap().push(request.invoker());
+            let asked: u64 = request.parse().unwrap();
+            request.respond(&asked).unwrap();
+        })
+    });
+    for n in 0..2000 {
+        peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m", "params": n}));
+        assert_eq!(peer.hear().unwrap()["result"], n);
+    }
+    assert_eq!((session.stats().requests, session.stats().malformed), (2000, 0));
+}
+
+#[test]
+fn a_request_that_ends_takes_the_next_one_of_its_id_with_it() {
+    let (tell, told) = mpsc::channel();
+    let (_session, mut peer, _place) =
+        pair(move |builder| builder.on_request(move |request| tell.send(request).unwrap()));
+    let ask = || peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
+    ask();
+    let first: Request = told.recv_timeout(PATIENCE).unwrap();
+    let kept = first.invoker();
+    first.respond(&1).unwrap();
+    ask();
+    let second = told.recv_timeout(PATIENCE).unwrap();
+    drop(kept); // only now the first is over
+    peer.say(&json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}}));
+    poll_until("the second is called off", || second.is_cancelled());
+    assert_eq!(peer.hear().unwrap()["result"], 1);
+}
+
 #[test]
 fn an_answer_to_a_connection_that_is_gone_goes_over_the_next() {
     let (tell, told) = mpsc::channel();

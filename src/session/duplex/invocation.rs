@@ -96,7 +96,7 @@ impl Invocation {
             Next::Answer(answer, reads_on) => {
                 self.answers += 1;
                 if reads_on {
-                    let _ = self.shared.post(Letter::ReadOn); // refused, nobody reads at all
+                    let _ = self.shared.post(Letter::ReadOn { id: self.id }); // refused, nobody reads at all
                 }
                 Ok(Some(answer))
             }

@@ -6,7 +6,7 @@
 //! which it was asked, and is let go if that is gone.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -45,7 +45,9 @@ pub(super) enum Letter {
         waited: Duration,
     },
     /// A reader has caught up.
-    ReadOn,
+    ReadOn {
+        id: u64,
+    },
     /// A request of the peer's is over, on our side.
     Over {
         id: RequestId,
@@ -152,8 +154,9 @@ struct Live {
     /// Bytes of frames that were queued in the link and not written.
     unwritten: usize,
     wants_to_write: bool,
-    /// An inbox is full, and its caller chose that all wait.
-    paused: bool,
+    /// The invocations whose inboxes are full, where that holds back all. Until each has room, nothing
+    /// is read: one that catches up would let in more for the others.
+    paused_for: HashSet<u64>,
 }
 
 thread_local! {
@@ -217,9 +220,11 @@ impl Owner {
                     self.tell_cancel(id);
                 }
             }
-            Letter::ReadOn => self.read_on(),
+            Letter::ReadOn { id } => self.read_on(id),
             Letter::Over { id, connection } => {
-                if connection == self.connection {
+                // Unless another has taken its id.
+                let is_over = |scope: &Weak<Scope>| scope.strong_count() == 0;
+                if connection == self.connection && self.requests.get(&id).is_some_and(is_over) {
                     self.requests.remove(&id);
                 }
             }
@@ -297,7 +302,8 @@ impl Owner {
         let reader = self.local.add(reader, Interest::READABLE, ready)?;
         let writer =
             writer.map(|writer| self.local.add(writer, Interest::NONE, ready)).transpose()?;
-        Ok(Live { link, reader, writer, unwritten: 0, wants_to_write: false, paused: false })
+        let paused_for = HashSet::new();
+        Ok(Live { link, reader, writer, unwritten: 0, wants_to_write: false, paused_for })
     }
 
     fn not_connected(&mut self, error: anyhow::Error) {
@@ -390,8 +396,11 @@ impl Owner {
     }
 
     fn watch_silence(&mut self, connection: u64, silence: Duration) {
-        if connection != self.connection || self.live.is_none() {
+        let Some(live) = self.live.as_ref().filter(|_| connection == self.connection) else {
             return;
+        };
+        if live.is_paused() {
+            self.heard = Instant::now(); // nobody listens
         }
         match silence.checked_sub(self.heard.elapsed()) {
             Some(left) if !left.is_zero() => {
@@ -485,7 +494,7 @@ impl Owner {
     fn read(&mut self) {
         let mut messages = Vec::new();
         for turn in 0..READS {
-            let Some(live) = self.live.as_mut().filter(|live| !live.paused) else { return };
+            let Some(live) = self.live.as_mut().filter(|live| !live.is_paused()) else { return };
             let shared = &self.shared;
             let mut frames = 0;
             let more = live.link.read(&mut |frame| {
@@ -499,6 +508,9 @@ impl Owner {
                 self.heard = Instant::now();
             }
             for message in messages.drain(..) {
+                if self.live.is_none() {
+                    break; // what one message led to
+                }
                 self.hear(message);
             }
             match more {
@@ -567,7 +579,7 @@ impl Owner {
                 if waiting.inbox.pause()
                     && let Some(live) = &mut self.live
                 {
-                    live.paused = true;
+                    live.paused_for.insert(id);
                     if let Err(error) = live.watch() {
                         self.lost(format!("the stream cannot be watched: {error}"));
                     }
@@ -609,7 +621,7 @@ impl Owner {
             self.tell_cancel(id);
         }
         if reads_on {
-            self.read_on();
+            self.read_on(id);
         }
     }
 
@@ -622,11 +634,12 @@ impl Owner {
         }
     }
 
-    fn read_on(&mut self) {
+    fn read_on(&mut self, id: u64) {
         if let Some(live) = &mut self.live
-            && live.paused
+            && live.paused_for.remove(&id)
+            && !live.is_paused()
         {
-            live.paused = false;
+            self.heard = Instant::now();
             match live.watch() {
                 // What a poller does not tell of: bytes that the link has read already.
                 Ok(()) => self.read(),
@@ -644,7 +657,12 @@ impl Owner {
         meta: Option<Payload>,
     ) {
         count(&self.shared.counts.requests);
-        if self.requests.get(&id).is_some_and(|scope| scope.strong_count() > 0) {
+        if self.shared.is_choked() {
+            // Each is answered, if with an error. Not to read on could leave both sides waiting.
+            return self.lost("the peer asks on and on, and reads no answers".to_owned());
+        }
+        let before = self.requests.get(&id).and_then(Weak::upgrade);
+        if before.is_some_and(|scope| scope.holds_id()) {
             // It would be answered twice, and nobody could tell which is which.
             return count(&self.shared.counts.malformed);
         }
@@ -664,9 +682,13 @@ impl Owner {
 }
 
 impl Live {
+    fn is_paused(&self) -> bool {
+        !self.paused_for.is_empty()
+    }
+
     /// Watches for what there is to do.
     fn watch(&self) -> io::Result<()> {
-        let Self { wants_to_write, paused, .. } = *self;
+        let (wants_to_write, paused) = (self.wants_to_write, self.is_paused());
         let reads = if paused { Interest::NONE } else { Interest::READABLE };
         match &self.writer {
             Some(writer) => {

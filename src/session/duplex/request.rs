@@ -70,6 +70,20 @@ impl Scope {
         self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, before).is_ok()
     }
 
+    /// The last answer is about to be said: before, for the peer may use the id again at once.
+    fn answers(&self) {
+        self.advance(ANSWERED);
+    }
+
+    /// Whether the peer has to wait before it uses the id again.
+    pub(super) fn holds_id(&self) -> bool {
+        match self.state.load(Ordering::SeqCst) {
+            OPEN => true,
+            ANSWERED => self.shared.protocol.ends_apart(),
+            _ => false,
+        }
+    }
+
     pub(super) fn lose(&self) {
         self.advance(LOST);
     }
@@ -210,6 +224,7 @@ impl Request {
     /// As [`item`](Self::item). The peer is told of an error then.
     pub fn respond<T: Serialize + ?Sized>(mut self, value: &T) -> Result<(), SessionError> {
         let value = &Payload::new(value).map_err(Kind::Json)?;
+        self.scope.answers();
         self.send(&Outgoing::Answer { to: &self.scope.id, value })?;
         self.is_answered();
         Ok(())
@@ -218,6 +233,7 @@ impl Request {
     /// There is no answer, or no more.
     pub fn finish(mut self) {
         if !self.scope.shared.protocol.ends_apart() {
+            self.scope.answers();
             self.scope.say(&Outgoing::End { to: &self.scope.id });
         }
         self.is_answered();
@@ -245,6 +261,7 @@ impl Request {
 
     fn fail_by_ref(&mut self, error: &RemoteError) {
         if self.scope.check().is_ok() {
+            self.scope.answers();
             self.scope.say(&Outgoing::Failure { to: &self.scope.id, error });
         }
         self.is_answered();
@@ -262,7 +279,7 @@ impl Request {
 
     fn is_answered(&mut self) {
         self.answered = true;
-        self.scope.advance(ANSWERED);
+        self.scope.answers();
         // Others go on: the end is kept back for them, for so long.
         if self.scope.shared.protocol.ends_apart() && Arc::strong_count(&self.scope) > 1 {
             let letter = Letter::HoldOver(Arc::downgrade(&self.scope));

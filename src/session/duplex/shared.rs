@@ -273,6 +273,14 @@ impl Shared {
         self.give_back(bytes);
     }
 
+    /// Whether more waits to be written than callers may queue, by far: what had to be said in any
+    /// case, and the peer does not take it.
+    pub(super) fn is_choked(&self) -> bool {
+        let Limits { max_queued, max_frame, .. } = self.limits;
+        let most = max_queued.saturating_mul(2).saturating_add(max_frame);
+        self.queued.load(Ordering::Relaxed) > most
+    }
+
     /// Takes room by `take`, waiting for it if the caller chose to.
     fn make_room(
         &self,

@@ -114,6 +114,10 @@ where
             self.out.clear();
             self.written = 0;
             self.out.shrink_to(READ); // a large frame leaves no large buffer behind
+        } else if self.written > self.out.len() / 2 {
+            // A peer that is never quite served: each byte moves once on average.
+            self.out.drain(..self.written);
+            self.written = 0;
         }
         Ok(self.out.len() - self.written)
     }
@@ -218,6 +222,34 @@ mod tests {
             let frames = split(bytes.as_bytes(), piece, 1000).unwrap();
             assert_eq!(frames, ["one", "two", &long, "three"], "in pieces of {piece}");
         }
+    }
+
+    /// A peer that reads, but never all there is.
+    #[test]
+    fn what_was_written_stays_in_the_memory() {
+        use std::os::unix::net::UnixStream;
+
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let options = LinkOptions {
+            connect_timeout: std::time::Duration::MAX,
+            max_frame: 1 << 20,
+            terminator: "\n",
+        };
+        let mut lines = Lines::<_, UnixStream>::new(ours, None, &options);
+        let (frame, mut read) = (vec![b'x'; 64 << 10], vec![0; 64 << 10]);
+        let (mut written, mut left) = (0_usize, 0);
+        while written < 64 << 20 {
+            while left < 1 << 20 {
+                lines.queue(&frame).unwrap();
+                left = lines.flush().unwrap();
+            }
+            (&theirs).read_exact(&mut read).unwrap();
+            written += read.len();
+            left = lines.flush().unwrap();
+            assert!(left > 0, "it was never behind");
+        }
+        assert!(lines.out.capacity() <= 8 << 20, "{} bytes are kept", lines.out.capacity());
     }
 
     #[test]
