@@ -225,26 +225,23 @@ fn what_a_peer_said_before_it_died_is_lost_to_a_slow_reader() {
 
 // ---- a peer that does not read ------------------------------------------------------------------
 
-const QUEUE: usize = 256 * KIB;
+/// Far more than the system takes for a peer that does not read.
+const QUEUE: usize = 24 << 20;
+/// What finds no room even after the system has taken what it will.
+const LARGE: usize = 14 << 20;
 
 /// A session whose peer does not read, and how often it was told so much that nothing more is taken.
 fn choked(setup: impl FnOnce(SessionBuilder) -> SessionBuilder) -> (Session, Peer, Place, usize) {
     let (session, peer, place) = pair(|builder| setup(builder.max_queued_bytes(QUEUE)));
-    let said = "x".repeat(64 * KIB);
-    let mut told = 0;
-    loop {
-        let queued = session.stats().queued_bytes;
-        match session.invoker().timeout(SHORT).notify("fill", &said) {
-            Ok(()) => told += 1,
-            Err(error) => {
-                assert!(error.is_full(), "{error:?}");
-                // Else it was the session that was slow, and not the peer.
-                if session.stats().queued_bytes == queued {
-                    break;
-                }
-            }
-        }
-    }
+    let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), "x".repeat(KIB * KIB));
+    let told = (0..).find(|_| {
+        let told = invoker.notify("fill", &said);
+        told.is_err_and(|error| {
+            assert!(error.is_full(), "{error:?}");
+            true
+        })
+    });
+    let told = told.unwrap();
     (session, peer, place, told)
 }
 
@@ -258,7 +255,7 @@ fn hears_all(peer: &mut Peer, told: usize) {
 fn what_is_refused_for_lack_of_room_is_sent_later() {
     let (session, mut peer, _place, told) = choked(|builder| builder);
     let refusing = session.invoker().when_full(WhenFull::Refuse).timeout(FOR_EVER);
-    let large = "x".repeat(QUEUE);
+    let large = "x".repeat(LARGE);
     let refused = promptly("it is refused", move || refusing.invoke("refused", &large));
     assert!(refused.unwrap_err().is_full());
     assert!(session.stats().queued_bytes as usize <= QUEUE);
@@ -272,7 +269,7 @@ fn what_is_refused_for_lack_of_room_is_sent_later() {
 #[test]
 fn who_waits_for_room_waits_for_ever_or_not_at_all() {
     let (session, mut peer, _place, told) = choked(|builder| builder);
-    let large = "x".repeat(QUEUE);
+    let large = "x".repeat(LARGE);
     let before = Instant::now();
     let invoker = session.invoker();
     assert!(invoker.clone().timeout(SHORT).invoke("m", &large).unwrap_err().is_full());
@@ -304,7 +301,7 @@ fn a_peer_that_does_not_read_keeps_the_session_from_reading() {
 #[test]
 fn a_close_waits_for_a_peer_that_does_not_read() {
     let (session, _peer, _place, _) = choked(|builder| builder);
-    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(QUEUE));
+    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(LARGE));
     let waits = thread::spawn(move || invoker.invoke("m", &large).unwrap_err());
     promptly("it closes", move || {
         let before = Instant::now();
@@ -318,7 +315,7 @@ fn a_close_waits_for_a_peer_that_does_not_read() {
 #[test]
 fn a_peer_that_dies_leaves_those_waiting_for_room() {
     let (session, peer, _place, _) = choked(|builder| builder);
-    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(QUEUE));
+    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(LARGE));
     let waits = thread::spawn(move || invoker.invoke("m", &large).unwrap_err());
     peer.die();
     promptly("it is told", move || {
@@ -332,7 +329,7 @@ fn a_peer_that_dies_leaves_those_waiting_for_room() {
 #[test]
 fn a_peer_that_only_asks_fills_the_memory() {
     let (session, mut peer, _place) =
-        pair(|builder| builder.max_queued_bytes(QUEUE).max_frame(QUEUE));
+        pair(|builder| builder.max_queued_bytes(64 * KIB).max_frame(64 * KIB));
     let call = session.invoker().invoke("m", &()).unwrap();
     peer.asked();
     let stream = peer.stream().try_clone().unwrap();
