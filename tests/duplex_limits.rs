@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use peer::{Peer, Place, SHORT, pair};
 use serde_json::json;
-use sessile::session::SessionError;
-use sessile::session::duplex::{Overflow, Request, Session, SessionBuilder, WhenFull};
+use sessile::session::duplex::{Overflow, Request, Session, SessionBuilder, Tcp, WhenFull};
+use sessile::session::{JsonRpc, SessionError};
 use support::{FOR_EVER, PATIENCE, TOO_LONG, poll_until, promptly};
 
 const KIB: usize = 1 << 10;
@@ -226,14 +226,18 @@ fn what_a_peer_said_before_it_died_is_lost_to_a_slow_reader() {
 // ---- a peer that does not read ------------------------------------------------------------------
 
 /// Far more than the system takes for a peer that does not read.
-const QUEUE: usize = 24 << 20;
+const QUEUE: usize = 6 << 20;
 /// What finds no room even after the system has taken what it will.
-const LARGE: usize = 14 << 20;
+const LARGE: usize = QUEUE - 512 * KIB;
 
 /// A session whose peer does not read, and how often it was told so much that nothing more is taken.
 fn choked(setup: impl FnOnce(SessionBuilder) -> SessionBuilder) -> (Session, Peer, Place, usize) {
-    let (session, peer, place) = pair(|builder| setup(builder.max_queued_bytes(QUEUE)));
-    let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), "x".repeat(KIB * KIB));
+    let place = Place::new();
+    socket2::SockRef::from(&place.listener).set_recv_buffer_size(64 * KIB).unwrap();
+    let builder = Session::builder(JsonRpc::new()).timeout(PATIENCE).max_queued_bytes(QUEUE);
+    let session = setup(builder).connect(Tcp::new(place.address())).unwrap();
+    let peer = place.accept();
+    let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), "x".repeat(256 * KIB));
     let told = (0..).find(|_| {
         let told = invoker.notify("fill", &said);
         told.is_err_and(|error| {
