@@ -7,6 +7,9 @@ mod call_soon_threadsafe;
 mod lua;
 #[path = "../examples/rayon_sqlite.rs"]
 mod rayon_sqlite;
+#[cfg(feature = "ws")]
+#[path = "../examples/websocket_sessions.rs"]
+mod websocket_sessions;
 
 #[test]
 fn lua_interpreters_close_on_their_own_threads() {
@@ -16,6 +19,12 @@ fn lua_interpreters_close_on_their_own_threads() {
 #[test]
 fn rayon_finds_with_many_connections_what_one_finds() {
     rayon_sqlite::main().unwrap();
+}
+
+#[cfg(feature = "ws")]
+#[test]
+fn each_thread_has_its_own_web_socket_and_says_goodbye() {
+    websocket_sessions::main().unwrap();
 }
 
 #[test]

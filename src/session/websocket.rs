@@ -54,13 +54,9 @@
 //! session calls [`poll`](WebSocketSession::poll) with a timeout of zero from time to time: on an
 //! [`EventLoop`](crate::EventLoop) by `call_later`, again and again; on [`Workers`](crate::Workers) by
 //! work that is submitted to the key.
-//!
-//! # What is logged
-//!
-//! Nothing by this crate. tungstenite writes frames to the `log`, at the levels debug and trace; the
-//! opening request, with its secrets, does not go through it.
 
 mod connect;
+mod frames;
 mod link;
 mod manager;
 mod session;

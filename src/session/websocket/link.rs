@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tungstenite::error::{CapacityError, Error, ProtocolError};
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Bytes, Message, Utf8Bytes, WebSocket};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::frames::{FrameError, Frames, Message};
 use super::stream::{Patience, Socket, Stream};
 use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
@@ -19,12 +17,18 @@ use crate::session::{Malformed, Unsupported};
 const SLICE: Duration = Duration::from_millis(20);
 /// How many reads a message may take that was due already. It bounds what is read, not how much.
 const LOOKS: u32 = 16;
-/// Small, since tungstenite clears the whole of it before each read.
-const READ_BUFFER: usize = 16 << 10;
-const WRITE_BUFFER: usize = 64 << 10;
+
+/// Why we say goodbye, as RFC 6455 numbers it.
+#[derive(Clone, Copy)]
+pub(super) enum Goodbye {
+    Normal = 1000,
+    GoingAway = 1001,
+    ProtocolError = 1002,
+    TooBig = 1009,
+}
 
 pub(super) struct Link {
-    socket: WebSocket<Stream>,
+    frames: Frames,
     /// How long the peer may be silent before it is pinged.
     keep_alive: Option<Duration>,
     pong_timeout: Duration,
@@ -32,8 +36,6 @@ pub(super) struct Link {
     /// When a ping went out that nothing was heard after.
     pinged_at: Option<Instant>,
     pings: u64,
-    /// Something waits to be written, a pong or a refusal, that nobody waits for.
-    unflushed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,83 +48,82 @@ pub(super) struct Limits {
 
 /// What was heard.
 pub(super) enum Heard {
-    Text(Utf8Bytes),
-    Pong(Bytes),
+    Text(String),
+    Pong(Vec<u8>),
     /// A ping, which is answered.
     Ping,
 }
 
 impl Link {
     /// Over a stream that has been upgraded; `rest` came with the upgrade.
-    pub(super) fn new(stream: Stream, rest: Vec<u8>, limits: &Limits) -> Self {
+    pub(super) fn new(stream: Stream, rest: &[u8], limits: &Limits) -> Self {
         let Limits { max_message_size, max_frame_size, keep_alive, pong_timeout } = *limits;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_write_buffer_size(max_message_size.saturating_mul(2).saturating_add(1 << 20))
-            .max_message_size(Some(max_message_size))
-            .max_frame_size(Some(max_frame_size));
         Self {
-            socket: WebSocket::from_partially_read(stream, rest, Role::Client, Some(config)),
+            frames: Frames::new(stream, rest, max_message_size, max_frame_size),
             keep_alive,
             pong_timeout,
             max_message_size,
             pinged_at: None,
             pings: 0,
-            unflushed: false,
         }
     }
 
     pub(super) fn socket(&self) -> &Arc<Socket> {
-        self.socket.get_ref().tcp().socket()
+        self.frames.stream().tcp().socket()
     }
 
     pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().tcp().peer_addr()
+        self.frames.stream().tcp().peer_addr()
     }
 
     /// How many bytes ever came from the peer. Any is a sign of life.
     pub(super) fn received(&self) -> u64 {
-        self.socket.get_ref().tcp().received
+        self.frames.stream().tcp().received
     }
 
     pub(super) fn heard_at(&self) -> Instant {
-        self.socket.get_ref().tcp().heard_at
+        self.frames.stream().tcp().heard_at
     }
 
     // ---- writing ------------------------------------------------------------------------------
 
-    /// Takes a frame to be written, and writes it as far as it goes at once.
-    pub(super) fn put(&mut self, frame: Vec<u8>) -> Result<(), SessionError> {
+    /// Takes a message that is to be written by [`flush`](Self::flush), or before the next read.
+    ///
+    /// One that is too large or no text is refused, and no harm is done.
+    pub(super) fn put(&mut self, frame: &[u8]) -> Result<(), SessionError> {
         if frame.len() > self.max_message_size {
             let (size, limit) = (frame.len(), self.max_message_size);
             return Err(Kind::TooLarge { size, limit }.into());
         }
-        let text = Utf8Bytes::try_from(frame)
-            .map_err(|_| Unsupported::new("it wrote something that is not UTF-8"))?;
-        self.put_message(Message::Text(text))
+        if std::str::from_utf8(frame).is_err() {
+            return Err(Unsupported::new("it wrote something that is not UTF-8").into());
+        }
+        self.put_frame(OpCode::Data(Data::Text), frame)
     }
 
-    fn put_message(&mut self, message: Message) -> Result<(), SessionError> {
-        self.patience(Patience::NONE, Patience::ONE_LOOK);
-        self.unflushed = true;
-        match self.socket.write(message) {
-            Ok(()) => Ok(()),
-            Err(error) if would_block(&error) => Ok(()),
-            Err(error) => Err(self.explain(error)),
-        }
+    fn put_frame(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), SessionError> {
+        self.frames.put(opcode, payload).map_err(|error| self.explain(error))
     }
 
     /// Writes what there is to write, for a moment at most. Says whether nothing is left.
     pub(super) fn flush(&mut self, until: Deadline) -> Result<bool, SessionError> {
         let until = until.earlier(Deadline::after(SLICE));
         self.patience(Patience::NONE, Patience::until(until, 1));
-        match self.socket.flush() {
-            Ok(()) => self.unflushed = false,
-            Err(error) if would_block(&error) => self.unflushed = true,
-            Err(error) => return Err(self.explain(error)),
+        self.flushed()
+    }
+
+    /// The same, without waiting at all.
+    fn flush_now(&mut self) -> Result<bool, SessionError> {
+        self.patience(Patience::NONE, Patience::ONE_LOOK);
+        self.flushed()
+    }
+
+    fn flushed(&mut self) -> Result<bool, SessionError> {
+        match self.frames.flush() {
+            Ok(()) => Ok(true),
+            Err(error) if error.would_block() => Ok(false),
+            Err(error) => Err(self.explain(error)),
         }
-        Ok(!self.unflushed)
     }
 
     // ---- reading ------------------------------------------------------------------------------
@@ -130,32 +131,33 @@ impl Link {
     /// Reads one message; `None` if there is none by then.
     pub(super) fn read(&mut self, until: Deadline) -> Result<Option<Heard>, SessionError> {
         loop {
-            let mut slice = until;
-            if self.unflushed && !self.flush(Deadline::after(Duration::ZERO))? {
-                slice = until.earlier(Deadline::after(SLICE));
-            }
-            // A pong that the peer does not take must not keep us from reading.
+            // What the peer does not take, a pong or a refusal, must not keep us from reading.
+            let slice = if self.frames.has_unwritten() && !self.flush_now()? {
+                until.earlier(Deadline::after(SLICE))
+            } else {
+                until
+            };
             self.patience(Patience::until(slice, LOOKS), Patience::ONE_LOOK);
             let before = self.received();
-            let message = self.socket.read();
+            let message = self.frames.read();
             if self.received() != before {
                 self.pinged_at = None;
             }
             match message {
                 Ok(Message::Text(text)) => return Ok(Some(Heard::Text(text))),
                 Ok(Message::Pong(of)) => return Ok(Some(Heard::Pong(of))),
-                Ok(Message::Ping(_)) => {
-                    self.flush(Deadline::after(Duration::ZERO))?; // the pong, which tungstenite has ready
+                Ok(Message::Ping(of)) => {
+                    self.put_frame(OpCode::Control(Control::Pong), &of)?;
+                    self.flush_now()?;
                     return Ok(Some(Heard::Ping));
                 }
-                Ok(Message::Close(frame)) => {
-                    let _ = self.flush(Deadline::after(Duration::ZERO));
-                    return Err(Kind::Lost { why: farewell(frame.as_ref()) }.into());
+                Ok(Message::Close { code, reason }) => {
+                    // The answer to a goodbye repeats it.
+                    let code = code.unwrap_or(Goodbye::Normal as u16);
+                    self.say_goodbye(code, Deadline::after(Duration::ZERO));
+                    return Err(Kind::Lost { why: farewell(code, &reason) }.into());
                 }
-                Ok(Message::Binary(_) | Message::Frame(_)) => {
-                    return Err(Malformed::new("a binary frame").into());
-                }
-                Err(error) if would_block(&error) => {
+                Err(error) if error.would_block() => {
                     if until.has_passed() {
                         return Ok(None);
                     }
@@ -166,7 +168,7 @@ impl Link {
     }
 
     fn patience(&mut self, reads: Patience, writes: Patience) {
-        let tcp = self.socket.get_mut().tcp_mut();
+        let tcp = self.frames.stream_mut().tcp_mut();
         (tcp.reads, tcp.writes) = (reads, writes);
     }
 
@@ -179,15 +181,12 @@ impl Link {
 
     /// When [`tend`](Self::tend) has something to do next.
     pub(super) fn next_duty(&self) -> Deadline {
-        match (self.pinged_at, self.keep_alive) {
-            (Some(at), _) => {
-                at.checked_add(self.pong_timeout).map_or(Deadline::NEVER, Deadline::at)
-            }
-            (None, Some(interval)) => {
-                self.heard_at().checked_add(interval).map_or(Deadline::NEVER, Deadline::at)
-            }
-            (None, None) => Deadline::NEVER,
-        }
+        let (since, time) = match (self.pinged_at, self.keep_alive) {
+            (Some(at), _) => (at, self.pong_timeout),
+            (None, Some(interval)) => (self.heard_at(), interval),
+            (None, None) => return Deadline::NEVER,
+        };
+        since.checked_add(time).map_or(Deadline::NEVER, Deadline::at)
     }
 
     /// Pings a peer that has been silent for long; gives up one that was pinged and is silent still.
@@ -205,11 +204,11 @@ impl Link {
     }
 
     /// Pings the peer. What is returned comes back in the pong.
-    pub(super) fn ping(&mut self) -> Result<Bytes, SessionError> {
+    pub(super) fn ping(&mut self) -> Result<[u8; 8], SessionError> {
         self.pings += 1;
-        let mark = Bytes::copy_from_slice(&self.pings.to_be_bytes());
-        self.put_message(Message::Ping(mark.clone()))?;
-        self.flush(Deadline::after(Duration::ZERO))?;
+        let mark = self.pings.to_be_bytes();
+        self.put_frame(OpCode::Control(Control::Ping), &mark)?;
+        self.flush_now()?;
         self.pinged_at = Some(Instant::now());
         Ok(mark)
     }
@@ -218,69 +217,56 @@ impl Link {
 
     /// The handshake at the end: says goodbye and waits for the peer's.
     pub(super) fn close(&mut self, until: Deadline, timeout: Duration) -> Result<(), SessionError> {
-        self.farewell(CloseCode::Normal, until);
+        self.say_goodbye(Goodbye::Normal as u16, until);
         let mut answered = false;
         loop {
             // It is the server's to hang up first. One that does not is not waited for.
             let until = if answered { until.earlier(Deadline::after(SLICE)) } else { until };
-            self.patience(Patience::until(until, 1), Patience::ONE_LOOK);
-            let why = match self.socket.read() {
-                Ok(Message::Close(_)) => {
+            self.patience(Patience::until(until, 1), Patience::NONE);
+            let why = match self.frames.read() {
+                Ok(Message::Close { .. }) => {
                     answered = true;
                     continue;
                 }
-                // Late answers, events: nobody wants them any more.
+                // Late answers, events, pings: nobody wants them any more.
                 Ok(_) if !until.has_passed() => continue,
-                Err(Error::ConnectionClosed) => return Ok(()),
-                Err(error) if would_block(&error) && !until.has_passed() => continue,
-                Err(error) if !would_block(&error) => self.explain(error),
+                Err(error) if error.would_block() && !until.has_passed() => continue,
+                Err(error) if !error.would_block() => self.explain(error),
                 Ok(_) | Err(_) => Kind::TimedOut { waited: timeout }.into(),
             };
             return if answered { Ok(()) } else { Err(why) };
         }
     }
 
-    /// Says goodbye, as far as that goes by then.
-    pub(super) fn farewell(&mut self, code: CloseCode, until: Deadline) {
-        self.patience(Patience::NONE, Patience::until(until, 1));
-        let _ = self.socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() }));
+    /// Says goodbye, as far as that goes at once.
+    pub(super) fn leave(&mut self, why: Goodbye) {
+        self.say_goodbye(why as u16, Deadline::after(Duration::ZERO));
     }
 
-    fn explain(&self, error: Error) -> SessionError {
-        let lost = |why: String| Kind::Lost { why };
+    fn say_goodbye(&mut self, code: u16, until: Deadline) {
+        self.patience(Patience::NONE, Patience::until(until, 1));
+        // Who cannot be told is left without.
+        let _ = self.frames.put(OpCode::Control(Control::Close), &code.to_be_bytes());
+        let _ = self.frames.flush();
+    }
+
+    fn explain(&self, error: FrameError) -> SessionError {
+        let lost = |why: &str| Kind::Lost { why: why.to_owned() };
         let kind = match error {
             _ if self.socket().was_shut() => Kind::Closed,
-            Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-                Kind::TooLarge { size, limit: max_size }
-            }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                lost("the peer hung up without a goodbye".to_owned())
-            }
-            Error::Protocol(error) => Kind::Malformed(Malformed::new(error)),
-            Error::Utf8(_) => Kind::Malformed(Malformed::new("text that is not UTF-8")),
-            Error::WriteBufferFull(_) => lost("the peer has read nothing for too long".to_owned()),
-            Error::ConnectionClosed | Error::AlreadyClosed => {
-                lost("the connection is closed".to_owned())
-            }
-            Error::Io(error) => lost(error.to_string()),
-            error => lost(error.to_string()),
+            FrameError::TooLarge { size, limit } => Kind::TooLarge { size, limit },
+            FrameError::Malformed(what) => Kind::Malformed(Malformed::new(what)),
+            FrameError::HungUp => lost("the peer hung up without a goodbye"),
+            FrameError::Deaf => lost("the peer has read nothing for too long"),
+            FrameError::Io(error) => lost(&error.to_string()),
         };
         kind.into()
     }
 }
 
-fn would_block(error: &Error) -> bool {
-    matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn farewell(frame: Option<&CloseFrame>) -> String {
-    match frame {
-        None => "the peer closed it".to_owned(),
-        Some(CloseFrame { code, reason }) if reason.is_empty() => {
-            format!("the peer closed it ({code})")
-        }
-        Some(CloseFrame { code, reason }) => {
-            format!("the peer closed it ({code}): {}", reason.escape_debug())
-        }
+fn farewell(code: u16, reason: &str) -> String {
+    match reason {
+        "" => format!("the peer said goodbye ({code})"),
+        reason => format!("the peer said goodbye ({code}): {}", reason.escape_debug()),
     }
 }

@@ -93,7 +93,7 @@ impl WebSocketManager {
         let failed = |error: ConnectError| Kind::Connect(error.into());
         let headers = self.headers().map_err(failed)?;
         let (stream, upgraded) = connector.connect(subprotocols, &headers).map_err(failed)?;
-        let link = Link::new(stream, upgraded.rest, limits);
+        let link = Link::new(stream, &upgraded.rest, limits);
         Ok(WebSocketSession::new(link, Arc::clone(protocol), *settings, upgraded.subprotocol))
     }
 

@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tungstenite::Bytes;
-use tungstenite::protocol::frame::coding::CloseCode;
 
-use super::link::{Heard, Link};
+use super::link::{Goodbye, Heard, Link};
 use super::stream::Socket;
 use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
@@ -49,7 +47,7 @@ pub struct WebSocketSession {
     awaited: u64,
     /// How often something came that a caller may be waiting for.
     news: u64,
-    last_pong: Option<Bytes>,
+    last_pong: Vec<u8>,
     /// Why nothing more will be sent or read.
     broken: Option<Broken>,
     decoded: Vec<Incoming>,
@@ -171,7 +169,7 @@ impl WebSocketSession {
             counters: Counters::default(),
             awaited: 0,
             news: 0,
-            last_pong: None,
+            last_pong: Vec::new(),
             broken: None,
             decoded: Vec::new(),
         }
@@ -395,7 +393,7 @@ impl WebSocketSession {
     ) -> Result<(), SessionError> {
         let mut frame = Vec::with_capacity(128);
         self.protocol.encode(message, &mut frame)?;
-        if let Err(error) = self.link.put(frame) {
+        if let Err(error) = self.link.put(&frame) {
             // These are found before anything is written.
             let harmless = error.is_too_large() || error.is_unsupported();
             return Err(if harmless { error } else { self.fail(error) });
@@ -504,7 +502,7 @@ impl WebSocketSession {
             let mut frame = Vec::new();
             if self.protocol.encode(&Outgoing::Cancel { id }, &mut frame).is_ok() {
                 let _ = self.guard(|link| {
-                    link.put(frame)?;
+                    link.put(&frame)?;
                     link.flush(Deadline::after(Duration::ZERO))
                 });
             }
@@ -589,7 +587,7 @@ impl WebSocketSession {
         let (begun, timeout) = (Instant::now(), self.settings.pong_timeout);
         let deadline = Deadline::after(timeout);
         let mark = self.ask()?;
-        while self.last_pong.as_ref() != Some(&mark) {
+        while self.last_pong != mark {
             if !self.step(deadline)? || deadline.has_passed() {
                 self.lose(&format!("no answer to a ping in {timeout:.1?}"));
                 return Err(Kind::TimedOut { waited: timeout }.into());
@@ -678,11 +676,11 @@ impl WebSocketSession {
         let (code, broken) = match error.kind() {
             Kind::Closed => (None, Broken::Shut),
             Kind::Lost { why } => (None, Broken::Lost(why.clone())),
-            Kind::TooLarge { .. } => (Some(CloseCode::Size), Broken::Lost(error.to_string())),
-            _ => (Some(CloseCode::Protocol), Broken::Lost(error.to_string())),
+            Kind::TooLarge { .. } => (Some(Goodbye::TooBig), Broken::Lost(error.to_string())),
+            _ => (Some(Goodbye::ProtocolError), Broken::Lost(error.to_string())),
         };
         if let Some(code) = code {
-            self.link.farewell(code, Deadline::after(Duration::ZERO));
+            self.link.leave(code);
         }
         self.link.socket().shut();
         self.broken = Some(broken);
@@ -696,7 +694,7 @@ impl WebSocketSession {
         run(&mut self.link).map_err(|error| self.fail(error))
     }
 
-    fn ask(&mut self) -> Result<Bytes, SessionError> {
+    fn ask(&mut self) -> Result<[u8; 8], SessionError> {
         self.guard(Link::ping)
     }
 
@@ -734,7 +732,7 @@ impl WebSocketSession {
         let text = match heard {
             Heard::Text(text) => text,
             Heard::Pong(of) => {
-                self.last_pong = Some(of);
+                self.last_pong = of;
                 return Ok(());
             }
             Heard::Ping => return Ok(()),
@@ -807,7 +805,7 @@ impl WebSocketSession {
         let mut frame = Vec::new();
         match self.protocol.encode(&Outgoing::Failure { to, error: &error }, &mut frame) {
             Ok(()) => {
-                self.link.put(frame)?;
+                self.link.put(&frame)?;
                 self.link.flush(Deadline::after(Duration::ZERO)).map(drop)
             }
             Err(_) => Ok(()), // in a protocol that has no such thing
@@ -846,7 +844,7 @@ fn to_params<P: Serialize + ?Sized>(params: &P) -> Result<Option<Payload>, Sessi
 impl Drop for WebSocketSession {
     fn drop(&mut self) {
         if !self.is_broken() {
-            self.link.farewell(CloseCode::Away, Deadline::after(Duration::ZERO));
+            self.link.leave(Goodbye::GoingAway);
         }
     }
 }

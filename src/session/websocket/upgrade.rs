@@ -1,16 +1,18 @@
 //! From HTTP to WebSocket.
 //!
-//! Not by tungstenite's own handshake: that one writes the whole request to the log, at level trace,
-//! with every token in it.
+//! Not by tungstenite's own handshake: that one writes the whole request to the log, with every token
+//! in it, and takes its key from a thread-local generator; see [`frames`](super::frames).
 
 use std::io::{self, Read, Write};
 
-use tungstenite::handshake::client::{Response, generate_key};
+use data_encoding::BASE64;
+use tungstenite::handshake::client::Response;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::http::HeaderMap;
 
 use super::connect::{Problem, Target};
+use super::frames;
 use super::stream::Stream;
 
 /// The longest answer that is read.
@@ -29,7 +31,7 @@ pub(super) fn upgrade(
     subprotocols: &[String],
     headers: &[u8],
 ) -> Result<Upgraded, Problem> {
-    let key = generate_key();
+    let key = BASE64.encode(&frames::nonce());
     let mut request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
