@@ -53,7 +53,7 @@ fn nothing_is_left_after_100_sessions() {
 
     let threads = count("task");
     let cycle = |n: usize| {
-        let mut session = if n % 2 == 0 { &manager } else { &named }.connect().unwrap();
+        let mut session = [&manager, &named][n % 2].connect().unwrap();
         let interrupt = manager.interrupt(&session).unwrap();
         match n % 8 {
             0 => manager.close(session, CloseReason::ClosedHere).unwrap(),

@@ -101,7 +101,8 @@ fn a_peer_that_never_stops_talking_keeps_the_caller_past_its_deadline() {
         let many = frame(TEXT, event.len() as u64, event).repeat(1000);
         while peer.socket.get_mut().write_all(&many).is_ok() {}
     });
-    let (error, mut session) = request(connect(&server), SOON);
+    let manager = builder(&server).pong_timeout(SOON).build().unwrap();
+    let (error, mut session) = request(manager.connect().unwrap(), SOON);
     assert!(error.is_timeout(), "{error}");
     assert!(!session.is_broken());
     // Neither does one who waits for something else.
