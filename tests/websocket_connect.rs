@@ -147,7 +147,8 @@ fn a_look_up_that_does_not_end_is_waited_for() {
 
 #[test]
 fn a_look_up_that_fails_leaves_the_caller_without_an_error() {
-    let failing: [fn(&str, u16) -> io::Result<Vec<SocketAddr>>; 3] = [
+    type LookUp = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+    let failing: [LookUp; 3] = [
         |_, _| Err(io::Error::other("no such host")),
         |_, _| Ok(Vec::new()),
         |_, _| panic!("on a thread of its own"),

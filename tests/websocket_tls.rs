@@ -175,7 +175,7 @@ fn a_wrong_certificate_is_trusted() {
 
 #[test]
 fn a_server_without_tls_is_waited_for() {
-    let server = Server::raw(|tcp| drop(tcp));
+    let server = Server::raw(drop);
     let error = connect(server.builder("localhost")).unwrap_err();
     assert_eq!(failure(&error).step(), ConnectStep::Tls);
     server.end();

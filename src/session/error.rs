@@ -1,5 +1,8 @@
 //! What can go wrong in a conversation.
 
+// Each kind of session has some of its own.
+#![cfg_attr(not(all(feature = "ws", feature = "duplex")), allow(dead_code))]
+
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
