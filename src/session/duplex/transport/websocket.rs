@@ -1,8 +1,9 @@
 //! A frame is a WebSocket message.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tungstenite::error::Error;
@@ -12,6 +13,7 @@ use tungstenite::{Message, Utf8Bytes};
 
 use super::tcp::dial;
 use super::{Connect, Link, LinkOptions};
+use crate::deadline::Deadline;
 
 /// Dials a WebSocket without TLS, a frame being a text message.
 #[derive(Clone)]
@@ -41,10 +43,8 @@ impl Connect for WebSocket {
         }
         let host = uri.host().context("the address has no host")?;
         let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
-        let stream = dial(&address, options.connect_timeout)?;
-        stream.set_read_timeout(Some(options.connect_timeout))?;
-        stream.set_write_timeout(Some(options.connect_timeout))?;
-        stream.set_nodelay(true)?;
+        let deadline = Deadline::after(options.connect_timeout);
+        let stream = Stream::new(dial(&address, options.connect_timeout)?, deadline)?;
         let upgraded = tungstenite::client::client_with_config(uri, stream, Some(config(options)));
         let (socket, _) = upgraded.map_err(refused)?;
         link(socket)
@@ -69,9 +69,7 @@ impl WebSocketAccepted {
 impl Connect for WebSocketAccepted {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let stream = self.stream.take().context("it has been used already")?;
-        stream.set_read_timeout(Some(options.connect_timeout))?;
-        stream.set_write_timeout(Some(options.connect_timeout))?;
-        stream.set_nodelay(true)?;
+        let stream = Stream::new(stream, Deadline::after(options.connect_timeout))?;
         let upgraded = tungstenite::accept_with_config(stream, Some(config(options)));
         link(upgraded.map_err(refused)?)
     }
@@ -97,16 +95,67 @@ fn refused<R: tungstenite::handshake::HandshakeRole>(error: HandshakeError<R>) -
     }
 }
 
-fn link(socket: tungstenite::WebSocket<TcpStream>) -> anyhow::Result<Box<dyn Link>> {
-    socket.get_ref().set_nonblocking(true)?;
+fn link(mut socket: tungstenite::WebSocket<Stream>) -> anyhow::Result<Box<dyn Link>> {
+    let stream = socket.get_mut();
+    stream.deadline = None;
+    stream.tcp.set_nonblocking(true)?;
+    stream.written = 0;
     Ok(Box::new(Messages { socket, queued: 0 }))
 }
 
+/// Up to the deadline it blocks; without one it does not. A limit for each read alone would let a peer
+/// take its time byte by byte.
+struct Stream {
+    tcp: TcpStream,
+    deadline: Option<Deadline>,
+    written: usize,
+}
+
+impl Stream {
+    fn new(tcp: TcpStream, deadline: Deadline) -> io::Result<Self> {
+        // A frame is written as a whole: to wait for more would only delay it.
+        tcp.set_nodelay(true)?;
+        tcp.set_nonblocking(false)?;
+        Ok(Self { tcp, deadline: Some(deadline), written: 0 })
+    }
+
+    fn limit(&self, set: fn(&TcpStream, Option<Duration>) -> io::Result<()>) -> io::Result<()> {
+        match self.deadline.map(|deadline| deadline.remaining()) {
+            None => Ok(()),
+            Some(Some(left)) if left.is_zero() => Err(ErrorKind::WouldBlock.into()),
+            Some(left) => set(&self.tcp, left),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.limit(TcpStream::set_read_timeout)?;
+        self.tcp.read(buf)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.limit(TcpStream::set_write_timeout)?;
+        let written = self.tcp.write(buf)?;
+        self.written += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Messages {
-    socket: tungstenite::WebSocket<TcpStream>,
-    /// Since all was written last.
+    socket: tungstenite::WebSocket<Stream>,
+    /// Since all was written last: bytes of frames, headers included.
     queued: usize,
 }
+
+/// The most that a frame's header takes.
+const HEADER: usize = 14;
 
 fn io_error(error: Error) -> io::Error {
     match error {
@@ -119,7 +168,7 @@ fn io_error(error: Error) -> io::Error {
 
 impl Link for Messages {
     fn sources(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-        Ok((self.socket.get_ref().as_fd().try_clone_to_owned()?, None))
+        Ok((self.socket.get_ref().tcp.as_fd().try_clone_to_owned()?, None))
     }
 
     fn read(&mut self, frame: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
@@ -137,7 +186,7 @@ impl Link for Messages {
     fn queue(&mut self, frame: &[u8]) -> io::Result<()> {
         let text = Utf8Bytes::try_from(frame.to_vec());
         let text = text.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-        self.queued += text.len();
+        self.queued += HEADER + text.len();
         match self.socket.write(Message::Text(text)) {
             Ok(()) => Ok(()),
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -147,10 +196,13 @@ impl Link for Messages {
 
     fn flush(&mut self) -> io::Result<usize> {
         match self.socket.flush() {
-            Ok(()) => self.queued = 0,
+            Ok(()) => {
+                self.queued = 0;
+                self.socket.get_mut().written = 0;
+            }
             // Also if a pong only is left, which is nobody's: one byte more to be watched for.
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                return Ok(self.queued.max(1));
+                return Ok(self.queued.saturating_sub(self.socket.get_ref().written).max(1));
             }
             Err(error) => return Err(io_error(error)),
         }
