@@ -1,0 +1,432 @@
+//! Two sessions that call each other from many threads, over a line that is cut again and again.
+//!
+//! `SESSILE_SOAK_SEED` sets the seed. It fixes what each thread asks for, not how they interleave.
+
+#![cfg(all(feature = "duplex", unix))]
+
+#[path = "support/peer.rs"]
+mod peer;
+mod support;
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sessile::session::duplex::{Invoker, Request, Session, SessionBuilder, Tcp, TcpAccepted};
+use sessile::session::{JsonRpc, SessionError};
+use sessile::{Context, Pool, Workers};
+use support::{PATIENCE, poll_until};
+
+const CALLERS: u64 = 6;
+
+/// Small, and the same for the same seed.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % below
+    }
+}
+
+/// What came of it all.
+#[derive(Debug, Default)]
+struct Tally {
+    answered: AtomicU64,
+    lost: AtomicU64,
+    refused: AtomicU64,
+    timed_out: AtomicU64,
+    dropped: AtomicU64,
+    called_back: AtomicU64,
+    cuts: AtomicU64,
+    /// Asked twice, or a thread of a handler that has panicked.
+    wrong: AtomicU64,
+    /// Threads of handlers that still run.
+    running: AtomicI64,
+    /// What the peer was asked, each with a number of its own: never twice.
+    asked: Mutex<HashSet<u64>>,
+    next: AtomicU64,
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl Tally {
+    fn failed(&self, error: &SessionError) {
+        if error.is_lost() || error.is_closed() || error.is_ended() {
+            add(&self.lost);
+        } else if error.remote().is_some() {
+            add(&self.refused);
+        } else {
+            // Everybody answers at once: whose answer takes so long has lost it.
+            panic!("neither answered nor lost: {error:?}");
+        }
+    }
+
+    /// Asks for one answer, to something that is asked nowhere else.
+    fn call(&self, invoker: &Invoker, method: &str) -> bool {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        match invoker.call::<u64, _>(method, &(number, "x".repeat(number as usize % 3000))) {
+            Ok(answer) => {
+                assert_eq!(answer, number, "the answer is another's");
+                add(&self.answered);
+                true
+            }
+            Err(error) => {
+                self.failed(&error);
+                false
+            }
+        }
+    }
+
+    /// Has a thread call back on behalf of the request, which may be answered by then.
+    fn calls_back(self: &Arc<Self>, request: &Request, method: &'static str) {
+        let (tally, invoker) = (Arc::clone(self), request.invoker());
+        self.running.fetch_add(1, Ordering::SeqCst);
+        thread::spawn(move || {
+            struct Ends(Arc<Tally>);
+            impl Drop for Ends {
+                fn drop(&mut self) {
+                    if thread::panicking() {
+                        add(&self.0.wrong);
+                    }
+                    self.0.running.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            let ends = Ends(Arc::clone(&tally));
+            if tally.call(&invoker, method) {
+                add(&tally.called_back);
+            }
+            drop((invoker, ends));
+        });
+    }
+}
+
+/// What either side does with what it is asked.
+fn handled(builder: SessionBuilder, tally: &Arc<Tally>) -> SessionBuilder {
+    let pool = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(()));
+    let workers = Workers::<()>::builder(pool).threads(2).queue_capacity(256);
+    let workers: Workers<()> = workers.build().unwrap();
+    let tally = Arc::clone(tally);
+    builder.handlers(workers, move |(), request: Request| {
+        let (number, _): (u64, String) = request.parse().unwrap();
+        let first = tally.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        if !first {
+            add(&tally.wrong); // a panic would only be an error to the asker
+        }
+        match request.method() {
+            "count" => {
+                for n in 0..number % 20 {
+                    if request.item(&n).is_err() {
+                        return; // it was called off, or is lost
+                    }
+                }
+            }
+            // Three deep: there, here, and there once more.
+            "deep" => tally.calls_back(&request, "deeper"),
+            "deeper" => tally.calls_back(&request, "echo"),
+            _ => {}
+        }
+        if request.method() != "never" {
+            let _ = request.respond(&number); // its error is the asker's to see
+        } else {
+            while !request.is_cancelled() {
+                thread::yield_now();
+            }
+        }
+    })
+}
+
+fn soaks(invoker: &Invoker, tally: &Tally, mut dice: Dice, end: Instant) {
+    while Instant::now() < end {
+        let number = || {
+            let number = tally.next.fetch_add(1, Ordering::Relaxed);
+            (number, "y".repeat(number as usize % 100))
+        };
+        match dice.throw(20) {
+            0..10 => drop(tally.call(invoker, "echo")),
+            10..13 => drop(tally.call(invoker, "deep")),
+            13..16 => {
+                let asked = number();
+                let answers = match invoker.invoke("count", &asked) {
+                    Ok(answers) => answers,
+                    Err(error) => {
+                        tally.failed(&error);
+                        continue;
+                    }
+                };
+                let mut expected: Vec<_> = (0..asked.0 % 20).chain([asked.0]).rev().collect();
+                for answer in answers {
+                    match answer {
+                        Ok(answer) => {
+                            assert_eq!(Some(answer.parse().unwrap()), expected.pop());
+                        }
+                        Err(error) => {
+                            tally.failed(&error);
+                            expected.clear();
+                        }
+                    }
+                }
+                assert!(expected.is_empty(), "{expected:?} is missing");
+                add(&tally.answered);
+            }
+            16..19 => {
+                let answers = invoker.invoke("count", &number());
+                for _ in 0..dice.throw(200) {
+                    std::hint::spin_loop();
+                }
+                drop(answers);
+                add(&tally.dropped);
+            }
+            _ => {
+                let brief = invoker.clone().timeout(Duration::from_millis(dice.throw(5)));
+                match brief.call::<u64, _>("never", &number()) {
+                    Ok(_) => panic!("it is never answered"),
+                    Err(error) if error.is_timeout() => add(&tally.timed_out),
+                    Err(error) => tally.failed(&error),
+                }
+            }
+        }
+    }
+}
+
+// ---- the line -----------------------------------------------------------------------------------
+
+/// Dials on behalf of whoever dials it, and cuts each connection after a number of bytes by the dice:
+/// mostly in the middle of a frame.
+struct Line {
+    address: String,
+    over: Arc<AtomicBool>,
+    accepts: JoinHandle<()>,
+}
+
+impl Line {
+    fn new(to: String, mut dice: Dice, tally: &Arc<Tally>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let over = Arc::new(AtomicBool::new(false));
+        let (is_over, tally) = (Arc::clone(&over), Arc::clone(tally));
+        let accepts = thread::spawn(move || {
+            let mut pumps: Vec<JoinHandle<()>> = Vec::new();
+            loop {
+                let near = listener.accept().unwrap().0;
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+                pumps.retain(|pump| !pump.is_finished());
+                let far = TcpStream::connect(&to).unwrap();
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (left, tally) = (1 + dice.throw(300_000), Arc::clone(&tally));
+                    let dice = Dice(dice.throw(1 << 40) | 1);
+                    pumps.push(thread::spawn(move || pump(&from, &to, left, dice, &tally)));
+                }
+            }
+            pumps.into_iter().for_each(|pump| pump.join().unwrap());
+        });
+        Self { address, over, accepts }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(&self.address).unwrap());
+        self.accepts.join().unwrap();
+    }
+}
+
+fn pump(mut from: &TcpStream, mut to: &TcpStream, mut left: u64, mut dice: Dice, tally: &Tally) {
+    let mut buffer = vec![0; 16 << 10];
+    while left > 0 {
+        let most = (1 + dice.throw(buffer.len() as u64)).min(left) as usize;
+        let Ok(read @ 1..) = from.read(&mut buffer[..most]) else { break };
+        left -= read as u64;
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    if left == 0 {
+        add(&tally.cuts);
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Accepts, and keeps a session for each that comes.
+struct Server {
+    address: String,
+    over: Arc<AtomicBool>,
+    accepts: JoinHandle<()>,
+}
+
+impl Server {
+    fn new(tally: &Arc<Tally>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let over = Arc::new(AtomicBool::new(false));
+        let (is_over, tally) = (Arc::clone(&over), Arc::clone(tally));
+        let accepts = thread::spawn(move || {
+            let mut sessions: Vec<Session> = Vec::new();
+            loop {
+                let stream = listener.accept().unwrap().0;
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+                sessions.retain(|session| {
+                    if session.is_down() {
+                        ends(session);
+                    }
+                    !session.is_down()
+                });
+                let builder = Session::builder(JsonRpc::new().partial_results());
+                let builder = handled(builder.timeout(PATIENCE), &tally);
+                sessions.push(builder.connect(TcpAccepted::new(stream)).unwrap());
+            }
+            sessions.iter().for_each(ends);
+        });
+        Self { address, over, accepts }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(&self.address).unwrap());
+        self.accepts.join().unwrap();
+    }
+}
+
+/// Nothing of it is left, whatever it went through.
+fn ends(session: &Session) {
+    assert!(session.close(PATIENCE), "{session:?}");
+    let nothing = || (session.stats().in_flight, session.stats().queued_bytes) == (0, 0);
+    poll_until("nothing is in flight or queued", nothing);
+}
+
+/// Ends the process where it hangs, and says how far it has come.
+struct Watchdog {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watchdog {
+    fn new(limit: Duration, tally: &Arc<Tally>, session: &Arc<Session>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let (tally, session) = (Arc::clone(tally), Arc::downgrade(session));
+        let end = Instant::now() + limit;
+        let thread = thread::spawn(move || {
+            while !is_over.load(Ordering::SeqCst) {
+                if Instant::now() > end {
+                    let session = session.upgrade();
+                    eprintln!("it hangs: {session:?}\n{:?}", Summary(&tally));
+                    std::process::abort();
+                }
+                thread::park_timeout(end.saturating_duration_since(Instant::now()));
+            }
+        });
+        Self { over, thread }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.thread.thread().unpark();
+        self.thread.join().unwrap();
+    }
+}
+
+/// Without all the numbers that were asked.
+struct Summary<'a>(&'a Tally);
+
+impl std::fmt::Debug for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally { answered, lost, refused, timed_out, dropped, called_back, cuts, .. } = self.0;
+        f.debug_struct("Tally")
+            .field("answered", answered)
+            .field("lost", lost)
+            .field("refused", refused)
+            .field("timed_out", timed_out)
+            .field("dropped", dropped)
+            .field("called_back", called_back)
+            .field("cuts", cuts)
+            .field("running", &self.0.running)
+            .finish_non_exhaustive()
+    }
+}
+
+/// By itself, for threads and descriptors are counted.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn soak(lasts: Duration, seed: u64) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = peer::left();
+    eprintln!("the seed is {seed}");
+    let mut dice = Dice(seed | 1);
+    let tally = Arc::new(Tally::default());
+    let server = Server::new(&tally);
+    let line = Line::new(server.address.clone(), Dice(dice.throw(1 << 40) | 1), &tally);
+    let builder = Session::builder(JsonRpc::new().partial_results()).timeout(PATIENCE);
+    let again = builder.reconnect(Duration::from_millis(1), Duration::from_millis(20));
+    let session = handled(again, &tally).connect(Tcp::new(&line.address)).unwrap();
+    let session = Arc::new(session);
+    let watchdog = Watchdog::new(lasts + 2 * PATIENCE, &tally, &session);
+
+    let end = Instant::now() + lasts;
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (invoker, tally) = (session.invoker(), Arc::clone(&tally));
+            let dice = Dice(dice.throw(1 << 40) | 1);
+            thread::spawn(move || soaks(&invoker, &tally, dice, end))
+        })
+        .collect();
+    let failed = callers.into_iter().filter_map(|caller| caller.join().err()).count();
+    assert_eq!(failed, 0, "{:?}", Summary(&tally));
+    poll_until("no thread of a handler is left", || tally.running.load(Ordering::SeqCst) == 0);
+    let nothing = || (session.stats().in_flight, session.stats().queued_bytes) == (0, 0);
+    poll_until("nothing is in flight or queued", nothing);
+    eprintln!("{:?}\n{session:?}", Summary(&tally));
+    assert_eq!(session.stats().unknown, 0);
+    assert_eq!((session.stats().panics, get(&tally.wrong)), (0, 0));
+    for of in [&tally.answered, &tally.called_back, &tally.cuts, &tally.dropped, &tally.timed_out] {
+        assert!(get(of) > 0, "{:?}", Summary(&tally));
+    }
+    assert!(session.stats().connections > 1);
+
+    ends(&session);
+    line.end();
+    server.end();
+    watchdog.end();
+    drop(session);
+    poll_until("no thread and no descriptor is left", || {
+        let left = peer::left();
+        left.0 <= before.0 && left.1 <= before.1
+    });
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("SESSILE_SOAK_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| u64::from(std::process::id()) << 8 | 0x5e55_11e0_0000_0001)
+}
+
+#[test]
+fn calls_are_lost_or_something_is_left_of_a_line_that_is_cut() {
+    soak(Duration::from_secs(2), seed());
+}
+
+#[test]
+#[ignore = "takes two minutes"]
+fn calls_are_lost_or_something_is_left_after_two_minutes() {
+    soak(Duration::from_secs(120), seed());
+}
