@@ -39,7 +39,7 @@
 //!
 //! [`on_request`](SessionBuilder::on_request) and [`on_notification`](SessionBuilder::on_notification)
 //! run there, and so must not block: a wait for an answer is an error at once. Handlers that may block
-//! run on [`Workers`](crate::Workers), by [`handlers`](SessionBuilder::handlers).
+//! run on [`Workers`], by [`handlers`](SessionBuilder::handlers).
 
 mod inbox;
 mod invocation;
