@@ -156,6 +156,17 @@ fn a_frame_of_ours_over_the_limit_goes_out() {
     assert_eq!(peer.asked().1, "next");
 }
 
+/// JSON that somebody has written for people to read.
+#[test]
+fn line_breaks_inside_of_json_tear_the_frame() {
+    let (session, mut peer, _place) = pair(|builder| builder);
+    let pretty = "{\r\n  \"a\": [\n    1\n  ],\n  \"b\": \"x\\ny\"\n}".to_owned();
+    let raw = serde_json::value::RawValue::from_string(pretty.clone()).unwrap();
+    drop(session.invoker().invoke("m", &raw).unwrap());
+    let heard = peer.hear().unwrap();
+    assert_eq!(heard["params"], serde_json::from_str::<Value>(&pretty).unwrap());
+}
+
 #[test]
 fn an_error_of_the_peers_is_lost_on_the_way() {
     let (session, mut peer, _place) = pair(|builder| builder);

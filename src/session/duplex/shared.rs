@@ -369,6 +369,13 @@ impl Shared {
         let mut frame = std::mem::take(&mut cell.borrow_mut().frame);
         frame.clear();
         let encoded = self.protocol.encode(message, &mut frame);
+        // A payload may be JSON with line breaks between its tokens; inside of them JSON has none. On a
+        // stream of lines they would tear the frame.
+        for byte in &mut frame {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
         let bytes: Box<[u8]> = frame.as_slice().into();
         if frame.capacity() <= SCRATCH {
             cell.borrow_mut().frame = frame;
