@@ -117,6 +117,19 @@ fn an_error_of_the_peers_loses_its_code_or_its_data() {
 }
 
 #[test]
+fn an_answer_is_lost_with_what_comes_in_the_same_frame() {
+    let server = Server::new(|peer| {
+        let request = peer.expect("go");
+        peer.say(json!([{"id": request["id"], "result": "here"}, {"what": "is this"}]));
+        peer.drain();
+    });
+    let mut session = connect(&server);
+    assert_eq!(session.call::<String, _>("go", &()).unwrap(), "here");
+    assert!(session.is_broken());
+    assert!(session.request("go", &()).unwrap_err().is_lost());
+}
+
+#[test]
 fn events_change_their_order_or_get_into_an_answer() {
     let server = Server::new(|peer| {
         let request = peer.expect("go");
@@ -268,9 +281,10 @@ fn a_request_of_the_peers_is_left_without_an_answer() {
 fn a_pending_answer_of_another_session_is_mistaken_for_one_of_this() {
     let server = Server::echo();
     let (mut one, mut two) = (connect(&server), connect(&server));
-    let pending = one.begin("one", &()).unwrap();
-    two.request("two", &()).unwrap();
-    assert!(two.wait(pending).unwrap_err().is_lost());
+    let (of_one, of_two) = (one.begin("one", &()).unwrap(), two.begin("two", &()).unwrap());
+    assert!(two.poll(PATIENCE).unwrap(), "its own is here");
+    assert!(two.wait(of_one).unwrap_err().is_lost());
+    assert_eq!(two.wait(of_two).unwrap().as_str(), r#"["two",null]"#);
 }
 
 #[test]
