@@ -1,5 +1,6 @@
 //! A point in time up to which somebody is willing to wait.
 
+use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// `None` waits for ever.
@@ -25,6 +26,23 @@ impl Deadline {
 
     pub(crate) fn has_passed(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Waits for the bell, and no longer than this; it may also return for no reason. `Err`: there was
+    /// no time left, and it has not waited.
+    pub(crate) fn wait<'a, T>(
+        self,
+        bell: &Condvar,
+        guard: MutexGuard<'a, T>,
+    ) -> Result<MutexGuard<'a, T>, MutexGuard<'a, T>> {
+        match self.remaining() {
+            None => Ok(bell.wait(guard).unwrap_or_else(PoisonError::into_inner)),
+            Some(left) if left.is_zero() => Err(guard),
+            Some(left) => {
+                let woken = bell.wait_timeout(guard, left);
+                Ok(woken.unwrap_or_else(PoisonError::into_inner).0)
+            }
+        }
     }
 
     pub(crate) fn earlier(self, other: Self) -> Self {

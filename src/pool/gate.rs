@@ -93,14 +93,7 @@ impl Gate {
             if state.news != seen {
                 return None;
             }
-            state = match deadline.remaining() {
-                None => ticket.called.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => return None,
-                Some(left) => {
-                    let woken = ticket.called.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            state = deadline.wait(&ticket.called, state).ok()?;
         }
     }
 

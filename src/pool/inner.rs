@@ -119,14 +119,13 @@ impl<T> Books<T> {
             if done() {
                 break true;
             }
-            watchers = match deadline.remaining() {
-                None => self.struck_off.wait(watchers).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => break false,
-                Some(left) => {
-                    let woken = self.struck_off.wait_timeout(watchers, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
+            match deadline.wait(&self.struck_off, watchers) {
+                Ok(woken) => watchers = woken,
+                Err(late) => {
+                    watchers = late;
+                    break false;
                 }
-            };
+            }
         };
         *watchers -= 1;
         finished

@@ -137,19 +137,17 @@ impl<T, K> Queues<T, K> {
                 queue.push_back(work);
                 break;
             }
-            let left = deadline.remaining();
-            if left.is_some_and(|left| left.is_zero()) || self.is_worker() {
+            if self.is_worker() {
                 return Err((work, Refusal::Full));
             }
             state.waiting += 1;
-            state = match left {
-                None => self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let woken = self.room.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let waited = deadline.wait(&self.room, state);
+            let is_late = waited.is_err();
+            state = waited.unwrap_or_else(|state| state);
             state.waiting -= 1;
+            if is_late {
+                return Err((work, Refusal::Full));
+            }
         }
         self.arrivals.fetch_add(1, Ordering::Release);
         let sleeper = match to {
@@ -200,14 +198,10 @@ impl<T, K> Queues<T, K> {
     pub(super) fn wait_ended(&self, deadline: Deadline) -> bool {
         let mut state = self.state();
         while state.running > 0 {
-            state = match deadline.remaining() {
-                None => self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => return false,
-                Some(left) => {
-                    let woken = self.ended.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            match deadline.wait(&self.ended, state) {
+                Ok(woken) => state = woken,
+                Err(_) => return false,
+            }
         }
         true
     }

@@ -238,12 +238,10 @@ impl Declared {
     fn wait_manifest(&self, deadline: Deadline) -> bool {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         while all.manifest.is_null() {
-            let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
-            if left.is_zero() {
-                return false;
+            match deadline.wait(&self.changed, all) {
+                Ok(woken) => all = woken,
+                Err(_) => return false,
             }
-            let waited = self.changed.wait_timeout(all, left);
-            all = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }

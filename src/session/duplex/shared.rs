@@ -240,14 +240,7 @@ impl Shared {
             if let Some(reached) = goal(&phase) {
                 return Some(reached);
             }
-            phase = match deadline.remaining() {
-                None => self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => return None,
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(phase, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            phase = deadline.wait(&self.changed, phase).ok()?;
         }
     }
 
