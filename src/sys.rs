@@ -1,16 +1,15 @@
 //! The system calls that the standard library does not offer. Nothing here keeps state.
 
-#![allow(unsafe_code)] // each function wraps one call, and leaves no condition to its caller
+// Each function wraps one call, and leaves no condition to its caller.
+#![allow(unsafe_code)]
+// Descriptors are passed along, and children looked at, by one of its users only.
+#![cfg_attr(not(feature = "cpython"), allow(dead_code))]
 
 use std::io;
-#[cfg(feature = "cpython")]
 use std::mem::{self, MaybeUninit};
-use std::os::fd::AsRawFd;
-#[cfg(feature = "cpython")]
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-#[cfg(feature = "cpython")]
 use std::ptr;
 use std::time::Duration;
 
@@ -43,12 +42,11 @@ pub(crate) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(all(feature = "cpython", target_vendor = "apple"))]
+#[cfg(target_vendor = "apple")]
 const NO_SIGNAL: libc::c_int = 0;
-#[cfg(all(feature = "cpython", not(target_vendor = "apple")))]
+#[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
 
-#[cfg(feature = "cpython")]
 /// Sends bytes, and with their first two descriptors if there are any to send.
 ///
 /// A socket that does not block is needed for this not to.
@@ -134,7 +132,6 @@ pub(crate) fn kill(pid: libc::pid_t, signal: libc::c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
-#[cfg(feature = "cpython")]
 /// Whether our child has ended. It is left for the caller to reap.
 pub(crate) fn has_exited(pid: libc::pid_t) -> bool {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

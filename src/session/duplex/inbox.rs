@@ -30,6 +30,19 @@ struct State {
     pauses: bool,
 }
 
+impl State {
+    fn next(&mut self, capacity: usize) -> Option<Next> {
+        if let Some(answer) = self.answers.pop_front() {
+            self.bytes -= answer.as_str().len();
+            let reads_on = self.pauses && self.bytes <= capacity / 2;
+            self.pauses &= !reads_on;
+            return Some(Next::Answer(answer, reads_on));
+        }
+        // The reason is told once; after it there is nothing.
+        self.end.as_mut().map(|end| Next::End(end.take()))
+    }
+}
+
 enum Waiter {
     Thread(Thread),
     Task(Waker),
@@ -120,15 +133,7 @@ impl Inbox {
     // ---- the caller's thread ------------------------------------------------------------------
 
     pub(super) fn try_next(&self) -> Option<Next> {
-        let mut state = self.state();
-        if let Some(answer) = state.answers.pop_front() {
-            state.bytes -= answer.as_str().len();
-            let reads_on = state.pauses && state.bytes <= self.capacity / 2;
-            state.pauses &= !reads_on;
-            return Some(Next::Answer(answer, reads_on));
-        }
-        // The reason is told once; after it there is nothing.
-        state.end.as_mut().map(|end| Next::End(end.take()))
+        self.state().next(self.capacity)
     }
 
     /// Nobody will read any more. Says whether the session may read on.
@@ -161,13 +166,9 @@ impl Inbox {
     }
 
     pub(super) fn poll_next(&self, waker: &Waker) -> Poll<Next> {
-        if let Some(next) = self.try_next() {
-            return Poll::Ready(next);
-        }
         let mut state = self.state();
-        if !state.answers.is_empty() || state.end.is_some() {
-            drop(state);
-            return self.try_next().map_or(Poll::Pending, Poll::Ready);
+        if let Some(next) = state.next(self.capacity) {
+            return Poll::Ready(next);
         }
         let before = state.waiter.replace(Waiter::Task(waker.clone()));
         drop(state);

@@ -80,7 +80,7 @@ impl Invoker {
         let frame = self.shared.encode(&message, self.when_full, deadline)?;
         let inbox = Arc::new(Inbox::new(self.shared.limits.answers_capacity));
         let scope = self.scope.clone();
-        let sending = Sending::request(frame, scope.clone(), id, Arc::clone(&inbox));
+        let sending = Sending::new(frame, self.connection()).answered_to(id, Arc::clone(&inbox));
         self.shared.post(Letter::Send(sending))?;
         Ok(Invocation::new(id, inbox, Arc::clone(&self.shared), scope, room, self.timeout))
     }
@@ -114,7 +114,12 @@ impl Invoker {
         let message = Outgoing::Notification { method, params: Some(&params) };
         let deadline = Deadline::after(self.timeout);
         let frame = self.shared.encode(&message, self.when_full, deadline)?;
-        self.shared.post(Letter::Send(Sending::telling(frame, self.scope.clone())))
+        self.shared.post(Letter::Send(Sending::new(frame, self.connection())))
+    }
+
+    /// The one that its request was made on.
+    fn connection(&self) -> Option<u64> {
+        self.scope.as_ref().map(|scope| scope.connection())
     }
 
     fn check(&self) -> Result<(), SessionError> {

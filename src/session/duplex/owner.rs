@@ -70,23 +70,15 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn request(
-        frame: Frame,
-        scope: Option<Arc<Scope>>,
-        id: u64,
-        inbox: Arc<Inbox>,
-    ) -> Self {
-        let connection = scope.map(|scope| scope.connection());
-        Self { frame: Some(frame), waiter: Some((id, inbox)), connection }
-    }
-
-    pub(super) fn telling(frame: Frame, scope: Option<Arc<Scope>>) -> Self {
-        let connection = scope.map(|scope| scope.connection());
+    /// For this connection; `None`: for whichever there is.
+    pub(super) fn new(frame: Frame, connection: Option<u64>) -> Self {
         Self { frame: Some(frame), waiter: None, connection }
     }
 
-    pub(super) fn answer(frame: Frame, connection: u64) -> Self {
-        Self { frame: Some(frame), waiter: None, connection: Some(connection) }
+    /// The answers to it go there.
+    pub(super) fn answered_to(mut self, id: u64, inbox: Arc<Inbox>) -> Self {
+        self.waiter = Some((id, inbox));
+        self
     }
 
     fn fail(mut self, error: SessionError) {
@@ -630,7 +622,7 @@ impl Owner {
         if self.live.is_some()
             && let Ok(frame) = self.shared.encode_in_any_case(&Outgoing::Cancel { id })
         {
-            self.send(Sending { frame: Some(frame), waiter: None, connection: None });
+            self.send(Sending::new(frame, None));
         }
     }
 

@@ -102,7 +102,7 @@ impl Scope {
     /// Says something short that does not wait for room: one end or failure for each request.
     fn say(&self, message: &Outgoing<'_>) {
         if let Ok(frame) = self.shared.encode_in_any_case(message) {
-            let _ = self.shared.post(Letter::Send(Sending::answer(frame, self.connection)));
+            let _ = self.shared.post(Letter::Send(Sending::new(frame, Some(self.connection))));
         }
     }
 }
@@ -274,7 +274,7 @@ impl Request {
         let when_full =
             if shared.is_loop_thread() { WhenFull::Refuse } else { shared.limits.when_full };
         let frame = shared.encode(message, when_full, Deadline::after(shared.limits.timeout))?;
-        shared.post(Letter::Send(Sending::answer(frame, self.scope.connection)))
+        shared.post(Letter::Send(Sending::new(frame, Some(self.scope.connection))))
     }
 
     fn is_answered(&mut self) {

@@ -168,7 +168,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.shared.give_back(self.bytes.len());
+        self.shared.written(self.bytes.len());
     }
 }
 
@@ -254,16 +254,12 @@ impl Shared {
         }
     }
 
-    fn give_back(&self, bytes: usize) {
+    /// So many bytes have been written, or will never be.
+    pub(super) fn written(&self, bytes: usize) {
         if bytes > 0 {
             self.queued.fetch_sub(bytes, Ordering::SeqCst);
             self.tell_of_room();
         }
-    }
-
-    /// So many bytes have been written, or will never be.
-    pub(super) fn written(&self, bytes: usize) {
-        self.give_back(bytes);
     }
 
     /// Whether more waits to be written than callers may queue, by far: what had to be said in any
