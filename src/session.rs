@@ -4,6 +4,8 @@
 //! message looks on the wire is a [`Protocol`], of which [`JsonRpc`] is supplied; what goes in and
 //! comes out is a [`Payload`]; what can go wrong is a [`SessionError`].
 
+#[cfg(any(feature = "ws", all(feature = "duplex", unix)))]
+mod dial;
 #[cfg(all(feature = "dify", unix))]
 pub mod dify;
 #[cfg(all(feature = "duplex", unix))]

@@ -3,9 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -14,6 +13,7 @@ use tungstenite::http::Uri;
 use super::stream::{Patience, Stream, Tcp};
 use super::upgrade::{self, Upgraded};
 use crate::deadline::Deadline;
+use crate::session::dial;
 
 /// Finds the addresses of a host.
 pub(super) type Resolver = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -132,7 +132,7 @@ impl Connector {
         let at = |step| move |error| failed(step, Problem::Io(error));
 
         let addresses = self.look_up(deadline).map_err(at(ConnectStep::LookUp))?;
-        let tcp = reach(&addresses, deadline)
+        let tcp = dial::reach(&addresses, deadline)
             .and_then(|tcp| Tcp::new(tcp, self.quick_ack))
             .map_err(at(ConnectStep::Tcp))?;
         let mut stream = self.secure(tcp, deadline).map_err(at(ConnectStep::Tls))?;
@@ -150,34 +150,12 @@ impl Connector {
         {
             return Ok(vec![(address, port).into()]);
         }
-        // The system's look-up takes no deadline and cannot be stopped. So it has a thread of its
-        // own, which ends when the system gives up, if we do before it.
         let resolver = self.resolver.clone();
-        let (tell, told) = mpsc::sync_channel(1);
-        let look_up = move || {
-            let found = match resolver {
-                Some(resolver) => resolver(&host, port),
-                None => (host.as_str(), port).to_socket_addrs().map(Iterator::collect),
-            };
-            let _ = tell.send(found); // nobody may be waiting any more
+        let find = move || match resolver {
+            Some(resolver) => resolver(&host, port),
+            None => (host.as_str(), port).to_socket_addrs().map(Iterator::collect),
         };
-        let thread = thread::Builder::new().name("sessile-look-up".to_owned()).spawn(look_up)?;
-        let found = match deadline.remaining() {
-            Some(left) => told.recv_timeout(left),
-            None => told.recv().map_err(Into::into),
-        };
-        match found {
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(io::ErrorKind::WouldBlock.into()),
-            // A panic in a resolver is told as any other failure.
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let _ = thread.join();
-                Err(io::Error::other("the resolver panicked"))
-            }
-            Ok(found) => {
-                let _ = thread.join();
-                found
-            }
-        }
+        dial::look_up(find, deadline)
     }
 
     #[cfg(feature = "tls")]
@@ -194,30 +172,6 @@ impl Connector {
     fn secure(&self, tcp: Tcp, _: Deadline) -> io::Result<Stream> {
         Ok(Stream::Plain(tcp))
     }
-}
-
-/// Tries one address after the other, each with its share of the time that is left.
-fn reach(addresses: &[SocketAddr], deadline: Deadline) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for (tried, address) in addresses.iter().enumerate() {
-        let to_try = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let connected = match deadline.remaining() {
-            None => TcpStream::connect(address),
-            Some(Duration::ZERO) => return Err(io::ErrorKind::WouldBlock.into()),
-            Some(left) => {
-                let share = (left / to_try).max(Duration::from_millis(1));
-                TcpStream::connect_timeout(address, share)
-            }
-        };
-        match connected {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => last = error,
-        }
-    }
-    if last.kind() == io::ErrorKind::TimedOut && deadline.has_passed() {
-        last = io::ErrorKind::WouldBlock.into();
-    }
-    Err(last)
 }
 
 /// Why no connection could be made, and at which step.

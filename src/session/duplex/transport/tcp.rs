@@ -1,15 +1,14 @@
 //! Lines over TCP.
 
-use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
+use std::io::{self, ErrorKind};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 
 use super::{Connect, Lines, Link, LinkOptions};
 use crate::deadline::Deadline;
+use crate::session::dial;
 
 /// Dials a TCP address, a frame being a line.
 #[derive(Clone, Debug)]
@@ -71,34 +70,17 @@ fn lines(stream: TcpStream, options: &LinkOptions) -> io::Result<Box<dyn Link>> 
 /// included.
 pub(super) fn dial(address: &str, within: Duration) -> anyhow::Result<TcpStream> {
     let deadline = Deadline::after(within);
-    let left = || deadline.remaining().filter(|left| !left.is_zero());
-    let mut last = None;
-    for found in look_up(address, within)? {
-        let Some(left) = left() else { break };
-        match TcpStream::connect_timeout(&found, left) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
+    let explain = |doing: &str, error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock => anyhow!("{doing} {address} took longer than {within:?}"),
+        _ => anyhow!(error).context(format!("{doing} {address}")),
+    };
+    let addresses = match address.parse() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            let name = address.to_owned();
+            let find = move || name.to_socket_addrs().map(Vec::from_iter);
+            dial::look_up(find, deadline).map_err(|error| explain("looking up", error))?
         }
-    }
-    match last {
-        Some(error) => Err(error).with_context(|| format!("connecting to {address}")),
-        None if left().is_none() => bail!("connecting to {address} took longer than {within:?}"),
-        None => bail!("{address} has no address"),
-    }
-}
-
-fn look_up(address: &str, within: Duration) -> anyhow::Result<Vec<SocketAddr>> {
-    if let Ok(address) = address.parse() {
-        return Ok(vec![address]);
-    }
-    // The system's look-up has no limit of its own. One that is given up on ends on its own thread.
-    let (tell, told) = mpsc::sync_channel(1);
-    let name = address.to_owned();
-    thread::Builder::new().name("sessile-lookup".to_owned()).spawn(move || {
-        let _ = tell.send(name.to_socket_addrs().map(Vec::from_iter));
-    })?;
-    let found = told.recv_timeout(within);
-    let found =
-        found.with_context(|| format!("looking up {address} took longer than {within:?}"))?;
-    found.with_context(|| format!("looking up {address}"))
+    };
+    dial::reach(&addresses, deadline).map_err(|error| explain("connecting to", error))
 }
