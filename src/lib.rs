@@ -37,6 +37,11 @@
 //! - A [`Manager`] makes, checks and closes instances.
 //! - A [`Registry`] lists every live instance of every pool: [`snapshot`](Registry::snapshot),
 //!   [`close_all`](Registry::close_all), [`evict`](Registry::evict).
+//! - An [`EventLoop`] lets other threads reach the one that runs it: posting to its [`Handle`] always
+//!   wakes.
+//! - [`Workers`] are threads that own instances as their trade; [`keyed`](Workers::keyed) work has an
+//!   instance of its own for each key. What was asked of either is a [`JoinHandle`]: joined, awaited
+//!   or cancelled.
 //!
 //! # When a thread ends
 //!
@@ -52,8 +57,9 @@
 //!
 //! # What may block
 //!
-//! Nothing but what takes a deadline, and, under [`max_size`](Builder::max_size), a use that has to
-//! make an instance. A blocking wait never holds a lock that foreign code could want.
+//! Nothing but what takes a deadline or has a twin that does, and, under
+//! [`max_size`](Builder::max_size), a use that has to make an instance. What would wait for its own
+//! thread is an error at once. A blocking wait never holds a lock that foreign code could want.
 //!
 //! # What it refuses
 //!
@@ -125,6 +131,6 @@ pub mod docs {
     pub mod dify {}
 }
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "duplex", unix))]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
