@@ -18,26 +18,33 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Has every later child forget what it inherits. Later calls change nothing.
-pub(crate) fn watch() {
+/// Has every later child forget what it inherits, and what its one thread has of it by `forget`,
+/// which may take no lock. Later calls change nothing.
+pub(crate) fn watch(forget: fn()) {
     #[cfg(unix)]
     {
-        use std::sync::Once;
+        use std::sync::OnceLock;
+
+        static FORGET: OnceLock<fn()> = OnceLock::new();
 
         extern "C" fn in_child() {
             GENERATION.fetch_add(1, Ordering::Relaxed);
-            crate::thread::forget_all();
+            if let Some(forget) = FORGET.get() {
+                forget();
+            }
         }
 
-        static WATCH: Once = Once::new();
-        WATCH.call_once(|| {
+        FORGET.get_or_init(|| {
             // SAFETY: valid: `in_child` is a function for as long as the program is loaded. It runs
             // in the child, on its only thread, and does what is allowed there: it writes an atomic
             // and this thread's own cells, and takes no lock. No memory is aliased.
             let code = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
             debug_assert_eq!(code, 0, "pthread_atfork is out of memory");
+            forget
         });
     }
+    #[cfg(not(unix))]
+    let _ = forget;
 }
 
 /// A value that each process has its own of; a forked child starts with a new one.

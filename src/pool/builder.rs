@@ -10,13 +10,12 @@ use std::time::Duration;
 use super::Pool;
 use super::inner::{Books, FromAfar, Inner};
 use crate::deadline::Deadline;
-use crate::fork;
-use crate::fork::PerProcess;
+use crate::fork::{self, PerProcess};
 use crate::id::PoolId;
 use crate::manager::Manager;
 use crate::registry::Registry;
 use crate::registry::event::EventHandler;
-use crate::thread::Place;
+use crate::thread::{self, Place};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -213,7 +212,7 @@ impl<T> Builder<T> {
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError { option, problem: "must not be zero" });
         }
-        fork::watch();
+        fork::watch(thread::forget_all);
         let type_name = type_name::<T>();
         let can_break = manager.can_break();
         let inner = Arc::new(Inner {
