@@ -289,6 +289,7 @@ impl EventLoop {
     }
 
     fn until_next_timer(&self, wait: Deadline) -> Deadline {
+        self.local.local.weed_timers();
         loop {
             let next = self.local.local.timers.borrow_mut().next();
             match next {

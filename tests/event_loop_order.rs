@@ -262,6 +262,22 @@ fn cancelled_timers_pile_up_until_they_are_due() {
     assert!(Rc::strong_count(&dropped) < 1000, "{} are kept", Rc::strong_count(&dropped));
 }
 
+/// All at once, behind one that is not cancelled; and no other is asked for after them.
+#[test]
+fn cancelled_timers_stay_until_another_is_asked_for() {
+    let event_loop = EventLoop::new();
+    let (local, dropped) = (event_loop.local(), Rc::new(()));
+    local.call_later(Duration::from_secs(1800), || ());
+    let ask = |_| {
+        let held = Rc::clone(&dropped);
+        local.call_later(Duration::from_secs(3600), move || drop(held))
+    };
+    let asked: Vec<_> = (0..10_000).map(ask).collect();
+    asked.iter().for_each(sessile::event_loop::Scheduled::cancel);
+    in_turn(&event_loop);
+    assert!(Rc::strong_count(&dropped) < 100, "{} are kept", Rc::strong_count(&dropped));
+}
+
 #[test]
 fn weeding_out_the_cancelled_loses_the_others() {
     let (event_loop, log) = (EventLoop::new(), Log::default());

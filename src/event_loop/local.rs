@@ -15,7 +15,7 @@ use super::mailbox::Inbox;
 use super::reach::Reach;
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
 use super::spawn::{self, LocalFuture};
-use super::timers::Timers;
+use super::timers::{Cancelled, Timers};
 use crate::contain::drop_each;
 use crate::task::JoinHandle;
 
@@ -50,6 +50,14 @@ pub(super) struct Local {
     pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
     pub(super) next_task: Cell<u64>,
     pub(super) closed: Cell<bool>,
+}
+
+impl Local {
+    /// Drops timers that were cancelled, if they are many.
+    pub(super) fn weed_timers(&self) {
+        let weeds = self.timers.borrow_mut().weed();
+        drop_each(weeds); // after the borrow: they are foreign code
+    }
 }
 
 thread_local! {
@@ -137,16 +145,21 @@ impl Ready {
 }
 
 /// A callback that was asked for. Dropping it changes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Scheduled {
     cancelled: Rc<Cell<bool>>,
-    when: Option<Instant>,
+    /// When it is due, and where its loop counts timers that are cancelled.
+    timer: Option<(Instant, Cancelled)>,
 }
 
 impl Scheduled {
     /// The callback will not be called, if it has not been.
     pub fn cancel(&self) {
-        self.cancelled.set(true);
+        if !self.cancelled.replace(true)
+            && let Some((_, cancelled)) = &self.timer
+        {
+            cancelled.set(cancelled.get() + 1);
+        }
     }
 
     /// Whether it has been cancelled.
@@ -158,7 +171,16 @@ impl Scheduled {
     /// When it is due; `None` if as soon as possible.
     #[must_use]
     pub fn when(&self) -> Option<Instant> {
-        self.when
+        self.timer.as_ref().map(|(when, _)| *when)
+    }
+}
+
+impl fmt::Debug for Scheduled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduled")
+            .field("when", &self.when())
+            .field("is_cancelled", &self.is_cancelled())
+            .finish()
     }
 }
 
@@ -198,12 +220,13 @@ impl LocalHandle {
             match when {
                 None => self.local.ready.borrow_mut().push_back(entry),
                 Some(at) => {
-                    let weeds = self.local.timers.borrow_mut().add(at, entry);
-                    drop_each(weeds);
+                    self.local.timers.borrow_mut().add(at, entry);
+                    self.local.weed_timers();
                 }
             }
         }
-        Scheduled { cancelled, when }
+        let counted = |at| (at, Rc::clone(self.local.timers.borrow().cancelled()));
+        Scheduled { cancelled, timer: when.map(counted) }
     }
 
     /// Has the loop call `callback` in its next turn, after what is queued already.

@@ -1,7 +1,9 @@
 //! What is to happen later: by deadline, then in the order of asking.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::local::Entry;
@@ -10,11 +12,14 @@ use super::local::Entry;
 pub(super) struct Timers {
     heap: BinaryHeap<Timer>,
     asked: u64,
-    /// At how many timers those that were cancelled are looked for.
-    weed_at: usize,
+    cancelled: Cancelled,
 }
 
-/// Fewer are not worth looking through.
+/// How many timers have been cancelled since they were last looked for; those that had been called by
+/// then among them. It is counted by those who cancel.
+pub(super) type Cancelled = Rc<Cell<usize>>;
+
+/// Fewer are not worth looking for.
 const FEW: usize = 64;
 
 struct Timer {
@@ -24,20 +29,30 @@ struct Timer {
 }
 
 impl Timers {
-    /// Hands out those that were cancelled, when there are many: a timeout that is always cancelled
-    /// would pile up until it were due. They are foreign code, for the caller to drop.
-    #[must_use]
-    pub(super) fn add(&mut self, at: Instant, entry: Entry) -> Vec<Entry> {
+    pub(super) fn add(&mut self, at: Instant, entry: Entry) {
         self.asked += 1;
         self.heap.push(Timer { at, order: self.asked, entry });
-        if self.heap.len() <= self.weed_at.max(FEW) {
+    }
+
+    /// Where to count a timer that is cancelled.
+    pub(super) fn cancelled(&self) -> &Cancelled {
+        &self.cancelled
+    }
+
+    /// Takes out those that were cancelled, when they are many: a timeout that is always cancelled
+    /// would pile up until it were due. They are foreign code, for the caller to drop.
+    ///
+    /// It looks through no more than twice as many as were cancelled.
+    #[must_use]
+    pub(super) fn weed(&mut self) -> Vec<Entry> {
+        if self.cancelled.get() <= FEW.max(self.heap.len() / 2) {
             return Vec::new();
         }
+        self.cancelled.set(0);
         let all = std::mem::take(&mut self.heap).into_vec();
         let (weeds, live): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|timer| timer.entry.is_cancelled());
         self.heap = live.into();
-        self.weed_at = self.heap.len() * 2; // so that each timer is looked through twice or so
         weeds.into_iter().map(|timer| timer.entry).collect()
     }
 
