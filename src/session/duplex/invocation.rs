@@ -139,9 +139,10 @@ impl Stream for Invocation {
         if self.clock != Some(self.answers) {
             // A runtime need not have a clock; the session's thread has.
             self.clock = Some(self.answers);
-            let (id, wait) = (self.id, self.timeout);
-            let expire = Letter::Expire { id, answers: self.answers, waited: wait };
-            self.shared.post_later(wait, expire);
+            let (id, answers, waits) = (self.id, self.answers, self.timeout);
+            let late = Deadline::after(waits);
+            // Refused, the session is down, and has told so.
+            let _ = self.shared.post(Letter::Clock { id, answers, late, waits });
         }
         Poll::Pending
     }

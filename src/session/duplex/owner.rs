@@ -21,7 +21,8 @@ use super::request::{Request, Scope};
 use super::shared::{Down, Frame, Phase, Shared, count};
 use super::transport::{Connect, Link, LinkOptions};
 use crate::contain::contain;
-use crate::event_loop::{Interest, LocalHandle, Readiness, Source};
+use crate::deadline::Deadline;
+use crate::event_loop::{Interest, LocalHandle, Readiness, Scheduled, Source};
 use crate::session::error::Kind;
 use crate::session::{Incoming, Outgoing, Payload, RequestId, SessionError};
 
@@ -38,11 +39,13 @@ pub(super) enum Letter {
         id: u64,
         reads_on: bool,
     },
-    /// No answer has come since there were so many.
-    Expire {
+    /// Whoever awaits the answer after so many wants to be told when it is late: a runtime need not
+    /// have a clock.
+    Clock {
         id: u64,
         answers: u64,
-        waited: Duration,
+        late: Deadline,
+        waits: Duration,
     },
     /// A reader has caught up.
     ReadOn {
@@ -53,8 +56,8 @@ pub(super) enum Letter {
         id: RequestId,
         connection: u64,
     },
-    /// The end of a request has been kept back long enough.
-    HoldOver(Weak<Scope>),
+    /// The end of a request is kept back, but no longer than until then.
+    Hold(Weak<Scope>, Deadline),
     /// The one who dialled is back.
     Connected(Connected, Box<dyn Connect>),
     /// Says good-bye once all is written, or at this moment.
@@ -126,17 +129,42 @@ pub(super) struct Owner {
     /// The number of the connection there is, or was last.
     connection: u64,
     waiters: HashMap<u64, Waiting>,
-    requests: HashMap<RequestId, Weak<Scope>>,
-    /// What was to be sent while there was no connection.
+    requests: HashMap<RequestId, Asked>,
+    /// What was to be sent while there was no connection, in order.
     pending: VecDeque<Sending>,
     flush_is_due: bool,
     heard: Instant,
     closing: bool,
 }
 
+/// A request of ours.
 struct Waiting {
     inbox: Arc<Inbox>,
     answers: u64,
+    /// Until the next answer is late.
+    clock: Option<Clock>,
+}
+
+/// A request of the peer's.
+struct Asked {
+    scope: Weak<Scope>,
+    /// Until its end has been kept back for long enough.
+    held: Option<Clock>,
+}
+
+/// Something that is to happen later, unless this is dropped before.
+struct Clock(Scheduled);
+
+impl Clock {
+    fn new(local: &LocalHandle, at: Deadline, then: impl FnOnce() + 'static) -> Option<Self> {
+        at.remaining().map(|left| Self(local.call_later(left, then)))
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 struct Live {
@@ -206,25 +234,23 @@ impl Owner {
         match letter {
             Letter::Send(sending) => self.send(sending),
             Letter::CallOff { id, reads_on } => self.call_off(id, reads_on),
-            Letter::Expire { id, answers, waited } => {
-                if self.waiters.get(&id).is_some_and(|waiting| waiting.answers == answers) {
-                    self.finish(id, Some(Kind::TimedOut { waited }.into()));
-                    self.tell_cancel(id);
+            Letter::Clock { id, answers, late, waits } => {
+                if let Some(waiting) = self.waiters.get_mut(&id)
+                    && waiting.answers == answers
+                {
+                    let expire = move || with(|owner| owner.expire(id, waits));
+                    waiting.clock = Clock::new(&self.local, late, expire);
                 }
             }
             Letter::ReadOn { id } => self.read_on(id),
             Letter::Over { id, connection } => {
                 // Unless another has taken its id.
-                let is_over = |scope: &Weak<Scope>| scope.strong_count() == 0;
+                let is_over = |asked: &Asked| asked.scope.strong_count() == 0;
                 if connection == self.connection && self.requests.get(&id).is_some_and(is_over) {
                     self.requests.remove(&id);
                 }
             }
-            Letter::HoldOver(scope) => {
-                if let Some(scope) = scope.upgrade() {
-                    scope.end();
-                }
-            }
+            Letter::Hold(scope, until) => self.hold(scope, until),
             Letter::Connected(link, connector) => {
                 self.connector = Some(connector);
                 self.connected(link);
@@ -338,8 +364,8 @@ impl Owner {
         self.shared.written(live.unwritten);
         drop(live);
         self.fail_all(&|| Kind::Lost { why: why.clone() }.into());
-        for scope in std::mem::take(&mut self.requests).into_values() {
-            if let Some(scope) = scope.upgrade() {
+        for asked in std::mem::take(&mut self.requests).into_values() {
+            if let Some(scope) = asked.scope.upgrade() {
                 scope.lose();
             }
         }
@@ -420,7 +446,7 @@ impl Owner {
             return self.pending.push_back(sending);
         }
         if let Some((id, inbox)) = sending.waiter.take() {
-            self.waiters.insert(id, Waiting { inbox, answers: 0 });
+            self.waiters.insert(id, Waiting { inbox, answers: 0, clock: None });
         }
         if let Some(frame) = sending.frame.take() {
             self.queue(frame.bytes(), frame.bytes().len());
@@ -537,7 +563,7 @@ impl Owner {
                 self.asked(id, within, method, params, meta);
             }
             Incoming::Cancel { id } => {
-                if let Some(scope) = self.requests.get(&id).and_then(Weak::upgrade) {
+                if let Some(scope) = self.asked_as(&id) {
                     scope.call_off();
                 }
             }
@@ -554,6 +580,7 @@ impl Owner {
     fn answer(&mut self, id: u64, value: Payload) {
         let Some(waiting) = self.waiters.get_mut(&id) else { return self.nobody_waits(id) };
         waiting.answers += 1;
+        waiting.clock = None;
         // What wakes the reader may be foreign code.
         let pushed = contain(|| waiting.inbox.push(value)).unwrap_or(Pushed::Fits);
         if pushed == Pushed::Fits {
@@ -593,6 +620,12 @@ impl Owner {
         } else {
             self.finish(id, error);
         }
+    }
+
+    /// The next answer is late.
+    fn expire(&mut self, id: u64, waited: Duration) {
+        self.finish(id, Some(Kind::TimedOut { waited }.into()));
+        self.tell_cancel(id);
     }
 
     fn finish(&mut self, id: u64, error: Option<SessionError>) {
@@ -653,22 +686,38 @@ impl Owner {
             // Each is answered, if with an error. Not to read on could leave both sides waiting.
             return self.lost("the peer asks on and on, and reads no answers".to_owned());
         }
-        let before = self.requests.get(&id).and_then(Weak::upgrade);
+        let before = self.asked_as(&id);
         if before.is_some_and(|scope| scope.holds_id()) {
             // It would be answered twice, and nobody could tell which is which.
             return count(&self.shared.counts.malformed);
         }
         let scope = Arc::new(Scope::new(id.clone(), Arc::clone(&self.shared), self.connection));
+        let asked = Asked { scope: Arc::downgrade(&scope), held: None };
         let within = within.map(|id| (id, self.waiters.contains_key(&id)));
-        let request = Request::new(Arc::clone(&scope), within, method, params, meta);
+        let request = Request::new(scope, within, method, params, meta);
         if self.requests.len() >= self.settings.max_requests {
             return request.fail(&super::busy());
         }
-        self.requests.insert(id, Arc::downgrade(&scope));
-        drop(scope);
+        self.requests.insert(id, asked);
         let handlers = Rc::clone(&self.handlers);
         if contain(|| (handlers.request)(request)).is_err() {
             count(&self.shared.counts.panics);
+        }
+    }
+
+    fn asked_as(&self, id: &RequestId) -> Option<Arc<Scope>> {
+        self.requests.get(id).and_then(|asked| asked.scope.upgrade())
+    }
+
+    /// The request has been answered, and others may still call back on its behalf.
+    fn hold(&mut self, scope: Weak<Scope>, until: Deadline) {
+        // Nobody does any more; or it was never entered, for there were too many.
+        let Some(id) = scope.upgrade().map(|scope| scope.id().clone()) else { return };
+        if let Some(asked) = self.requests.get_mut(&id)
+            && asked.scope.ptr_eq(&scope)
+        {
+            let end = move || scope.upgrade().into_iter().for_each(|scope| scope.end());
+            asked.held = Clock::new(&self.local, until, end);
         }
     }
 }
@@ -708,7 +757,7 @@ impl Drop for Owner {
         for waiting in std::mem::take(&mut self.waiters).into_values() {
             let _ = contain(|| waiting.inbox.end(Some(error())));
         }
-        for scope in self.requests.values().filter_map(Weak::upgrade) {
+        for scope in self.requests.values().filter_map(|asked| asked.scope.upgrade()) {
             scope.lose();
         }
         if let Some(live) = self.live.take() {

@@ -282,8 +282,8 @@ impl Request {
         self.scope.answers();
         // Others go on: the end is kept back for them, for so long.
         if self.scope.shared.protocol.ends_apart() && Arc::strong_count(&self.scope) > 1 {
-            let letter = Letter::HoldOver(Arc::downgrade(&self.scope));
-            self.scope.shared.post_later(self.scope.shared.limits.hold, letter);
+            let until = Deadline::after(self.scope.shared.limits.hold);
+            let _ = self.scope.shared.post(Letter::Hold(Arc::downgrade(&self.scope), until));
         }
     }
 }

@@ -382,9 +382,4 @@ impl Shared {
             self.down().unwrap_or(Down::Closed).error()
         })
     }
-
-    /// As [`post`](Self::post), after a while.
-    pub(super) fn post_later(&self, delay: Duration, letter: Letter) {
-        drop(self.handle.call_later_threadsafe(delay, move || owner::take(letter)));
-    }
 }

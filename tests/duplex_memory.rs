@@ -1,0 +1,101 @@
+//! What calls and requests leave in memory when they are over. By itself: bytes are counted.
+
+#![cfg(all(feature = "duplex", unix))]
+#![allow(unsafe_code)] // an allocator that counts
+
+#[path = "support/peer.rs"]
+mod peer;
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::thread;
+
+use futures_core::Stream;
+use peer::{Apart, pair, pair_with};
+use serde_json::json;
+use sessile::session::duplex::Request;
+use support::{FOR_EVER, poll_until};
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: all is left to the system's allocator; what is added allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// One test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const MANY: usize = 5000;
+
+/// Does it many times, and then as often once more: of the second time, less is left than a pointer for
+/// each.
+#[track_caller]
+fn leaves_nothing(mut many_times: impl FnMut()) {
+    many_times();
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    many_times();
+    poll_until("its memory is free", || {
+        ALLOCATED.load(Ordering::Relaxed) < before + MANY * size_of::<usize>()
+    });
+}
+
+#[test]
+fn a_call_that_was_awaited_and_dropped_stays_until_its_time_is_over() {
+    let _alone = alone();
+    let (session, mut peer, _place) = pair(|builder| builder.timeout(FOR_EVER));
+    let hears = thread::spawn(move || while peer.hear().is_some() {});
+    leaves_nothing(|| {
+        for _ in 0..MANY {
+            let mut call = pin!(session.invoker().invoke("m", &()).unwrap());
+            let polled = call.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+        }
+        let stats = || session.stats();
+        poll_until("all are called off", || (stats().in_flight, stats().queued_bytes) == (0, 0));
+    });
+    drop(session);
+    hears.join().unwrap();
+}
+
+#[test]
+fn a_request_that_was_held_and_let_go_stays_until_the_limit() {
+    let _alone = alone();
+    let (session, mut peer, _place) = pair_with(Apart, |builder| {
+        builder.hold_limit(FOR_EVER).on_request(|request: Request| {
+            let invoker = request.invoker(); // it goes after the answer
+            request.respond(&1).unwrap();
+            drop(invoker);
+        })
+    });
+    leaves_nothing(|| {
+        for n in 0..MANY {
+            peer.say(&json!({"ask": n.to_string(), "method": "m"}));
+            assert_eq!(peer.hear().unwrap()["item"], 1);
+            assert_eq!(peer.hear().unwrap()["end"], n.to_string());
+        }
+    });
+    drop(session);
+}
