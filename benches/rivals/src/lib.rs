@@ -2,6 +2,7 @@
 //!
 //! * [`rivals`]: each rival behind one small trait, a file for each.
 //! * [`workload`]: what they are made to do. `cargo bench` and the report both take it from there.
+//! * [`echo`]: the server that clients are measured against.
 //! * [`race`]: how their times are taken, turn by turn; [`memory`]: how their bytes are counted.
 //! * [`sections`]: the sections of `docs/benchmarks.md`, a file for each. A new table begins there.
 //! * [`page`], [`chart`], [`machine`]: how the page is written.
@@ -13,6 +14,7 @@
 //! ```
 
 pub mod chart;
+pub mod echo;
 pub mod machine;
 pub mod memory;
 pub mod page;

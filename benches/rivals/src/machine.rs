@@ -50,7 +50,7 @@ fn load() -> String {
 /// The rivals' versions, from the lock file.
 fn versions() -> String {
     const LOCK: &str = include_str!("../Cargo.lock");
-    const RIVALS: [&str; 13] = [
+    const RIVALS: [&str; 16] = [
         "thread_local",
         "linked",
         "dashmap",
@@ -64,6 +64,9 @@ fn versions() -> String {
         "tokio",
         "tokio-util",
         "rayon",
+        "tungstenite",
+        "tokio-tungstenite",
+        "jsonrpsee-ws-client",
     ];
     let version = |name: &str| {
         let package = LOCK

@@ -23,9 +23,10 @@ impl Goal {
     /// A goal for a ratio: its median must not be greater.
     #[must_use]
     pub fn at_most(bound: f64, what: impl Into<String>, measured: Figure) -> Self {
+        let bound_shown = format!("{bound:.2}");
         Self {
             what: what.into(),
-            bound: format!("at most {bound:.1}"),
+            bound: format!("at most {}", bound_shown.strip_suffix('0').unwrap_or(&bound_shown)),
             measured: ratio(measured),
             met: measured.median <= bound,
         }

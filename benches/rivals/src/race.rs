@@ -28,10 +28,35 @@ impl Effort {
     }
 }
 
-/// Some contestants, and how long a repetition took each of them in each round, in nanoseconds.
-pub struct Race {
-    pub contestants: Vec<Contestant>,
-    times: Vec<Vec<f64>>,
+/// What comes of a turn.
+pub trait Outcome {
+    /// How many figures it has.
+    const FIGURES: usize;
+
+    /// How long it took.
+    fn took(&self) -> Duration;
+
+    /// The figures: nanoseconds for each of so many repetitions first.
+    fn figures(&self, times: u64) -> Vec<f64>;
+}
+
+impl Outcome for Duration {
+    const FIGURES: usize = 1;
+
+    fn took(&self) -> Duration {
+        *self
+    }
+
+    fn figures(&self, times: u64) -> Vec<f64> {
+        vec![self.as_nanos() as f64 / times as f64]
+    }
+}
+
+/// Some contestants, and the figures of each of them in each round.
+pub struct Race<O = Duration> {
+    pub contestants: Vec<Contestant<O>>,
+    /// By contestant, and by figure.
+    taken: Vec<Vec<Vec<f64>>>,
 }
 
 /// A median, and the quartiles around it.
@@ -54,10 +79,10 @@ impl Figure {
     }
 }
 
-impl Race {
+impl<O: Outcome> Race<O> {
     /// Lets each repeat its workload for about as long as a turn.
     #[must_use]
-    pub fn run(contestants: Vec<Contestant>, effort: Effort) -> Self {
+    pub fn run(contestants: Vec<Contestant<O>>, effort: Effort) -> Self {
         let times: Vec<u64> = contestants.iter().map(|one| enough(one, effort.turn)).collect();
         Self::run_times(contestants, effort.rounds, &times)
     }
@@ -69,41 +94,42 @@ impl Race {
     ///
     /// If they have not.
     #[must_use]
-    pub fn of_children(processes: usize, args: &[&str], contestants: Vec<Contestant>) -> Self {
-        let mut times = vec![Vec::new(); contestants.len()];
+    pub fn of_children(processes: usize, args: &[&str], contestants: Vec<Contestant<O>>) -> Self {
+        let mut taken = nothing(&contestants);
+        let columns = contestants.len() * O::FIGURES;
         for _ in 0..processes {
             let printed = memory::in_child(args);
-            assert_eq!(printed.len() % contestants.len(), 0, "all have the same number of turns");
-            let rounds = printed.chunks(printed.len() / contestants.len());
-            times.iter_mut().zip(rounds).for_each(|(all, more)| all.extend(more));
+            assert_eq!(printed.len() % columns, 0, "all have the same number of turns");
+            let rounds = printed.chunks(printed.len() / columns);
+            taken.iter_mut().flatten().zip(rounds).for_each(|(all, more)| all.extend(more));
         }
-        Self { contestants, times }
+        Self { contestants, taken }
     }
 
-    /// Prints all times, contestant by contestant.
+    /// Prints all figures, contestant by contestant.
     pub fn print(&self) {
-        for time in self.times.iter().flatten() {
-            println!("{time}");
+        for figure in self.taken.iter().flatten().flatten() {
+            println!("{figure}");
         }
     }
 
     /// Lets each repeat its workload `times` in each turn.
     #[must_use]
-    pub fn run_each(contestants: Vec<Contestant>, rounds: usize, times: u64) -> Self {
+    pub fn run_each(contestants: Vec<Contestant<O>>, rounds: usize, times: u64) -> Self {
         let times = vec![times; contestants.len()];
         Self::run_times(contestants, rounds, &times)
     }
 
-    fn run_times(contestants: Vec<Contestant>, rounds: usize, times: &[u64]) -> Self {
-        let mut taken = vec![Vec::with_capacity(rounds); contestants.len()];
+    fn run_times(contestants: Vec<Contestant<O>>, rounds: usize, times: &[u64]) -> Self {
+        let mut taken = nothing(&contestants);
         for round in 0..rounds {
             for turn in 0..contestants.len() {
                 let who = (round + turn) % contestants.len();
-                let took = contestants[who].run(times[who]);
-                taken[who].push(took.as_nanos() as f64 / times[who] as f64);
+                let figures = contestants[who].run(times[who]).figures(times[who]);
+                taken[who].iter_mut().zip(figures).for_each(|(all, more)| all.push(more));
             }
         }
-        Self { contestants, times: taken }
+        Self { contestants, taken }
     }
 
     /// Where the contestant of this name is.
@@ -120,7 +146,13 @@ impl Race {
     /// Nanoseconds for one repetition.
     #[must_use]
     pub fn ns(&self, who: usize) -> Figure {
-        Figure::of(self.times[who].clone())
+        self.figure(who, 0)
+    }
+
+    /// One of the figures of the outcomes.
+    #[must_use]
+    pub fn figure(&self, who: usize, which: usize) -> Figure {
+        Figure::of(self.taken[who][which].clone())
     }
 
     /// The time of `one` divided by that of `other`, round by round.
@@ -136,16 +168,20 @@ impl Race {
     }
 
     fn compare(&self, one: usize, other: usize, by: impl Fn(f64, f64) -> f64) -> Figure {
-        let rounds = self.times[one].iter().zip(&self.times[other]);
+        let rounds = self.taken[one][0].iter().zip(&self.taken[other][0]);
         Figure::of(rounds.map(|(one, other)| by(*one, *other)).collect())
     }
 }
 
+fn nothing<O: Outcome>(contestants: &[Contestant<O>]) -> Vec<Vec<Vec<f64>>> {
+    vec![vec![Vec::new(); O::FIGURES]; contestants.len()]
+}
+
 /// How many repetitions fill the time.
-fn enough(contestant: &Contestant, time: Duration) -> u64 {
+fn enough<O: Outcome>(contestant: &Contestant<O>, time: Duration) -> u64 {
     let mut times = 1;
     loop {
-        let took = contestant.run(times);
+        let took = contestant.run(times).took();
         if took * 4 >= time {
             let fill = time.as_nanos() as f64 / took.as_nanos() as f64 * times as f64;
             return (fill as u64).max(1);

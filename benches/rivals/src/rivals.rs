@@ -3,18 +3,24 @@
 pub mod channels;
 pub mod dashmap;
 pub mod deadpool;
+pub mod id_map;
+pub mod jsonrpsee;
 pub mod linked;
 pub mod local_pool_handle;
 pub mod lockfree_object_pool;
 pub mod mutex_map;
+pub mod mutex_stream;
 pub mod opool;
 pub mod ours;
+pub mod ours_connected;
 pub mod ours_reached;
 pub mod park;
 pub mod r2d2;
 pub mod rayon;
 pub mod std_tls;
 pub mod thread_local;
+
+use crate::echo::Ports;
 
 /// Lends the calling thread a number, exclusively.
 ///
@@ -70,6 +76,18 @@ pub trait Ask: Sized + 'static {
 
     /// Has the thread run some work, and waits for what it returns.
     fn ask(&self, work: impl FnOnce() -> u64 + Send + 'static) -> u64;
+}
+
+/// A client of the [echo server](crate::echo), which several threads share.
+pub trait Client: Send + Sync + Sized + 'static {
+    /// What the tables call it.
+    const NAME: &'static str;
+
+    /// With one connection, or one for each thread that calls.
+    fn connect(to: Ports) -> Self;
+
+    /// Sends a number, and waits until it is back.
+    fn echo(&self, number: u64) -> u64;
 }
 
 /// For the rivals that need nothing to be held.

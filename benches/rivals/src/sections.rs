@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod asyncio;
+pub mod calls;
 pub mod checkout;
 pub mod idle;
 pub mod keyed;
@@ -35,7 +36,7 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 9] = [
+pub const ALL: [Entry; 10] = [
     access::ENTRY,
     checkout::ENTRY,
     threads::ENTRY,
@@ -43,6 +44,7 @@ pub const ALL: [Entry; 9] = [
     post::ENTRY,
     round_trip::ENTRY,
     keyed::ENTRY,
+    calls::ENTRY,
     asyncio::ENTRY,
     idle::ENTRY,
 ];

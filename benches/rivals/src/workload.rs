@@ -4,6 +4,8 @@
 //! and the report can both run it. Making a contestant, its first use on each thread and its end are
 //! outside that time, unless they are what the workload is about.
 
+pub mod calls;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
@@ -29,10 +31,10 @@ use crate::rivals::{
     dashmap, deadpool, linked, lockfree_object_pool, mutex_map, opool, r2d2, std_tls, thread_local,
 };
 
-/// Somebody who runs a workload.
-pub struct Contestant {
+/// Somebody who runs a workload. What comes of it is the time, or has it.
+pub struct Contestant<O = Duration> {
     pub name: &'static str,
-    run: Box<dyn Fn(u64) -> Duration>,
+    run: Box<dyn Fn(u64) -> O>,
 }
 
 impl Contestant {
@@ -45,10 +47,12 @@ impl Contestant {
         let rival = R::new();
         Self { name: R::NAME, run: Box::new(move |times| run(&rival, times)) }
     }
+}
 
+impl<O> Contestant<O> {
     /// Runs the workload so many times, and says how long that took.
     #[must_use]
-    pub fn run(&self, times: u64) -> Duration {
+    pub fn run(&self, times: u64) -> O {
         (self.run)(times)
     }
 

@@ -38,8 +38,8 @@ ratio is taken between two turns of one round, so that whatever else the machine
 both. Where things happen to lie in memory can favour somebody for as long as a process lives, so rounds \
 are run in several processes. The figure is the median of all these ratios; the quartiles stand beside \
 it in parentheses. The \
-workloads are defined in `benches/rivals/src/workload.rs`, which criterion runs as well: `cargo bench \
---manifest-path benches/rivals/Cargo.toml`.
+workloads are defined in `benches/rivals/src/workload.rs` and below; criterion runs those that need no \
+server as well: `cargo bench --manifest-path benches/rivals/Cargo.toml`.
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
