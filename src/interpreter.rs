@@ -26,6 +26,11 @@
 //! yours, and nothing else: the code may do what your user may do. Run it in a container if that is
 //! too much.
 //!
+//! # While a cell runs
+//!
+//! [`execute_with`](Interpreter::execute_with) shows output as it comes, on the calling thread. Any
+//! thread may hold an [`InterruptHandle`].
+//!
 //! # Threads
 //!
 //! Engines are stateful and made for one thread at a time; sharing one between threads is how
@@ -48,14 +53,18 @@ pub mod cpython;
 #[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
 mod error;
 mod execution;
+mod interrupt;
 #[cfg(feature = "monty")]
 pub mod monty;
 mod options;
-#[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
+#[cfg_attr(not(all(feature = "cpython", feature = "monty", unix)), allow(dead_code))]
 mod text;
 
 pub use error::InterpreterError;
-pub use execution::{ErrorInfo, Execution, LateOutput, MimeBundle, Output, Stream};
+pub use execution::{
+    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream, Variable,
+};
+pub use interrupt::InterruptHandle;
 pub use options::ExecuteOptions;
 
 /// A Python session: cells go in, [`Execution`]s come out.
@@ -77,6 +86,30 @@ pub trait Interpreter {
         &mut self,
         code: &str,
         options: &ExecuteOptions,
+    ) -> Result<Execution, InterpreterError> {
+        self.execute_with(code, options, &mut |_| {})
+    }
+
+    /// [`execute`](Self::execute), which also shows each piece of output as soon as it has come.
+    ///
+    /// `on_output` is called on the calling thread while the cell runs, with just what will be in
+    /// the [`outputs`](Execution::outputs), in that order; neighbouring pieces of one stream become
+    /// one there. What is over the limit is not shown, and neither is the value of the last
+    /// expression. The time that `on_output` takes counts for the cell's limit, and a cell that
+    /// writes much waits for it. It may stop the cell by an [`InterruptHandle`] it holds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`execute`](Self::execute).
+    ///
+    /// # Panics
+    ///
+    /// When `on_output` does. The engine is dead then, as it is when it is left amid a cell.
+    fn execute_with(
+        &mut self,
+        code: &str,
+        options: &ExecuteOptions,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError>;
 
     /// Begins a new session: no variables, the count of cells at zero. Revives a dead engine.
@@ -88,6 +121,24 @@ pub trait Interpreter {
 
     /// Whether the session can take another cell, as far as is known without asking it.
     fn is_alive(&self) -> bool;
+
+    /// A handle by which any thread can interrupt the cell that is running.
+    ///
+    /// It stays good after a [`reset`](Self::reset), and does nothing once the engine is gone.
+    fn interrupt_handle(&self) -> InterruptHandle;
+
+    /// What the session's code has bound at top level, sorted by name; modules, and names that
+    /// begin with an underscore, are left out. This is no cell: nothing counts it.
+    ///
+    /// Each `repr` is cut at 1,000 bytes, and all together at the limit for output; what a `repr`
+    /// prints is thrown away. One that raises is empty, and so is one that the time limit ends, with
+    /// all after it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`execute`](Self::execute); an engine that cannot tell
+    /// [refuses](InterpreterError::is_refused).
+    fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError>;
 
     /// [`execute`](Self::execute) with the default options: no time limit, 1 MiB of output.
     ///

@@ -41,7 +41,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::process::{Child, Target};
-use super::{ExecuteOptions, Execution, Interpreter, InterpreterError};
+use super::{
+    ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
+};
 use crate::{CloseReason, Context, Interrupt, Manager};
 
 mod process;
@@ -232,30 +234,32 @@ impl CPython {
         &self.version
     }
 
-    /// A handle by which any thread can interrupt the cell that is running.
-    #[must_use]
-    pub fn interrupt_handle(&self) -> InterruptHandle {
-        InterruptHandle { target: Arc::clone(&self.target) }
+    /// Takes the child away from `self` while it works, so that a panic amid that ends it.
+    fn with_child<R>(
+        &mut self,
+        work: impl FnOnce(&mut Child, &CPythonManager, u64) -> Result<R, InterpreterError>,
+    ) -> Result<R, InterpreterError> {
+        let mut child = self.child.take().ok_or_else(InterpreterError::dead)?;
+        let outcome = work(&mut child, &self.settings, self.count);
+        if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
+            self.child = Some(child);
+        }
+        outcome
     }
 }
 
 impl Interpreter for CPython {
-    fn execute(
+    fn execute_with(
         &mut self,
         code: &str,
         options: &ExecuteOptions,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
-        let Self { settings, child, count, .. } = self;
-        let Some(alive) = child else {
-            return Err(InterpreterError::dead());
-        };
-        let outcome = alive.run(*count + 1, code, options, settings.grace);
-        match &outcome {
-            Ok(_) => *count += 1,
-            Err(error) if error.is_dead() => *child = None,
-            Err(_) => {}
-        }
-        outcome
+        let execution = self.with_child(|child, settings, count| {
+            child.run(count + 1, code, options, settings.grace, on_output)
+        })?;
+        self.count += 1;
+        Ok(execution)
     }
 
     /// Ends the child as `close` does, and starts another, which belongs to the calling thread.
@@ -274,6 +278,19 @@ impl Interpreter for CPython {
     fn is_alive(&self) -> bool {
         self.child.as_ref().is_some_and(|child| !child.has_exited())
     }
+
+    /// Once the child is reaped the handle does nothing, until a reset has started another: no
+    /// other process that may have got its number is ever signalled.
+    fn interrupt_handle(&self) -> InterruptHandle {
+        let target = Arc::clone(&self.target);
+        InterruptHandle::new(move || {
+            target.lock().unwrap_or_else(PoisonError::into_inner).interrupt();
+        })
+    }
+
+    fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
+        self.with_child(|child, settings, _| child.variables(options, settings.grace))
+    }
 }
 
 impl fmt::Debug for CPython {
@@ -285,21 +302,5 @@ impl fmt::Debug for CPython {
             .field("alive", &child.is_some())
             .field("cells", count)
             .finish()
-    }
-}
-
-/// Interrupts a [`CPython`] from any thread; outlives it without harm.
-#[derive(Clone, Debug)]
-pub struct InterruptHandle {
-    target: Arc<Mutex<Arc<Target>>>,
-}
-
-impl InterruptHandle {
-    /// Raises `KeyboardInterrupt` in the cell that is running, if one is.
-    ///
-    /// Does not wait. Once the child is reaped this does nothing: no other process that may have
-    /// got its number is ever signalled.
-    pub fn interrupt(&self) {
-        self.target.lock().unwrap_or_else(PoisonError::into_inner).interrupt();
     }
 }

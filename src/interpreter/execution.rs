@@ -62,6 +62,31 @@ pub enum Output {
     },
 }
 
+/// A piece of output on its way, as
+/// [`execute_with`](super::Interpreter::execute_with) shows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum OutputRef<'a> {
+    /// Text written to standard output, as far as it has come.
+    Stdout(&'a str),
+    /// Text written to standard error, as far as it has come.
+    Stderr(&'a str),
+    /// A value shown, as by `display(..)`, whole.
+    Display(&'a MimeBundle),
+}
+
+/// Something the session's code has bound at top level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// The name of its value's class.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The beginning of its value's `repr`; empty where there is none to be had.
+    pub repr: String,
+}
+
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

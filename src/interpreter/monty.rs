@@ -18,7 +18,8 @@
 //! child of your own.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,18 +30,31 @@ use monty_types::{
     CompileOptions, ExcType, MontyException, MontyObject, PrintWriter, PrintWriterCallback,
     ResourceLimits, ResourceTracker,
 };
-use ruff_python_ast::Stmt;
 
-use super::text::{Gatherer, cut};
-use super::{ErrorInfo, ExecuteOptions, Execution, Interpreter, InterpreterError, Stream};
+use self::source::Source;
+use super::text::{Gatherer, SHOWN, cut};
+use super::{
+    ErrorInfo, ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle,
+    OutputRef, Stream, Variable,
+};
 use crate::{Context, Interrupt, Manager};
+
+mod source;
 
 /// Runs before the first cell. `repr` is bound as a default, so that a cell may use the name.
 const PRELUDE: &str = "\
 def __sessile_show__(value, repr=repr):
     return None if value is None else repr(value)
+def __sessile_describe__(name, value, show, repr=repr, type=type, Exception=Exception):
+    text = ''
+    if show:
+        try:
+            text = repr(value)
+        except Exception:
+            pass
+    return name, type(value).__name__, text
 ";
-/// The name under which Monty files the prelude; cell *n* is number *n*.
+/// The name under which Monty files the prelude; what is fed next gets the numbers from 1.
 const PRELUDE_NAME: &str = "<python-input-0>";
 
 /// Makes a Monty session for each thread, and holds the limits they share.
@@ -115,7 +129,8 @@ impl MontyManager {
         Monty {
             repl: Some(self.repl()),
             settings: self.clone(),
-            wrapped: Vec::new(),
+            fed: Vec::new(),
+            names: BTreeSet::new(),
             stop: Arc::default(),
             count: 0,
         }
@@ -169,10 +184,20 @@ pub struct Monty {
     settings: MontyManager,
     /// `None`: dead.
     repl: Option<MontyRepl>,
-    /// For each cell, the line that was put in before its last expression.
-    wrapped: Vec<Option<u32>>,
+    /// What Monty was fed after the prelude.
+    fed: Vec<Fed>,
+    /// All that cells may have bound.
+    names: BTreeSet<String>,
     stop: Arc<AtomicBool>,
     count: u64,
+}
+
+/// How a piece that Monty was fed relates to cells as they were given to us.
+struct Fed {
+    /// The cell's number.
+    cell: u64,
+    /// The line that was put in before its last expression.
+    inserted: Option<u32>,
 }
 
 impl Monty {
@@ -181,19 +206,14 @@ impl Monty {
     pub fn start() -> Self {
         MontyManager::new().start()
     }
-
-    /// A handle by which any thread can interrupt the cell that is running.
-    #[must_use]
-    pub fn interrupt_handle(&self) -> InterruptHandle {
-        InterruptHandle { stop: Arc::clone(&self.stop) }
-    }
 }
 
 impl Interpreter for Monty {
-    fn execute(
+    fn execute_with(
         &mut self,
         code: &str,
         options: &ExecuteOptions,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
         let Some(repl) = &mut self.repl else {
             return Err(InterpreterError::dead());
@@ -203,20 +223,26 @@ impl Interpreter for Monty {
         let limit = options.timeout.or(self.settings.timeout);
         // Counts from now on; without a limit, the last cell's must not stay.
         repl.tracker_mut().set_max_duration(limit.unwrap_or(Duration::MAX));
-        let (source, line) = show_last_expression(code);
-        self.wrapped.push(line);
-        let mut printer = Printer { gatherer: Gatherer::new(options.max_output), stop: &self.stop };
+        let Source { text: source, inserted } = source::prepare(code, &mut self.names);
+        self.fed.push(Fed { cell: self.count + 1, inserted });
+        let gatherer = Gatherer::new(options.max_output, on_output);
+        let mut printer = Printer { gatherer, stop: &self.stop };
 
         // A panic inside Monty leaves the session in an unknown state, which nobody will look at.
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-            // Monty answers an empty cell without giving it a number.
-            let source = if source.is_empty() { Cow::Borrowed("\n") } else { source };
             repl.feed_run(&source, Vec::new(), PrintWriter::Callback(&mut printer))
         }));
+        let foreign = printer.gatherer.is_showing();
         let (outputs, mut truncated) = printer.gatherer.finish();
-        let Ok(outcome) = outcome else {
-            self.repl = None;
-            return Err(InterpreterError::died("it panicked").with_outputs(outputs));
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                self.repl = None;
+                if foreign {
+                    panic::resume_unwind(panic);
+                }
+                return Err(InterpreterError::died("it panicked").with_outputs(outputs));
+            }
         };
 
         self.count += 1;
@@ -257,9 +283,10 @@ impl Interpreter for Monty {
     }
 
     fn reset(&mut self) -> Result<(), InterpreterError> {
-        let Self { settings, repl, wrapped, stop: _, count } = self;
+        let Self { settings, repl, fed, names, stop: _, count } = self;
         *repl = Some(settings.repl());
-        wrapped.clear();
+        fed.clear();
+        names.clear();
         *count = 0;
         Ok(())
     }
@@ -267,21 +294,86 @@ impl Interpreter for Monty {
     fn is_alive(&self) -> bool {
         self.repl.is_some()
     }
+
+    /// Does not wait. Ends the running cell with a `KeyboardInterrupt` that it cannot catch.
+    fn interrupt_handle(&self) -> InterruptHandle {
+        let stop = Arc::clone(&self.stop);
+        InterruptHandle::new(move || stop.store(true, Ordering::Relaxed))
+    }
+
+    fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
+        // Where the time does not suffice for any more, none is shown.
+        for show in [true, false] {
+            if let Some(variables) = self.list_variables(show, options)? {
+                return Ok(variables);
+            }
+        }
+        Ok(Vec::new())
+    }
 }
 
 impl Monty {
+    /// Asks for each name that cells may have bound; `None` if that took too long.
+    fn list_variables(
+        &mut self,
+        show: bool,
+        options: &ExecuteOptions,
+    ) -> Result<Option<Vec<Variable>>, InterpreterError> {
+        let repl = self.repl.as_mut().ok_or_else(InterpreterError::dead)?;
+        let show = if show { "True" } else { "False" };
+        let mut code = String::from("__sessile_variables__ = []\n");
+        for name in self.names.iter().filter(|name| !name.starts_with('_')) {
+            let _ = write!(
+                code,
+                "try:\n __sessile_variables__.append(__sessile_describe__('{name}', {name}, {show}))\n\
+                 except NameError:\n pass\n"
+            );
+        }
+        code.push_str("__sessile_variables__");
+        self.fed.push(Fed { cell: self.count, inserted: None });
+        self.stop.store(false, Ordering::Relaxed);
+        let limit = options.timeout.or(self.settings.timeout);
+        repl.tracker_mut().set_max_duration(limit.unwrap_or(Duration::MAX));
+        let mut ignore = |_: OutputRef<'_>| {};
+        let mut printer = Printer { gatherer: Gatherer::new(0, &mut ignore), stop: &self.stop };
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            repl.feed_run(&code, Vec::new(), PrintWriter::Callback(&mut printer))
+        }));
+        let Ok(outcome) = outcome else {
+            self.repl = None;
+            return Err(InterpreterError::died("it panicked"));
+        };
+        let Ok(MontyObject::List(found)) = outcome else {
+            return Ok(None);
+        };
+        let mut room = options.max_output;
+        let variables = found.into_iter().filter_map(|one| {
+            let MontyObject::Tuple(fields) = one else { return None };
+            let [name, kind, repr] = fields.try_into().ok()?;
+            let [name, kind, repr] = [name, kind, repr].map(|field| match field {
+                MontyObject::String(text) => text,
+                _ => String::new(),
+            });
+            let repr = cut(&repr, room.min(SHOWN)).to_owned();
+            room -= repr.len();
+            (kind != "module").then_some(Variable { name, kind, repr })
+        });
+        Ok(Some(variables.collect()))
+    }
+
     /// The exception with the names and lines of the cells as they were given to us.
     fn describe(&self, exception: &MontyException) -> ErrorInfo {
         let frames = exception.traceback().iter().filter_map(|frame| {
-            let Some(number) = cell_number(&frame.filename) else {
+            let Some(number) = fed_number(&frame.filename) else {
                 return Some(frame.clone());
             };
             if frame.filename == PRELUDE_NAME {
                 return None;
             }
             let mut frame = frame.clone();
-            frame.filename = format!("<cell {number}>");
-            if let Some(inserted) = number.checked_sub(1).and_then(|i| *self.wrapped.get(i)?) {
+            let fed = number.checked_sub(1).and_then(|i| self.fed.get(i))?;
+            frame.filename = format!("<cell {}>", fed.cell);
+            if let Some(inserted) = fed.inserted {
                 if frame.start.line == inserted && frame.end.line > inserted {
                     return None; // the call that shows the value
                 }
@@ -307,7 +399,7 @@ impl Monty {
 
 impl fmt::Debug for Monty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settings, repl, wrapped: _, stop: _, count } = self;
+        let Self { settings, repl, fed: _, names: _, stop: _, count } = self;
         f.debug_struct("Monty")
             .field("settings", settings)
             .field("alive", &repl.is_some())
@@ -316,24 +408,9 @@ impl fmt::Debug for Monty {
     }
 }
 
-/// Interrupts a [`Monty`] from any thread; outlives it without harm.
-#[derive(Clone, Debug)]
-pub struct InterruptHandle {
-    stop: Arc<AtomicBool>,
-}
-
-impl InterruptHandle {
-    /// Ends the cell that is running with `KeyboardInterrupt`, which it cannot catch.
-    ///
-    /// Does not wait. Without effect on a cell that starts later.
-    pub fn interrupt(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Takes what a cell prints, and tells the engine when to stop.
 struct Printer<'a> {
-    gatherer: Gatherer,
+    gatherer: Gatherer<'a>,
     stop: &'a AtomicBool,
 }
 
@@ -358,52 +435,13 @@ fn interrupted() -> MontyException {
     MontyException::new(ExcType::KeyboardInterrupt, None)
 }
 
-fn cell_number(filename: &str) -> Option<usize> {
+fn fed_number(filename: &str) -> Option<usize> {
     filename.strip_prefix("<python-input-")?.strip_suffix('>')?.parse().ok()
-}
-
-/// Has the value of the last expression shown by Python itself, which alone knows `__repr__`.
-///
-/// The expression stays on lines of its own, so that its columns in tracebacks are right; the
-/// number of the line inserted before it comes back too. Code that does not end in an expression,
-/// or does not parse, is returned as it is.
-fn show_last_expression(code: &str) -> (Cow<'_, str>, Option<u32>) {
-    let unchanged = (Cow::Borrowed(code), None);
-    let Ok(parsed) = ruff_python_parser::parse_module(code) else {
-        return unchanged;
-    };
-    let Some(Stmt::Expr(last)) = parsed.suite().last() else {
-        return unchanged;
-    };
-    let (start, end) = (usize::from(last.range.start()), usize::from(last.range.end()));
-    let (before, expression, after) = (&code[..start], &code[start..end], &code[end..]);
-    if after.trim_start().starts_with(';') {
-        // Its value is not to be shown, and Monty would return it.
-        return (Cow::Owned(format!("{code}\nNone")), None);
-    }
-    let line = before.split('\n').count();
-    let Ok(line) = u32::try_from(line) else {
-        return unchanged;
-    };
-    let shown = format!("{before}__sessile_show__((\n{expression}\n)){after}");
-    (Cow::Owned(shown), Some(line))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_last_expression_is_shown() {
-        let shown = |code| show_last_expression(code).0.into_owned();
-        assert_eq!(shown("a\nb # c"), "a\n__sessile_show__((\nb\n)) # c");
-        assert_eq!(shown("a; (1,\n 2)"), "a; __sessile_show__((\n(1,\n 2)\n))");
-        assert_eq!(shown("x = 1"), "x = 1");
-        assert_eq!(shown("if x:\n    y"), "if x:\n    y");
-        assert_eq!(shown("a b"), "a b");
-        assert_eq!(shown("a ; # c"), "a ; # c\nNone");
-        assert_eq!(shown("a # ;"), "__sessile_show__((\na\n)) # ;");
-    }
 
     #[test]
     fn sessions_may_change_threads() {

@@ -1,18 +1,35 @@
 //! Text on its way into an [`Execution`](super::Execution): bounded, and valid UTF-8.
 
-use super::{MimeBundle, Output, Stream};
+use std::fmt;
 
-/// Gathers the outputs of one cell, up to a number of bytes.
-#[derive(Debug, Default)]
-pub(super) struct Gatherer {
+use super::{MimeBundle, Output, OutputRef, Stream};
+
+/// How many bytes of one variable's `repr` are shown.
+pub(super) const SHOWN: usize = 1000;
+
+/// Gathers the outputs of one cell, up to a number of bytes, and shows them as they come.
+pub(super) struct Gatherer<'a> {
     outputs: Vec<Output>,
     room: usize,
     truncated: bool,
+    on_output: &'a mut dyn FnMut(OutputRef<'_>),
+    showing: bool,
 }
 
-impl Gatherer {
-    pub(super) fn new(room: usize) -> Self {
-        Self { outputs: Vec::new(), room, truncated: false }
+impl<'a> Gatherer<'a> {
+    pub(super) fn new(room: usize, on_output: &'a mut dyn FnMut(OutputRef<'_>)) -> Self {
+        Self { outputs: Vec::new(), room, truncated: false, on_output, showing: false }
+    }
+
+    /// Whether `on_output` has not come back: after a panic, whether that was its own.
+    pub(super) fn is_showing(&self) -> bool {
+        self.showing
+    }
+
+    fn show(&mut self, output: OutputRef<'_>) {
+        self.showing = true;
+        (self.on_output)(output);
+        self.showing = false;
     }
 
     pub(super) fn text(&mut self, stream: Stream, text: &str) {
@@ -22,6 +39,10 @@ impl Gatherer {
         if kept.is_empty() {
             return;
         }
+        self.show(match stream {
+            Stream::Stdout => OutputRef::Stdout(kept),
+            Stream::Stderr => OutputRef::Stderr(kept),
+        });
         match (stream, self.outputs.last_mut()) {
             (Stream::Stdout, Some(Output::Stdout { text }))
             | (Stream::Stderr, Some(Output::Stderr { text })) => text.push_str(kept),
@@ -35,6 +56,7 @@ impl Gatherer {
             self.truncated = true;
         } else {
             self.room -= size;
+            self.show(OutputRef::Display(&data));
             self.outputs.push(Output::Display { data });
         }
     }
@@ -42,6 +64,17 @@ impl Gatherer {
     /// The outputs, and whether some were left out.
     pub(super) fn finish(self) -> (Vec<Output>, bool) {
         (self.outputs, self.truncated)
+    }
+}
+
+impl fmt::Debug for Gatherer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outputs, room, truncated, .. } = self;
+        f.debug_struct("Gatherer")
+            .field("outputs", &outputs.len())
+            .field("room", room)
+            .field("truncated", truncated)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,13 +140,20 @@ mod tests {
 
     #[test]
     fn text_over_the_limit_is_cut_at_a_character() {
-        let mut gatherer = Gatherer::new(6);
+        let mut shown = String::new();
+        let mut show = |output: OutputRef<'_>| {
+            if let OutputRef::Stdout(text) | OutputRef::Stderr(text) = output {
+                shown.push_str(text);
+            }
+        };
+        let mut gatherer = Gatherer::new(6, &mut show);
         gatherer.text(Stream::Stdout, "aé");
         gatherer.text(Stream::Stdout, "b");
         gatherer.text(Stream::Stderr, "é€");
         gatherer.text(Stream::Stdout, "z");
         let (outputs, truncated) = gatherer.finish();
         assert!(truncated);
+        assert_eq!(shown, "aébé");
         assert_eq!(
             outputs,
             [Output::Stdout { text: "aéb".into() }, Output::Stderr { text: "é".into() }]

@@ -2,9 +2,11 @@
 
 Channel. Descriptor 0 is, at start, one end of a socket pair. It is moved away before any cell runs.
     request   cell u32 | limit u64 | length u32 | code, UTF-8.  Two descriptors may ride on it: the
-              pipes that are to be standard output and standard error from now on.
+              pipes that are to be standard output and standard error from now on. Cell 0 is none,
+              but the question for variables.
     frame     kind u8 | cell u32 | length u32 | payload.  Kinds: h hello, o stdout, e stderr,
-              d display, r reply; the payload of h, d and r is JSON. All numbers are big-endian.
+              d display, r reply, v variables; the payload of h, d, r and v is JSON.
+    All numbers are big-endian.
 End of file on the channel means: exit.
 
 Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
@@ -42,6 +44,7 @@ REQUEST = struct.Struct(">IQI")
 FRAME = struct.Struct(">cII")
 PIECE = 60_000  # bytes of one frame of text
 HELD = 8_000  # characters of an unfinished line that are held back
+SHOWN = 1_000  # bytes of one variable's `repr`
 LAID_BY = 65_536  # bytes of late output that are kept between two cells
 EMPTY = bytes(4)
 MAIN = _thread.get_ident()
@@ -55,6 +58,7 @@ FORKS = frozenset({
 IDLE, PREPARING, RUNNING, REPORTING = range(4)
 phase = IDLE
 pending = False  # an interrupt came when it could not be raised
+muted = False  # what the main thread puts out is thrown away
 sending = False  # the main thread is inside `emit`: a frame must not be torn
 
 current = None  # the number of the running cell; under `lock`
@@ -118,6 +122,8 @@ def emit(kind, payload):
         return
     thread = _thread.get_ident()
     is_main = thread == MAIN
+    if is_main and muted:
+        return
     nested = sending
     if is_main:
         sending = True
@@ -550,6 +556,37 @@ def reply(cell, answer):
         channel.sendall(FRAME.pack(b"r", cell, len(payload)) + payload)
 
 
+def tell_variables():
+    """Answers with what cells have bound; a `repr` is a cell's own code, and may be interrupted."""
+    global muted, pending, phase
+    names = [
+        name for name, value in main.__dict__.items()
+        if isinstance(name, str) and name[:1] != "_" and type(value) is not types.ModuleType
+    ]
+    room, told = limit, []
+    muted, pending = True, False
+    for name in sorted(names):
+        value, text = main.__dict__.get(name), ""
+        if room > 0:
+            phase = PREPARING
+            try:
+                text = shorten(running(repr, value), min(room, SHOWN))
+                room -= len(text.encode("utf-8", "replace"))
+            except KeyboardInterrupt:
+                room = 0
+            except BaseException:
+                pass
+        told.append({"name": name, "type": type(value).__name__, "repr": text})
+    phase = REPORTING
+    for stream in standard:
+        stream.held.pop(MAIN, None)
+    muted = False
+    payload = to_json(told)
+    with lock:
+        channel.sendall(FRAME.pack(b"v", 0, len(payload)) + payload)
+    phase = IDLE
+
+
 def receive():
     """The next request: (cell, limit, code); None at the end of file."""
     data, fds = b"", []
@@ -583,6 +620,9 @@ def serve():
         if request is None:
             return
         cell, limit, code = request
+        if cell == 0:
+            tell_variables()
+            continue
         try:
             pending, phase = False, PREPARING
             forked, settles = False, True

@@ -1,6 +1,7 @@
 //! One child process: started, spoken to, interrupted, reaped.
 
 use std::io::{self, PipeReader, Read};
+use std::mem;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,7 +14,8 @@ use serde::Deserialize;
 
 use super::super::text::{Decoder, Gatherer, cut};
 use super::super::{
-    ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, Stream,
+    ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, OutputRef,
+    Stream, Variable,
 };
 use super::CPythonManager;
 use crate::sys::{self, Watched};
@@ -24,6 +26,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// How many pipes of earlier cells are listened to. The oldest is closed beyond that.
 const MOST_STRAYS: usize = 32;
 const FRAME_HEADER: usize = 9;
+/// The number of what is no cell: the start, and the question for variables.
+const NO_CELL: u64 = 0;
 const BUFFER: usize = 64 * 1024;
 
 /// Sends signals to the child from any thread, as long as it is there to receive them.
@@ -78,6 +82,8 @@ pub(super) struct Child {
     strays: Vec<Pipe>,
     /// The last cell may have left child processes that hold its pipes.
     tainted: bool,
+    /// Late output that was read when no cell was there to tell of it.
+    untold: Vec<LateOutput>,
     buffer: Box<[u8]>,
 }
 
@@ -107,9 +113,9 @@ struct Reply {
 }
 
 /// What has come of the running cell so far.
-struct Cell {
+struct Cell<'a> {
     number: u64,
-    gatherer: Gatherer,
+    gatherer: Gatherer<'a>,
     late: Vec<LateOutput>,
     late_room: usize,
     /// For text in frames, which may end amid a character when a cell writes bytes.
@@ -157,6 +163,7 @@ impl Child {
             pipes: [pipe(stdout, Stream::Stdout), pipe(stderr, Stream::Stderr)],
             strays: Vec::new(),
             tainted: false,
+            untold: Vec::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
         };
         child.greet(settings.start_timeout).map(|version| (child, version)).map_err(
@@ -179,7 +186,8 @@ impl Child {
     /// Sends the driver and waits for its hello.
     fn greet(&mut self, time: Duration) -> Result<String, Greeting> {
         let deadline = Instant::now() + time;
-        let mut cell = Cell::new(0, &ExecuteOptions::new());
+        let mut ignore = |_: OutputRef<'_>| {};
+        let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
         let outcome = self.send(DRIVER.as_bytes(), None, Some(deadline)).and_then(|()| {
             loop {
                 if let Some((b'h', payload)) = self.turn(&mut cell, Some(deadline))? {
@@ -208,46 +216,25 @@ impl Child {
         code: &str,
         options: &ExecuteOptions,
         grace: Duration,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
         let (Ok(wire_number), Ok(length)) = (u32::try_from(number), u32::try_from(code.len()))
         else {
             return Err(InterpreterError::refused("it is longer than 4 GiB"));
         };
         let start = Instant::now();
-        let mut cell = Cell::new(number, options);
+        let mut cell = Cell::new(number, options, on_output);
+        cell.late = mem::take(&mut self.untold);
         let fds = if self.tainted { self.renew_pipes(number) } else { None };
         self.take_rest(&mut cell);
-        let mut request = Vec::with_capacity(16 + code.len());
-        request.extend_from_slice(&wire_number.to_be_bytes());
-        request.extend_from_slice(&(options.max_output as u64).to_be_bytes());
-        request.extend_from_slice(&length.to_be_bytes());
+        let mut request = request(wire_number, options, length);
         request.extend_from_slice(code.as_bytes());
-
-        let mut deadline = options.timeout.and_then(|limit| start.checked_add(limit));
-        let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
-        let mut timed_out = false;
-        let outcome = self.send(&request, fds, deadline).and_then(|()| {
-            loop {
-                match self.turn(&mut cell, deadline) {
-                    Ok(Some((b'r', payload))) => {
-                        break serde_json::from_slice::<Reply>(&payload)
-                            .map_err(|_| Fault::Protocol("a reply that is none"));
-                    }
-                    Ok(_) => {}
-                    Err(Fault::Late) => {
-                        timed_out = true;
-                        let Some(step) = steps.next() else {
-                            break Err(Fault::Late);
-                        };
-                        step(&self.target);
-                        deadline = Some(Instant::now() + grace / 2);
-                    }
-                    Err(fault) => break Err(fault),
-                }
-            }
-        });
-        match outcome {
-            Ok(reply) => {
+        let outcome = self.ask(&request, fds, b'r', &mut cell, options, grace);
+        match outcome.and_then(|(payload, timed_out)| {
+            let reply = serde_json::from_slice::<Reply>(&payload);
+            Ok((reply.map_err(|_| Fault::Protocol("a reply that is none"))?, timed_out))
+        }) {
+            Ok((reply, timed_out)) => {
                 self.tainted = reply.tainted;
                 if reply.unsettled {
                     // The cell's own output may still lie in its pipes.
@@ -255,23 +242,86 @@ impl Child {
                 }
                 Ok(self.conclude(cell, reply, start, timed_out))
             }
-            Err(fault) => {
-                let error = match fault {
-                    Fault::Late => InterpreterError::killed(options.timeout.unwrap_or_default()),
-                    Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
-                    Fault::Protocol(what) => InterpreterError::protocol(what),
-                };
-                self.target.kill();
-                self.take_ready(&mut cell);
-                cell.finish_text(&mut self.pipes);
-                Err(error.with_outputs(cell.gatherer.finish().0))
+            Err(fault) => Err(self.give_up(fault, cell, options, grace)),
+        }
+    }
+
+    /// What is bound at top level. What is written meanwhile is kept for the next cell to tell of.
+    pub(super) fn variables(
+        &mut self,
+        options: &ExecuteOptions,
+        grace: Duration,
+    ) -> Result<Vec<Variable>, InterpreterError> {
+        let mut ignore = |_: OutputRef<'_>| {};
+        let mut cell = Cell::new(NO_CELL, options, &mut ignore);
+        cell.late = mem::take(&mut self.untold);
+        let outcome = self
+            .ask(&request(0, options, 0), None, b'v', &mut cell, options, grace)
+            .and_then(|(payload, _)| {
+                serde_json::from_slice::<Vec<Variable>>(&payload)
+                    .map_err(|_| Fault::Protocol("a list of variables that is none"))
+            });
+        match outcome {
+            Ok(variables) => {
+                self.untold = cell.late;
+                Ok(variables)
+            }
+            Err(fault) => Err(self.give_up(fault, cell, options, grace)),
+        }
+    }
+
+    /// Sends a request and waits for the answer of that kind, interrupting at the time limit;
+    /// whether that was needed comes back too.
+    fn ask(
+        &mut self,
+        request: &[u8],
+        fds: Option<[OwnedFd; 2]>,
+        kind: u8,
+        cell: &mut Cell<'_>,
+        options: &ExecuteOptions,
+        grace: Duration,
+    ) -> Result<(Vec<u8>, bool), Fault> {
+        let mut deadline = options.timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
+        let mut timed_out = false;
+        self.send(request, fds, deadline)?;
+        loop {
+            match self.turn(cell, deadline) {
+                Ok(Some((found, payload))) if found == kind => return Ok((payload, timed_out)),
+                Ok(Some(_)) => return Err(Fault::Protocol("a frame out of place")),
+                Ok(None) => {}
+                Err(Fault::Late) => {
+                    timed_out = true;
+                    steps.next().ok_or(Fault::Late)?(&self.target);
+                    deadline = Some(Instant::now() + grace / 2);
+                }
+                Err(fault) => return Err(fault),
             }
         }
     }
 
+    /// Ends the child, and says why.
+    fn give_up(
+        &mut self,
+        fault: Fault,
+        mut cell: Cell<'_>,
+        options: &ExecuteOptions,
+        grace: Duration,
+    ) -> InterpreterError {
+        let error = match fault {
+            Fault::Late => InterpreterError::killed(options.timeout.unwrap_or_default()),
+            Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
+            Fault::Protocol(what) => InterpreterError::protocol(what),
+        };
+        self.target.kill();
+        self.take_ready(&mut cell);
+        cell.finish_text(&mut self.pipes);
+        error.with_outputs(cell.gatherer.finish().0)
+    }
+
     fn conclude(
         &mut self,
-        mut cell: Cell,
+        mut cell: Cell<'_>,
         reply: Reply,
         start: Instant,
         timed_out: bool,
@@ -306,7 +356,7 @@ impl Child {
         for (pipe, reader) in self.pipes.iter_mut().zip([stdout, stderr]) {
             let fresh =
                 Pipe { reader, stream: pipe.stream, cell: number, decoder: Decoder::default() };
-            self.strays.push(std::mem::replace(pipe, fresh));
+            self.strays.push(mem::replace(pipe, fresh));
         }
         let excess = self.strays.len().saturating_sub(MOST_STRAYS);
         self.strays.drain(..excess);
@@ -361,7 +411,7 @@ impl Child {
     /// before its bytes were on the channel by the time that was looked at, and are taken first.
     fn turn(
         &mut self,
-        cell: &mut Cell,
+        cell: &mut Cell<'_>,
         deadline: Option<Instant>,
     ) -> Result<Option<(u8, Vec<u8>)>, Fault> {
         if let Some(frame) = self.next_frame(cell)? {
@@ -407,7 +457,7 @@ impl Child {
     }
 
     /// Takes whole frames from the inbox; returns the first that is not part of the output.
-    fn next_frame(&mut self, cell: &mut Cell) -> Result<Option<(u8, Vec<u8>)>, Fault> {
+    fn next_frame(&mut self, cell: &mut Cell<'_>) -> Result<Option<(u8, Vec<u8>)>, Fault> {
         let mut taken = 0;
         let mut answer = None;
         while let Some((header, rest)) = self.inbox[taken..].split_first_chunk::<FRAME_HEADER>() {
@@ -429,7 +479,7 @@ impl Child {
                         .map_err(|_| Fault::Protocol("a display that is none"))?;
                     cell.gatherer.display(data, length);
                 }
-                b'r' | b'h' if own => {
+                b'r' | b'v' | b'h' if own => {
                     answer = Some((kind, payload.to_vec()));
                     break;
                 }
@@ -441,7 +491,7 @@ impl Child {
     }
 
     /// Reads each pipe that is ready, once: more might block. Drops strays that have ended.
-    fn read_pipes(&mut self, watched: &[Watched], cell: &mut Cell) {
+    fn read_pipes(&mut self, watched: &[Watched], cell: &mut Cell<'_>) {
         let Self { pipes, strays, buffer, .. } = self;
         let mut ready = watched.iter().map(|one| one.revents != 0);
         for pipe in pipes {
@@ -464,7 +514,7 @@ impl Child {
     }
 
     /// Takes what lies in the pipes now, without waiting for more.
-    fn take_ready(&mut self, cell: &mut Cell) {
+    fn take_ready(&mut self, cell: &mut Cell<'_>) {
         // Bounded: somebody may be writing faster than this reads.
         for _ in 0..64 {
             let mut watched: Vec<_> = self.readers().map(sys::readable).collect();
@@ -480,7 +530,7 @@ impl Child {
     }
 
     /// Takes what came after the last cell had ended, as that cell's late output.
-    fn take_rest(&mut self, cell: &mut Cell) {
+    fn take_rest(&mut self, cell: &mut Cell<'_>) {
         self.take_ready(cell);
         for pipe in &mut self.pipes {
             let rest = pipe.decoder.finish();
@@ -524,11 +574,15 @@ impl Drop for Child {
     }
 }
 
-impl Cell {
-    fn new(number: u64, options: &ExecuteOptions) -> Self {
+impl<'a> Cell<'a> {
+    fn new(
+        number: u64,
+        options: &ExecuteOptions,
+        on_output: &'a mut dyn FnMut(OutputRef<'_>),
+    ) -> Self {
         Self {
             number,
-            gatherer: Gatherer::new(options.max_output),
+            gatherer: Gatherer::new(options.max_output, on_output),
             late: Vec::new(),
             late_room: options.max_output,
             decoders: Default::default(),
@@ -571,6 +625,15 @@ impl Cell {
             self.gatherer.text(stream, &text);
         }
     }
+}
+
+/// The head of a request, with room for the code.
+fn request(number: u32, options: &ExecuteOptions, length: u32) -> Vec<u8> {
+    let mut request = Vec::with_capacity(16 + length as usize);
+    request.extend_from_slice(&number.to_be_bytes());
+    request.extend_from_slice(&(options.max_output as u64).to_be_bytes());
+    request.extend_from_slice(&length.to_be_bytes());
+    request
 }
 
 fn read(reader: &mut PipeReader, buffer: &mut [u8]) -> usize {
