@@ -6,7 +6,7 @@
 //! which it was asked, and is let go if that is gone.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -130,8 +130,9 @@ pub(super) struct Owner {
     connection: u64,
     waiters: HashMap<u64, Waiting>,
     requests: HashMap<RequestId, Asked>,
-    /// What was to be sent while there was no connection, in order.
-    pending: VecDeque<Sending>,
+    /// What is to be sent once there is a connection, in order; of a request, its number with it.
+    pending: BTreeMap<u64, (Option<u64>, Frame)>,
+    next_place: u64,
     flush_is_due: bool,
     heard: Instant,
     closing: bool,
@@ -143,6 +144,8 @@ struct Waiting {
     answers: u64,
     /// Until the next answer is late.
     clock: Option<Clock>,
+    /// Its place among what is pending.
+    unsent: Option<u64>,
 }
 
 /// A request of the peer's.
@@ -215,7 +218,8 @@ pub(super) fn begin(
         connection: 0,
         waiters: HashMap::new(),
         requests: HashMap::new(),
-        pending: VecDeque::new(),
+        pending: BTreeMap::new(),
+        next_place: 0,
         flush_is_due: false,
         heard: Instant::now(),
         closing: false,
@@ -238,7 +242,9 @@ impl Owner {
                 if let Some(waiting) = self.waiters.get_mut(&id)
                     && waiting.answers == answers
                 {
-                    let expire = move || with(|owner| owner.expire(id, waits));
+                    let error = move || Some(Kind::TimedOut { waited: waits }.into());
+                    let expire =
+                        move || with(|owner| owner.give_up(id, |inbox| inbox.end(error())));
                     waiting.clock = Clock::new(&self.local, late, expire);
                 }
             }
@@ -294,6 +300,10 @@ impl Owner {
         self.failures = 0;
         self.heard = Instant::now();
         count(&self.shared.counts.connections);
+        self.shared.set_phase(Phase::Up); // before it is written to, for that may lose it
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Ok(()));
+        }
         let settings = Rc::clone(&self.settings);
         for frame in &settings.greeting {
             self.queue(frame, 0);
@@ -302,12 +312,13 @@ impl Owner {
         if let Some(silence) = settings.silence {
             self.watch_silence(self.connection, silence);
         }
-        self.shared.set_phase(Phase::Up);
-        if let Some(first) = self.first.take() {
-            let _ = first.send(Ok(()));
-        }
-        for sending in std::mem::take(&mut self.pending) {
-            self.send(sending);
+        while self.live.is_some()
+            && let Some((_, (id, frame))) = self.pending.pop_first()
+        {
+            if let Some(waiting) = id.and_then(|id| self.waiters.get_mut(&id)) {
+                waiting.unsent = None;
+            }
+            self.write(frame);
         }
         self.flush();
         // What came with the connection, the poller does not know of.
@@ -349,10 +360,8 @@ impl Owner {
     /// There will be no connection any more.
     fn gone(&mut self, why: String) {
         self.shared.set_phase(Phase::Down(Down::Lost(why.clone())));
-        for sending in std::mem::take(&mut self.pending) {
-            sending.fail(Kind::Lost { why: why.clone() }.into());
-        }
-        self.fail_all(&|| Kind::Lost { why: why.clone() }.into());
+        self.pending.clear();
+        self.fail(|_| true, || Kind::Lost { why: why.clone() }.into());
         if self.closing {
             self.local.stop();
         }
@@ -363,7 +372,7 @@ impl Owner {
         let Some(live) = self.live.take() else { return };
         self.shared.written(live.unwritten);
         drop(live);
-        self.fail_all(&|| Kind::Lost { why: why.clone() }.into());
+        self.fail(|waiting| waiting.unsent.is_none(), || Kind::Lost { why: why.clone() }.into());
         for asked in std::mem::take(&mut self.requests).into_values() {
             if let Some(scope) = asked.scope.upgrade() {
                 scope.lose();
@@ -372,8 +381,9 @@ impl Owner {
         self.dial_later(why);
     }
 
-    fn fail_all(&mut self, error: &dyn Fn() -> SessionError) {
-        for waiting in std::mem::take(&mut self.waiters).into_values() {
+    /// Tells those of our requests that there will be no answer.
+    fn fail(&mut self, which: impl Fn(&Waiting) -> bool, error: impl Fn() -> SessionError) {
+        for (_, waiting) in self.waiters.extract_if(|_, waiting| which(waiting)) {
             let _ = contain(|| waiting.inbox.end(Some(error())));
         }
     }
@@ -382,7 +392,7 @@ impl Owner {
         self.closing = true;
         self.shared.set_phase(Phase::Down(Down::Closed));
         self.pending.clear();
-        self.fail_all(&|| Kind::Closed.into());
+        self.fail(|_| true, || Kind::Closed.into());
         self.flush(); // hangs up if nothing is left
         match deadline {
             _ if self.live.is_none() => self.local.stop(),
@@ -432,27 +442,38 @@ impl Owner {
     // ---- writing ------------------------------------------------------------------------------
 
     fn send(&mut self, mut sending: Sending) {
-        if sending.connection.is_some_and(|connection| connection != self.connection) {
+        if let Some(down) = self.shared.down().filter(|_| self.live.is_none() || self.closing) {
+            return sending.fail(down.error());
+        }
+        let is_gone = |connection| connection != self.connection || self.live.is_none();
+        if sending.connection.is_some_and(is_gone) {
             let why = "the request was made on a connection that is gone".to_owned();
             if sending.waiter.is_none() {
                 count(&self.shared.counts.dropped_answers);
             }
             return sending.fail(Kind::Lost { why }.into());
         }
-        if let Some(down) = self.shared.down().filter(|_| self.live.is_none() || self.closing) {
-            return sending.fail(down.error());
+        let (waiter, Some(frame)) = (sending.waiter.take(), sending.frame.take()) else { return };
+        let id = waiter.as_ref().map(|(id, _)| *id);
+        let unsent = self.live.is_none().then_some(self.next_place);
+        if let Some((id, inbox)) = waiter {
+            self.waiters.insert(id, Waiting { inbox, answers: 0, clock: None, unsent });
         }
-        if self.live.is_none() {
-            return self.pending.push_back(sending);
+        match unsent {
+            None => {
+                self.write(frame);
+                self.flush_soon();
+            }
+            Some(place) => {
+                self.next_place += 1;
+                self.pending.insert(place, (id, frame));
+            }
         }
-        if let Some((id, inbox)) = sending.waiter.take() {
-            self.waiters.insert(id, Waiting { inbox, answers: 0, clock: None });
-        }
-        if let Some(frame) = sending.frame.take() {
-            self.queue(frame.bytes(), frame.bytes().len());
-            frame.on_its_way();
-            self.flush_soon();
-        }
+    }
+
+    fn write(&mut self, frame: Frame) {
+        self.queue(frame.bytes(), frame.bytes().len());
+        frame.on_its_way();
     }
 
     /// Queues a frame in the link, of which so many bytes are accounted for.
@@ -589,10 +610,7 @@ impl Owner {
         match self.shared.limits.overflow {
             Overflow::Fail => {
                 count(&self.shared.counts.overflows);
-                if let Some(waiting) = self.waiters.remove(&id) {
-                    let _ = contain(|| waiting.inbox.overflow());
-                }
-                self.tell_cancel(id);
+                self.give_up(id, Inbox::overflow);
             }
             Overflow::Pause => {
                 if waiting.inbox.pause()
@@ -622,12 +640,6 @@ impl Owner {
         }
     }
 
-    /// The next answer is late.
-    fn expire(&mut self, id: u64, waited: Duration) {
-        self.finish(id, Some(Kind::TimedOut { waited }.into()));
-        self.tell_cancel(id);
-    }
-
     fn finish(&mut self, id: u64, error: Option<SessionError>) {
         if let Some(waiting) = self.waiters.remove(&id) {
             let _ = contain(|| waiting.inbox.end(error));
@@ -640,13 +652,20 @@ impl Owner {
     }
 
     fn call_off(&mut self, id: u64, reads_on: bool) {
-        self.pending
-            .retain(|sending| sending.waiter.as_ref().is_none_or(|(waits, _)| *waits != id));
-        if self.waiters.remove(&id).is_some() {
-            self.tell_cancel(id);
-        }
+        self.give_up(id, |_| ());
         if reads_on {
             self.read_on(id);
+        }
+    }
+
+    /// Nobody waits for the answers any more, who is told so by `end`. The request is not sent, or the
+    /// peer is told.
+    fn give_up(&mut self, id: u64, end: impl FnOnce(&Inbox)) {
+        let Some(waiting) = self.waiters.remove(&id) else { return };
+        let _ = contain(|| end(&waiting.inbox));
+        match waiting.unsent {
+            Some(place) => drop(self.pending.remove(&place)),
+            None => self.tell_cancel(id),
         }
     }
 
@@ -753,10 +772,8 @@ impl Live {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.set_phase(Phase::Down(Down::Closed));
-        let error = || self.shared.down().unwrap_or(Down::Closed).error();
-        for waiting in std::mem::take(&mut self.waiters).into_values() {
-            let _ = contain(|| waiting.inbox.end(Some(error())));
-        }
+        let down = self.shared.down().unwrap_or(Down::Closed);
+        self.fail(|_| true, || down.error());
         for scope in self.requests.values().filter_map(|asked| asked.scope.upgrade()) {
             scope.lose();
         }

@@ -1,0 +1,124 @@
+//! What can go wrong between two connections of a session.
+
+#![cfg(all(feature = "duplex", unix))]
+
+#[path = "support/peer.rs"]
+mod peer;
+mod support;
+
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_core::Stream;
+use peer::{Peer, Place, SHORT};
+use sessile::session::JsonRpc;
+use sessile::session::duplex::{Connect, Invocation, Link, LinkOptions, Session, Tcp};
+use support::{FOR_EVER, Gate, PATIENCE, poll_until, promptly};
+
+/// Dials once by itself, and then when the test says so.
+struct WhenTold {
+    tcp: Tcp,
+    first: bool,
+    told: Gate,
+}
+
+impl Connect for WhenTold {
+    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
+        if !std::mem::take(&mut self.first) {
+            self.told.pass();
+        }
+        self.tcp.connect(options)
+    }
+}
+
+/// A session that has lost its connection, and what has it make the next.
+fn away() -> (Session, Place, Gate) {
+    let (place, told) = (Place::new(), Gate::new());
+    let connector = WhenTold { tcp: Tcp::new(place.address()), first: true, told: told.clone() };
+    let session = Session::builder(JsonRpc::new())
+        .timeout(FOR_EVER)
+        .max_in_flight(1 << 20)
+        .reconnect(SHORT, SHORT)
+        .connect(connector)
+        .unwrap();
+    place.accept().die();
+    told.wait_for_arrival();
+    (session, place, told)
+}
+
+fn is_idle(session: &Session) -> bool {
+    let stats = session.stats();
+    (stats.in_flight, stats.queued_bytes) == (0, 0)
+}
+
+fn hears(peer: &mut Peer, methods: &[&str]) {
+    methods.iter().for_each(|method| assert_eq!(peer.hear().unwrap()["method"], **method));
+}
+
+// ---- calls that wait for a connection -----------------------------------------------------------
+
+#[test]
+fn calls_that_wait_for_a_connection_are_lost_change_places_or_are_made_though_nobody_waits() {
+    let (session, place, told) = away();
+    let invoker = session.invoker();
+    let call = |method: &str| invoker.invoke(method, &()).unwrap();
+    let (first, dropped) = (call("first"), call("dropped"));
+    invoker.notify("told", &()).unwrap();
+    let (second, late) = (call("second"), invoker.clone().timeout(SHORT));
+    assert!(late.call::<u64, _>("late", &()).unwrap_err().is_timeout());
+    drop(dropped);
+    let third = call("third");
+    told.open();
+    let mut peer = place.accept();
+    hears(&mut peer, &["first", "told", "second", "third"]);
+    for call in [first, second, third] {
+        peer.answer(call.id(), 1);
+        assert_eq!(call.answer().unwrap().as_str(), "1");
+    }
+    assert!(is_idle(&session));
+}
+
+struct Bell(mpsc::SyncSender<()>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.try_send(());
+    }
+}
+
+#[test]
+fn who_awaits_an_answer_waits_for_the_next_connection_for_ever() {
+    let (session, place, told) = away();
+    let (ring, rung) = mpsc::sync_channel(1);
+    let waker = Waker::from(Arc::new(Bell(ring)));
+    let mut call = session.invoker().timeout(SHORT).invoke("late", &()).unwrap();
+    let mut poll = || Pin::new(&mut call).poll_next(&mut Context::from_waker(&waker));
+    let error = loop {
+        match poll() {
+            Poll::Ready(next) => break next.unwrap().unwrap_err(),
+            Poll::Pending => rung.recv_timeout(PATIENCE).expect("it is woken"),
+        }
+    };
+    assert!(error.is_timeout(), "{error:?}");
+    assert!(poll().is_ready());
+    drop(call);
+    assert!(is_idle(&session));
+    session.invoker().notify("next", &()).unwrap();
+    told.open();
+    hears(&mut place.accept(), &["next"]);
+}
+
+/// What each costs must not grow with how many there are.
+#[test]
+fn many_calls_that_wait_for_a_connection_are_dropped_one_by_one_for_minutes() {
+    let (session, _place, told) = away();
+    let calls: Vec<Invocation> =
+        (0..200_000).map(|_| session.invoker().invoke("m", &()).unwrap()).collect();
+    assert!(session.stats().queued_bytes > 0);
+    promptly("they are dropped", move || {
+        drop(calls);
+        poll_until("nothing is left of them", || is_idle(&session));
+        told.open();
+    });
+}
