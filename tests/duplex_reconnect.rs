@@ -9,9 +9,11 @@ mod support;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
 use futures_core::Stream;
 use peer::{Peer, Place, SHORT};
+use serde_json::json;
 use sessile::session::JsonRpc;
 use sessile::session::duplex::{Connect, Invocation, Link, LinkOptions, Session, Tcp};
 use support::{FOR_EVER, Gate, PATIENCE, poll_until, promptly};
@@ -120,5 +122,28 @@ fn many_calls_that_wait_for_a_connection_are_dropped_one_by_one_for_minutes() {
         drop(calls);
         poll_until("nothing is left of them", || is_idle(&session));
         told.open();
+    });
+}
+
+// ---- a peer that hangs up -----------------------------------------------------------------------
+
+/// It takes each connection, says something, and hangs up: it is dialled more and more rarely.
+#[test]
+fn a_peer_that_hangs_up_at_once_is_dialled_again_as_soon_as_ever() {
+    let place = Place::new();
+    let builder = Session::builder(JsonRpc::new()).reconnect(SHORT, FOR_EVER);
+    let session = builder.connect(Tcp::new(place.address())).unwrap();
+    promptly("it takes its time", move || {
+        let mut before = Instant::now();
+        loop {
+            let peer = place.accept();
+            if before.elapsed() > 16 * SHORT {
+                break;
+            }
+            before = Instant::now();
+            peer.say(&json!({"jsonrpc": "2.0", "method": "go away"}));
+            peer.die();
+        }
+        drop(session);
     });
 }

@@ -41,6 +41,7 @@
 //! run there, and so must not block: a wait for an answer is an error at once. Handlers that may block
 //! run on [`Workers`], by [`handlers`](SessionBuilder::handlers).
 
+mod backoff;
 mod inbox;
 mod invocation;
 mod invoker;
@@ -196,8 +197,9 @@ impl SessionBuilder {
         self
     }
 
-    /// Connects again after the connection was lost: at once after `shortest`, and after a failure
-    /// twice as late each time, up to `longest`.
+    /// Connects again after the connection was lost: after `shortest`, and after each failure twice as
+    /// late, up to `longest`. A connection that is lost sooner than the next would be made is a
+    /// failure, too.
     ///
     /// What was in flight fails all the same; what is called meanwhile waits for the next connection,
     /// up to its time limit. Default: a lost connection is the end.

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Overflow;
+use super::backoff::Backoff;
 use super::inbox::{Inbox, Pushed};
 use super::request::{Request, Scope};
 use super::shared::{Down, Frame, Phase, Shared, count};
@@ -124,7 +125,7 @@ pub(super) struct Owner {
     connector: Option<Box<dyn Connect>>,
     /// Who waits for the first connection.
     first: Option<mpsc::SyncSender<anyhow::Result<()>>>,
-    failures: u32,
+    backoff: Option<Backoff>,
     live: Option<Live>,
     /// The number of the connection there is, or was last.
     connection: u64,
@@ -172,6 +173,7 @@ impl Drop for Clock {
 
 struct Live {
     link: Box<dyn Link>,
+    since: Instant,
     reader: Source<OwnedFd>,
     writer: Option<Source<OwnedFd>>,
     /// Bytes of frames that were queued in the link and not written.
@@ -206,6 +208,7 @@ pub(super) fn begin(
     connector: Box<dyn Connect>,
     first: mpsc::SyncSender<anyhow::Result<()>>,
 ) {
+    let backoff = settings.reconnect.map(|(shortest, longest)| Backoff::new(shortest, longest));
     let mut owner = Owner {
         shared,
         local,
@@ -213,7 +216,7 @@ pub(super) fn begin(
         settings: settings.into(),
         connector: Some(connector),
         first: Some(first),
-        failures: 0,
+        backoff,
         live: None,
         connection: 0,
         waiters: HashMap::new(),
@@ -297,7 +300,6 @@ impl Owner {
         };
         self.live = Some(live);
         self.connection += 1;
-        self.failures = 0;
         self.heard = Instant::now();
         count(&self.shared.counts.connections);
         self.shared.set_phase(Phase::Up); // before it is written to, for that may lose it
@@ -331,8 +333,15 @@ impl Owner {
         let reader = self.local.add(reader, Interest::READABLE, ready)?;
         let writer =
             writer.map(|writer| self.local.add(writer, Interest::NONE, ready)).transpose()?;
-        let paused_for = HashSet::new();
-        Ok(Live { link, reader, writer, unwritten: 0, wants_to_write: false, paused_for })
+        Ok(Live {
+            link,
+            since: Instant::now(),
+            reader,
+            writer,
+            unwritten: 0,
+            wants_to_write: false,
+            paused_for: HashSet::new(),
+        })
     }
 
     fn not_connected(&mut self, error: anyhow::Error) {
@@ -340,18 +349,17 @@ impl Owner {
             let _ = first.send(Err(error));
             return self.gone("no connection could be made".to_owned());
         }
-        self.failures += 1;
+        self.backoff.iter_mut().for_each(Backoff::failed);
         self.dial_later(format!("{error:#}"));
     }
 
     /// Dials once more after a while, if that may be.
     fn dial_later(&mut self, why: String) {
         let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
-        match self.settings.reconnect {
-            Some((shortest, longest)) if can && !self.closing => {
-                let wait = shortest.saturating_mul(1 << self.failures.min(16)).min(longest);
+        match &self.backoff {
+            Some(backoff) if can && !self.closing => {
                 self.shared.set_phase(Phase::Connecting);
-                self.local.call_later(wait, || with(Owner::dial));
+                self.local.call_later(backoff.wait(), || with(Owner::dial));
             }
             _ => self.gone(why),
         }
@@ -371,6 +379,9 @@ impl Owner {
     fn lost(&mut self, why: String) {
         let Some(live) = self.live.take() else { return };
         self.shared.written(live.unwritten);
+        if let Some(backoff) = &mut self.backoff {
+            backoff.lost(live.since.elapsed());
+        }
         drop(live);
         self.fail(|waiting| waiting.unsent.is_none(), || Kind::Lost { why: why.clone() }.into());
         for asked in std::mem::take(&mut self.requests).into_values() {
