@@ -23,7 +23,8 @@ fn a_session_that_closes_leaves_callers_waiting_or_threads_behind() {
         assert!(told.invoke("m", &()).unwrap_err().is_closed());
         assert_eq!(peer.hear().unwrap()["method"], "last words");
         assert!(peer.hear().is_none());
-        drop((session, told, peer, place)); // the last handle keeps the bell
+        drop((session, peer, place)); // the invoker lives on: what it keeps is memory
         poll_until("nothing is left", || peer::left() == before);
+        assert!(told.call::<u64, _>("m", &()).unwrap_err().is_closed());
     });
 }

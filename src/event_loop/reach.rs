@@ -1,6 +1,6 @@
 //! How a sleeping owner is reached.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Wake;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -18,8 +18,9 @@ pub(crate) struct Reach {
     pub(crate) thread_id: ThreadId,
     /// There is something other than post: a stop, a task to poll, an instance to look after.
     attention: AtomicBool,
-    /// Made with the first source. Without one the owner parks, which is faster.
-    poller: OnceLock<Poller>,
+    /// Made with the first source; without one the owner parks, which is faster. It is the owner's, and
+    /// goes with the loop: who can reach the loop may live on.
+    poller: OnceLock<Weak<Poller>>,
     /// Where the owner sleeps: in the poller, or parked.
     in_poller: AtomicBool,
     stop: AtomicBool,
@@ -57,9 +58,11 @@ impl Reach {
     #[cold]
     fn ring(&self) {
         if self.in_poller.load(Ordering::SeqCst) {
-            let poller = self.poller.get().expect("the owner sleeps in it");
-            // It fails only where the poller itself has: then the owner's wait fails as well.
-            let _ = poller.notify();
+            // Gone, the owner sleeps no more. It fails only where the poller itself has: then the
+            // owner's wait fails as well.
+            if let Some(poller) = self.poller.get().and_then(Weak::upgrade) {
+                let _ = poller.notify();
+            }
         } else {
             self.thread.unpark();
         }
@@ -86,13 +89,9 @@ impl Reach {
 
     // ---- the owner ----------------------------------------------------------------------------
 
-    /// The poller, made now if there is none.
-    pub(crate) fn poller(&self) -> std::io::Result<&Poller> {
-        if let Some(poller) = self.poller.get() {
-            return Ok(poller);
-        }
-        let poller = Poller::new()?;
-        Ok(self.poller.get_or_init(|| poller))
+    /// The owner will sleep in this one from now on.
+    pub(crate) fn set_poller(&self, poller: &Arc<Poller>) {
+        let _ = self.poller.set(Arc::downgrade(poller)); // there is one for each loop
     }
 
     pub(crate) fn take_stop(&self) -> bool {

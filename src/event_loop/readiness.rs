@@ -10,8 +10,9 @@ pub(super) use std::os::fd::AsFd as AsSource;
 #[cfg(windows)]
 pub(super) use std::os::windows::io::AsSocket as AsSource;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use polling::{Event, Events, PollMode};
+use polling::{Event, Events, PollMode, Poller};
 
 use super::local::{Callback, Entry, Local};
 use super::reach::Reach;
@@ -67,6 +68,8 @@ type Watcher = Box<dyn FnMut(Readiness)>;
 
 #[derive(Default)]
 pub(super) struct Sources {
+    /// Made with the first source; gone when the loop is closed.
+    poller: Option<Arc<Poller>>,
     watched: HashMap<u64, Watched>,
     next_key: u64,
     events: Events,
@@ -94,17 +97,13 @@ impl Sources {
         if local.closed.get() {
             return Err(io::Error::other("the loop is closed"));
         }
-        let poller = local.reach.poller()?;
-        let key = {
-            let mut sources = local.sources.borrow_mut();
-            sources.next_key += 1;
-            sources.next_key
-        };
+        let (poller, key) = local.sources.borrow_mut().place(&local.reach)?;
         let source = Rc::new(source);
         // SAFETY: the poller asks that the source be deleted from it before it is dropped. `Source`
         // owns a count of it and deletes it in its own destructor, before it gives that up; were the
         // `Source` forgotten, the count would never be given up. The only other count is in the
-        // watcher below, out of the callback's reach.
+        // watcher below, out of the callback's reach. Once the loop is closed the poller is gone
+        // instead; whoever rings at that moment may have it for a little longer, and only notifies it.
         unsafe { poller.add_with_mode(&handle(&*source), interest.event(key), PollMode::Level)? };
         if interest.is_none() {
             let _ = poller.delete(handle(&*source)); // see `modify`
@@ -116,13 +115,30 @@ impl Sources {
         Ok(Source { local: Rc::clone(local), key, source: Some(source) })
     }
 
+    /// The poller, made now if there is none, and the key of one source more.
+    fn place(&mut self, reach: &Reach) -> io::Result<(Arc<Poller>, u64)> {
+        let poller = match self.poller.take() {
+            Some(poller) => poller,
+            None => {
+                let poller = Arc::new(Poller::new()?);
+                reach.set_poller(&poller);
+                poller
+            }
+        };
+        self.next_key += 1;
+        Ok((Arc::clone(self.poller.insert(poller)), self.next_key))
+    }
+
     /// Sleeps in the poller, or only looks, with a wait of zero. What is ready is queued.
     pub(super) fn wait(local: &Local, wait: Option<std::time::Duration>) -> io::Result<()> {
         let reach: &Reach = &local.reach;
         let mut sources = local.sources.borrow_mut();
         let sources = &mut *sources;
         sources.events.clear(); // they pile up otherwise
-        let polled = reach.poller()?.wait(&mut sources.events, wait);
+        let polled = match &sources.poller {
+            Some(poller) => poller.wait(&mut sources.events, wait),
+            None => Ok(0),
+        };
         reach.mailbox.wake_up();
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -177,9 +193,10 @@ impl Sources {
         }
     }
 
-    /// Drops all watchers; the sources stay with their handles.
+    /// The loop is closed. Drops all watchers, and the poller; the sources stay with their handles.
     pub(super) fn clear(local: &Local) {
-        let watched = std::mem::take(&mut local.sources.borrow_mut().watched);
+        let Self { poller, watched, .. } = local.sources.take();
+        drop(poller);
         drop_each(watched);
     }
 }
@@ -210,10 +227,10 @@ impl<S: AsSource + 'static> Source<S> {
     /// If the system refuses.
     pub fn modify(&self, interest: Interest) -> io::Result<()> {
         let mut sources = self.local.sources.borrow_mut();
-        let Some(watched) = sources.watched.get_mut(&self.key) else {
+        let Sources { poller, watched, .. } = &mut *sources;
+        let (Some(poller), Some(watched)) = (poller, watched.get_mut(&self.key)) else {
             return Err(io::Error::other("the loop is closed"));
         };
-        let poller = self.local.reach.poller()?;
         // A poller tells of a peer that has gone even where nothing is asked. So what is to be left
         // alone is taken out of it; or else the loop would not sleep any more.
         match (watched.interest.is_none(), interest.is_none()) {
@@ -250,8 +267,9 @@ impl<S: AsSource + 'static> Source<S> {
     }
 
     fn unwatch(&self) {
+        let poller = self.local.sources.borrow().poller.clone();
         // Before anything of others' is dropped: that may panic.
-        if let (Ok(poller), Some(source)) = (self.local.reach.poller(), &self.source) {
+        if let (Some(poller), Some(source)) = (poller, &self.source) {
             let _ = poller.delete(handle(&**source)); // an error: it is not in there, by `modify`
         }
         let watched = self.local.sources.borrow_mut().watched.remove(&self.key);
