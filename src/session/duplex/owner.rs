@@ -673,11 +673,11 @@ impl Owner {
     /// peer is told.
     fn give_up(&mut self, id: u64, end: impl FnOnce(&Inbox)) {
         let Some(waiting) = self.waiters.remove(&id) else { return };
-        let _ = contain(|| end(&waiting.inbox));
         match waiting.unsent {
             Some(place) => drop(self.pending.remove(&place)),
             None => self.tell_cancel(id),
         }
+        let _ = contain(|| end(&waiting.inbox));
     }
 
     /// Tells the peer that nobody waits, if the protocol has words for it.
