@@ -214,7 +214,9 @@ impl EventLoop {
         if self.local.local.closed.get() { Ok(false) } else { self.turn(wait, false) }
     }
 
-    fn run_while(&self, goes_on: impl Fn() -> bool) -> io::Result<()> {
+    /// As [`run`](Self::run), asking before each turn. An instance of this thread that is ordered
+    /// closed from afar leads to a turn.
+    pub(crate) fn run_while(&self, goes_on: impl Fn() -> bool) -> io::Result<()> {
         let _running = self.enter();
         while goes_on() && !self.local.local.closed.get() {
             let stops = self.reach().take_stop();

@@ -237,6 +237,12 @@ impl<'p, T> RefMut<'p, T> {
     pub fn discard(this: Self) {
         this.0.0.instance().slot.revoke(CloseReason::Discarded);
     }
+
+    /// Whether it will be closed when this is dropped, for somebody has ordered it.
+    #[cfg(feature = "duplex")]
+    pub(crate) fn is_ordered_closed(this: &Self) -> bool {
+        matches!(this.0.0.instance().slot.notice(), Notice::Revoked(_))
+    }
 }
 
 impl<'p, T> Ref<'p, T> {

@@ -50,12 +50,13 @@ mod request;
 mod shared;
 mod transport;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use self::invocation::Invocation;
 pub use self::invoker::Invoker;
@@ -72,6 +73,9 @@ use super::error::Kind;
 use super::{Payload, Protocol, RemoteError, SessionError};
 use crate::deadline::Deadline;
 use crate::event_loop::EventLoop;
+use crate::manager::Context;
+use crate::pool::{Pool, RefMut};
+use crate::registry::Registry;
 use crate::workers::Workers;
 
 /// What happens to a call for which there is no room.
@@ -118,14 +122,18 @@ pub struct SessionBuilder {
     settings: Settings,
     handlers: Handlers,
     drop_timeout: Duration,
+    registry: Registry,
 }
+
+/// What the registry lists: a session's thread is using it, until it has closed.
+struct Running;
 
 pub(super) fn busy() -> RemoteError {
     RemoteError::new("too much is asked for at once").with_code(RemoteError::SERVER_ERROR)
 }
 
 impl SessionBuilder {
-    /// What the session's thread is called. Default: `session`.
+    /// What the session is called in snapshots, and its thread. Default: `session`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -233,9 +241,19 @@ impl SessionBuilder {
         self
     }
 
-    /// How long dropping the session waits for what is queued to be written. Default: 1 s.
+    /// How long what is queued may take to be written when the session is dropped, or closed by its
+    /// registry. Default: 1 s.
     pub fn drop_timeout(mut self, wait: Duration) -> Self {
         self.drop_timeout = wait;
+        self
+    }
+
+    /// The registry that lists the session, as an instance that its thread is using. Ordered closed
+    /// there, it closes as by [`Session::close`].
+    ///
+    /// Default: [`Registry::global`].
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.registry = registry.clone();
         self
     }
 
@@ -297,20 +315,35 @@ impl SessionBuilder {
     ///
     /// If there is no thread to be had, or no connection could be made.
     pub fn connect(self, connector: impl Connect) -> Result<Session, SessionError> {
-        let Self { protocol, name, limits, settings, handlers, drop_timeout } = self;
+        let Self { protocol, name, limits, settings, handlers, drop_timeout, registry } = self;
         let failed = |error: anyhow::Error| SessionError::from(Kind::Connect(error));
+        let listed = Pool::builder_local(|_: &Context| Ok::<_, Infallible>(Running));
+        let listed = listed.name(&*name).registry(&registry).build();
+        let listed = listed.map_err(|error| failed(error.into()))?;
         let (first, connected) = mpsc::sync_channel(1);
         let (tell_shared, told_shared) = mpsc::sync_channel(1);
         let (tells_over, over) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name(name).spawn(move || {
-            let _over = tells_over; // dropped at the very end
+            let (_over, listed) = (tells_over, listed); // dropped at the very end
             let event_loop = EventLoop::new();
             let shared = Shared::new(protocol, limits, event_loop.handle());
             let _ = tell_shared.send(Arc::clone(&shared));
+            // In use until all has ended: so it is this thread that closes it, and not before.
+            let running = match listed.get() {
+                Ok(running) => running,
+                Err(error) => return drop(first.send(Err(error.into()))),
+            };
             let connector = Box::new(connector);
             owner::begin(shared, event_loop.local(), handlers, settings, connector, first);
-            let _ = event_loop.run(); // an error is the end as well: of the poller
+            // An error is the end as well: of the poller.
+            let _ = event_loop.run_while(|| {
+                if RefMut::is_ordered_closed(&running) {
+                    owner::close(drop_timeout);
+                }
+                true
+            });
             owner::end();
+            drop(event_loop);
         });
         let thread = thread.map_err(|error| failed(error.into()))?;
         let ended = |_| failed(anyhow::anyhow!("the session's thread has panicked"));
@@ -368,6 +401,7 @@ impl Session {
             },
             handlers: Handlers { request: Box::new(refuse), notification: Box::new(|_, _| ()) },
             drop_timeout: Duration::from_secs(1),
+            registry: Registry::global().clone(),
         }
     }
 
@@ -417,9 +451,8 @@ impl Session {
     ///
     /// On the session's own thread it does not wait.
     pub fn close(&self, within: Duration) -> bool {
-        let deadline = Instant::now().checked_add(within);
         // Refused, it is closed already.
-        let _ = self.shared.post(Letter::Close(deadline));
+        let _ = self.shared.post(Letter::Close(Deadline::after(within)));
         if self.shared.is_loop_thread() {
             return false;
         }

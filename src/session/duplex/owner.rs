@@ -61,8 +61,8 @@ pub(super) enum Letter {
     Hold(Weak<Scope>, Deadline),
     /// The one who dialled is back.
     Connected(Connected, Box<dyn Connect>),
-    /// Says good-bye once all is written, or at this moment.
-    Close(Option<Instant>),
+    /// Says good-bye once all is written, or then.
+    Close(Deadline),
 }
 
 /// A frame to be written. Dropped instead, it tells who waits for the answer.
@@ -229,6 +229,15 @@ pub(super) fn begin(
     };
     owner.dial();
     OWNER.set(Some(owner));
+}
+
+/// Somebody has ordered this thread's session closed.
+pub(super) fn close(within: Duration) {
+    with(|owner| {
+        if !owner.closing {
+            owner.close(Deadline::after(within));
+        }
+    });
 }
 
 /// This thread's session ends: who waits is told.
@@ -399,18 +408,20 @@ impl Owner {
         }
     }
 
-    fn close(&mut self, deadline: Option<Instant>) {
+    fn close(&mut self, deadline: Deadline) {
         self.closing = true;
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Err(anyhow::anyhow!("it was closed before there was a connection")));
+        }
         self.shared.set_phase(Phase::Down(Down::Closed));
         self.pending.clear();
         self.fail(|_| true, || Kind::Closed.into());
         self.flush(); // hangs up if nothing is left
-        match deadline {
+        match deadline.remaining() {
             _ if self.live.is_none() => self.local.stop(),
-            Some(deadline) if deadline > Instant::now() => {
-                self.local.call_at(deadline, || with(Owner::hang_up));
-            }
-            _ => self.hang_up(),
+            None => {}
+            Some(left) if left.is_zero() => self.hang_up(),
+            Some(left) => drop(self.local.call_later(left, || with(Owner::hang_up))),
         }
     }
 
