@@ -5,10 +5,12 @@ pub mod asyncio;
 pub mod calls;
 pub mod checkout;
 pub mod idle;
+pub mod in_flight;
 pub mod keyed;
 pub mod live;
 pub mod post;
 pub mod round_trip;
+pub mod sessions;
 pub mod threads;
 
 use crate::chart::{Bars, Chart, Scale};
@@ -36,7 +38,7 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 10] = [
+pub const ALL: [Entry; 12] = [
     access::ENTRY,
     checkout::ENTRY,
     threads::ENTRY,
@@ -45,6 +47,8 @@ pub const ALL: [Entry; 10] = [
     round_trip::ENTRY,
     keyed::ENTRY,
     calls::ENTRY,
+    in_flight::ENTRY,
+    sessions::ENTRY,
     asyncio::ENTRY,
     idle::ENTRY,
 ];
