@@ -27,7 +27,9 @@ fn here(path: &str) -> PathBuf {
 }
 
 fn command(limit: u32) -> Command {
-    let mut command = Command::new(venv::python(&here("requirements.txt")));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let python = venv::python(&here("requirements.txt"), &target.join("venvs")).unwrap();
+    let mut command = Command::new(python);
     command
         .args(["-m", "main"])
         .current_dir(here(""))

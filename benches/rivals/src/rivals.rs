@@ -3,6 +3,7 @@
 pub mod channels;
 pub mod dashmap;
 pub mod deadpool;
+pub mod dify;
 pub mod id_map;
 pub mod jsonrpsee;
 pub mod linked;

@@ -4,6 +4,7 @@ pub mod access;
 pub mod asyncio;
 pub mod calls;
 pub mod checkout;
+pub mod dify;
 pub mod idle;
 pub mod in_flight;
 pub mod keyed;
@@ -38,7 +39,7 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 12] = [
+pub const ALL: [Entry; 13] = [
     access::ENTRY,
     checkout::ENTRY,
     threads::ENTRY,
@@ -50,6 +51,7 @@ pub const ALL: [Entry; 12] = [
     in_flight::ENTRY,
     sessions::ENTRY,
     asyncio::ENTRY,
+    dify::ENTRY,
     idle::ENTRY,
 ];
 
