@@ -14,6 +14,10 @@ mod error;
 mod json_rpc;
 mod payload;
 mod protocol;
+// A duplex session takes either side, and does not wait.
+#[cfg(feature = "ws")]
+#[cfg_attr(not(all(feature = "duplex", unix)), allow(dead_code))]
+pub(crate) mod rfc6455;
 #[cfg(feature = "ws")]
 pub mod websocket;
 

@@ -318,7 +318,7 @@ mod websocket {
 
     #[test]
     fn an_address_that_is_no_websocket_is_dialled() {
-        for url in ["", "http://localhost/", "wss://localhost/", "ws://", "not a url"] {
+        for url in ["", "http://localhost/", "ws://", "not a url", "wss://x%zz@localhost/"] {
             let error = builder().connect(WebSocket::new(url)).unwrap_err();
             assert!(error.is_connect(), "{url}: {error:?}");
         }

@@ -55,16 +55,10 @@
 //! [`EventLoop`](crate::EventLoop) by `call_later`, again and again; on [`Workers`](crate::Workers) by
 //! work that is submitted to the key.
 
-mod connect;
-mod frames;
 mod link;
 mod manager;
 mod session;
-mod stream;
-#[cfg(feature = "tls")]
-mod tls;
-mod upgrade;
 
-pub use self::connect::{ConnectError, ConnectStep};
 pub use self::manager::{WebSocketBuilder, WebSocketManager};
 pub use self::session::{Counters, Notification, PendingAnswer, WebSocketSession};
+pub use super::rfc6455::{ConnectError, ConnectStep};

@@ -5,27 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
-
-use super::frames::{FrameError, Frames, Message};
-use super::stream::{Patience, Socket, Stream};
 use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
+use crate::session::rfc6455::{
+    Fault, FrameError, Frames, Goodbye, Message, Patience, Role, Socket, Stream, farewell,
+};
 use crate::session::{Malformed, Unsupported};
 
 /// For how long one side of the traffic may keep the other waiting.
 const SLICE: Duration = Duration::from_millis(20);
 /// How many reads a message may take that was due already. It bounds what is read, not how much.
 const LOOKS: u32 = 16;
-
-/// Why we say goodbye, as RFC 6455 numbers it.
-#[derive(Clone, Copy)]
-pub(super) enum Goodbye {
-    Normal = 1000,
-    GoingAway = 1001,
-    ProtocolError = 1002,
-    TooBig = 1009,
-}
+/// Of what may wait to be written while the peer reads nothing, beside one message.
+const SLACK: usize = 1 << 20;
 
 pub(super) struct Link {
     frames: Frames,
@@ -50,8 +42,13 @@ pub(super) struct Limits {
 pub(super) enum Heard {
     Text(String),
     Pong(Vec<u8>),
-    /// A ping, which is answered.
-    Ping,
+    /// Which is answered.
+    Ping(Vec<u8>),
+    /// Which is answered too, if that can be done at once.
+    Goodbye {
+        code: u16,
+        why: String,
+    },
 }
 
 impl Link {
@@ -59,7 +56,7 @@ impl Link {
     pub(super) fn new(stream: Stream, rest: &[u8], limits: &Limits) -> Self {
         let Limits { max_message_size, max_frame_size, keep_alive, pong_timeout } = *limits;
         Self {
-            frames: Frames::new(stream, rest, max_message_size, max_frame_size),
+            frames: Frames::new(stream, Role::Client, rest, max_message_size, max_frame_size),
             keep_alive,
             pong_timeout,
             max_message_size,
@@ -95,14 +92,16 @@ impl Link {
             let (size, limit) = (frame.len(), self.max_message_size);
             return Err(Kind::TooLarge { size, limit }.into());
         }
-        if std::str::from_utf8(frame).is_err() {
+        let Ok(text) = std::str::from_utf8(frame) else {
             return Err(Unsupported::new("it wrote something that is not UTF-8").into());
+        };
+        let waiting = self.frames.unwritten().saturating_add(text.len());
+        if waiting > self.max_message_size.saturating_add(SLACK) {
+            let why = "the peer has read nothing for too long".to_owned();
+            return Err(Kind::Lost { why }.into());
         }
-        self.put_frame(OpCode::Data(Data::Text), frame)
-    }
-
-    fn put_frame(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), SessionError> {
-        self.frames.put(opcode, payload).map_err(|error| self.explain(error))
+        self.frames.put_text(text);
+        Ok(())
     }
 
     /// Writes what there is to write, for a moment at most. Says whether nothing is left.
@@ -132,30 +131,31 @@ impl Link {
     pub(super) fn read(&mut self, until: Deadline) -> Result<Option<Heard>, SessionError> {
         loop {
             // What the peer does not take, a pong or a refusal, must not keep us from reading.
-            let slice = if self.frames.has_unwritten() && !self.flush_now()? {
+            let slice = if self.frames.unwritten() > 0 && !self.flush_now()? {
                 until.earlier(Deadline::after(SLICE))
             } else {
                 until
             };
             self.patience(Patience::until(slice, LOOKS), Patience::ONE_LOOK);
             let before = self.received();
-            let message = self.frames.read();
+            let heard = self.hear();
             if self.received() != before {
                 self.pinged_at = None;
             }
-            match message {
-                Ok(Message::Text(text)) => return Ok(Some(Heard::Text(text))),
-                Ok(Message::Pong(of)) => return Ok(Some(Heard::Pong(of))),
-                Ok(Message::Ping(of)) => {
-                    self.put_frame(OpCode::Control(Control::Pong), &of)?;
-                    self.flush_now()?;
-                    return Ok(Some(Heard::Ping));
-                }
-                Ok(Message::Close { code, reason }) => {
-                    // The answer to a goodbye repeats it.
-                    let code = code.unwrap_or(Goodbye::Normal as u16);
-                    self.say_goodbye(code, Deadline::after(Duration::ZERO));
-                    return Err(Kind::Lost { why: farewell(code, &reason) }.into());
+            match heard {
+                Ok(heard) => {
+                    match &heard {
+                        Heard::Ping(of) => {
+                            self.frames.put_pong(of);
+                            self.flush_now()?;
+                        }
+                        // It is repeated.
+                        Heard::Goodbye { code, .. } => {
+                            self.say_goodbye(*code, Deadline::after(Duration::ZERO));
+                        }
+                        Heard::Text(_) | Heard::Pong(_) => {}
+                    }
+                    return Ok(Some(heard));
                 }
                 Err(error) if error.would_block() => {
                     if until.has_passed() {
@@ -165,6 +165,19 @@ impl Link {
                 Err(error) => return Err(self.explain(error)),
             }
         }
+    }
+
+    fn hear(&mut self) -> Result<Heard, FrameError> {
+        Ok(match self.frames.read()? {
+            Message::Text(text) => Heard::Text(text.to_owned()),
+            Message::Binary(_) => return Err(Fault::Malformed("a binary frame").into()),
+            Message::Ping(of) => Heard::Ping(of.to_vec()),
+            Message::Pong(of) => Heard::Pong(of.to_vec()),
+            Message::Close { code, reason } => {
+                let code = code.unwrap_or(Goodbye::Normal as u16);
+                Heard::Goodbye { code, why: farewell(code, reason) }
+            }
+        })
     }
 
     fn patience(&mut self, reads: Patience, writes: Patience) {
@@ -207,7 +220,7 @@ impl Link {
     pub(super) fn ping(&mut self) -> Result<[u8; 8], SessionError> {
         self.pings += 1;
         let mark = self.pings.to_be_bytes();
-        self.put_frame(OpCode::Control(Control::Ping), &mark)?;
+        self.frames.put_ping(&mark);
         self.flush_now()?;
         self.pinged_at = Some(Instant::now());
         Ok(mark)
@@ -246,27 +259,20 @@ impl Link {
     fn say_goodbye(&mut self, code: u16, until: Deadline) {
         self.patience(Patience::NONE, Patience::until(until, 1));
         // Who cannot be told is left without.
-        let _ = self.frames.put(OpCode::Control(Control::Close), &code.to_be_bytes());
+        self.frames.put_close(code);
         let _ = self.frames.flush();
     }
 
     fn explain(&self, error: FrameError) -> SessionError {
-        let lost = |why: &str| Kind::Lost { why: why.to_owned() };
         let kind = match error {
-            _ if self.socket().was_shut() => Kind::Closed,
-            FrameError::TooLarge { size, limit } => Kind::TooLarge { size, limit },
-            FrameError::Malformed(what) => Kind::Malformed(Malformed::new(what)),
-            FrameError::HungUp => lost("the peer hung up without a goodbye"),
-            FrameError::Deaf => lost("the peer has read nothing for too long"),
-            FrameError::Io(error) => lost(&error.to_string()),
+            FrameError::Fault(Fault::TooLarge { size, limit }) => Kind::TooLarge { size, limit },
+            FrameError::Fault(Fault::Malformed(what)) => Kind::Malformed(Malformed::new(what)),
+            FrameError::HungUp => {
+                Kind::Lost { why: "the peer hung up without a goodbye".to_owned() }
+            }
+            FrameError::Io(error) => Kind::Lost { why: error.to_string() },
         };
-        kind.into()
-    }
-}
-
-fn farewell(code: u16, reason: &str) -> String {
-    match reason {
-        "" => format!("the peer said goodbye ({code})"),
-        reason => format!("the peer said goodbye ({code}): {}", reason.escape_debug()),
+        // Whatever comes of a socket that was shut, it is because of that.
+        if self.socket().was_shut() { Kind::Closed.into() } else { kind.into() }
     }
 }

@@ -6,20 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tungstenite::http::header::{HeaderName, HeaderValue};
-
-use super::connect::{ConnectError, Connector, Resolver, Target};
 use super::link::{Limits, Link};
 use super::session::{Settings, WebSocketSession};
 use crate::pool::BuildError;
 use crate::session::error::{Kind, SessionError};
+use crate::session::rfc6455::{Connector, Opening, Token};
 use crate::session::{JsonRpc, Protocol};
 use crate::{CloseReason, Context, Interrupt, Manager};
-
-enum Token {
-    Fixed(String),
-    Fresh(Box<dyn Fn() -> anyhow::Result<String> + Send + Sync>),
-}
 
 /// Connects a [`WebSocketSession`] for each thread, and holds the settings that they share.
 ///
@@ -32,10 +25,7 @@ pub struct WebSocketManager {
 
 struct Shared {
     connector: Connector,
-    subprotocols: Vec<String>,
-    /// As lines.
-    headers: Vec<u8>,
-    token: Option<Box<dyn Fn() -> anyhow::Result<String> + Send + Sync>>,
+    connect_timeout: Duration,
     limits: Limits,
     settings: Settings,
     protocol: Arc<dyn Protocol>,
@@ -57,10 +47,7 @@ impl WebSocketManager {
     /// are sent as basic authentication.
     pub fn builder(url: &str) -> WebSocketBuilder {
         WebSocketBuilder {
-            url: url.to_owned(),
-            headers: Vec::new(),
-            subprotocols: Vec::new(),
-            token: None,
+            opening: Opening::new(url.to_owned()),
             connect_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(1),
@@ -71,13 +58,7 @@ impl WebSocketManager {
             max_in_flight: 1024,
             max_held: 64 << 20,
             events: 1024,
-            quick_ack: true,
             protocol: Arc::new(JsonRpc::new()),
-            resolver: None,
-            #[cfg(feature = "tls")]
-            tls: None,
-            #[cfg(feature = "tls")]
-            roots: Vec::new(),
         }
     }
 
@@ -89,37 +70,12 @@ impl WebSocketManager {
     /// [`is_connect`](SessionError::is_connect), with a [`ConnectError`](super::ConnectError) as its
     /// source.
     pub fn connect(&self) -> Result<WebSocketSession, SessionError> {
-        let Shared { connector, subprotocols, limits, settings, protocol, .. } = &*self.shared;
-        let failed = |error: ConnectError| Kind::Connect(error.into());
-        let headers = self.headers().map_err(failed)?;
-        let (stream, upgraded) = connector.connect(subprotocols, &headers).map_err(failed)?;
+        let Shared { connector, connect_timeout, limits, settings, protocol } = &*self.shared;
+        let connected = connector.connect(*connect_timeout);
+        let (stream, upgraded) = connected.map_err(|error| Kind::Connect(error.into()))?;
         let link = Link::new(stream, &upgraded.rest, limits);
         Ok(WebSocketSession::new(link, Arc::clone(protocol), *settings, upgraded.subprotocol))
     }
-
-    fn headers(&self) -> Result<Vec<u8>, ConnectError> {
-        let Shared { connector, headers, token, .. } = &*self.shared;
-        let mut headers = headers.clone();
-        if let Some(token) = token {
-            let line = token().and_then(|token| header("authorization", &bearer(&token)));
-            let line = line.map_err(|error| ConnectError::token(&connector.target, error))?;
-            headers.extend(line);
-        }
-        Ok(headers)
-    }
-}
-
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
-}
-
-/// A header as a line, if it is one and will not turn out to be two.
-fn header(name: &str, value: &str) -> anyhow::Result<Vec<u8>> {
-    let name = HeaderName::from_bytes(name.as_bytes());
-    let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
-        anyhow::bail!("it has a character that a header cannot have");
-    };
-    Ok([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat())
 }
 
 /// `create` connects; `has_broken` is true once a session can neither send nor read; `is_valid` pings;
@@ -160,10 +116,10 @@ impl Manager for WebSocketManager {
 
 impl fmt::Debug for WebSocketManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { connector, limits, settings, .. } = &*self.shared;
+        let Shared { connector, connect_timeout, limits, settings, .. } = &*self.shared;
         f.debug_struct("WebSocketManager")
-            .field("url", &format_args!("{}/..", connector.target))
-            .field("connect_timeout", &connector.timeout)
+            .field("url", &format_args!("{}/..", connector.target()))
+            .field("connect_timeout", connect_timeout)
             .field("limits", limits)
             .field("settings", settings)
             .finish_non_exhaustive()
@@ -173,10 +129,7 @@ impl fmt::Debug for WebSocketManager {
 /// Sets up a [`WebSocketManager`]. Begun by [`WebSocketManager::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct WebSocketBuilder {
-    url: String,
-    headers: Vec<(String, String)>,
-    subprotocols: Vec<String>,
-    token: Option<Token>,
+    opening: Opening,
     connect_timeout: Duration,
     request_timeout: Duration,
     close_timeout: Duration,
@@ -187,13 +140,7 @@ pub struct WebSocketBuilder {
     max_in_flight: usize,
     max_held: usize,
     events: usize,
-    quick_ack: bool,
     protocol: Arc<dyn Protocol>,
-    resolver: Option<Arc<Resolver>>,
-    #[cfg(feature = "tls")]
-    tls: Option<Arc<rustls::ClientConfig>>,
-    #[cfg(feature = "tls")]
-    roots: Vec<rustls::pki_types::CertificateDer<'static>>,
 }
 
 impl WebSocketBuilder {
@@ -202,7 +149,7 @@ impl WebSocketBuilder {
     /// Default: none. What is no header, and those that the handshake itself needs, are refused by
     /// [`build`](Self::build).
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
+        self.opening.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -211,7 +158,7 @@ impl WebSocketBuilder {
     /// Default: none. Refused by [`build`](Self::build) if it cannot be in a header, or if there is a
     /// [header](Self::header) `Authorization` already.
     pub fn bearer_token(mut self, token: &str) -> Self {
-        self.token = Some(Token::Fixed(token.to_owned()));
+        self.opening.token = Some(Token::Fixed(token.to_owned()));
         self
     }
 
@@ -224,7 +171,7 @@ impl WebSocketBuilder {
         mut self,
         token: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
     ) -> Self {
-        self.token = Some(Token::Fresh(Box::new(token)));
+        self.opening.token = Some(Token::Fresh(Arc::new(token)));
         self
     }
 
@@ -232,7 +179,7 @@ impl WebSocketBuilder {
     ///
     /// Default: none. If there are any, a server that chooses none of them is not spoken to.
     pub fn subprotocol(mut self, name: &str) -> Self {
-        self.subprotocols.push(name.to_owned());
+        self.opening.subprotocols.push(name.to_owned());
         self
     }
 
@@ -335,7 +282,7 @@ impl WebSocketBuilder {
     ///
     /// Default: yes.
     pub fn quick_ack(mut self, yes: bool) -> Self {
-        self.quick_ack = yes;
+        self.opening.quick_ack = yes;
         self
     }
 
@@ -353,7 +300,7 @@ impl WebSocketBuilder {
         mut self,
         resolver: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
-        self.resolver = Some(Arc::new(resolver));
+        self.opening.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -364,7 +311,7 @@ impl WebSocketBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(der.into().into());
+        self.opening.roots.push(der.into().into());
         self
     }
 
@@ -373,7 +320,7 @@ impl WebSocketBuilder {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.tls = Some(config);
+        self.opening.tls = Some(config);
         self
     }
 
@@ -395,67 +342,10 @@ impl WebSocketBuilder {
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::new(option, "must not be zero"));
         }
-        let target = Target::of(&self.url).map_err(|what| BuildError::new("url", what))?;
-        let is_token = |name: &String| HeaderName::from_bytes(name.as_bytes()).is_ok();
-        if !self.subprotocols.iter().all(is_token) {
-            return Err(BuildError::new("subprotocol", "must be a word"));
-        }
-        let mut headers = Vec::new();
-        for (name, value) in &self.headers {
-            let lower = name.to_ascii_lowercase();
-            let ours = ["host", "connection", "upgrade"].contains(&&*lower);
-            if ours || lower.starts_with("sec-websocket-") {
-                return Err(BuildError::new("header", "is one that the handshake itself sends"));
-            }
-            let line =
-                header(name, value).map_err(|_| BuildError::new("header", "is no header"))?;
-            headers.extend(line);
-        }
-        let authorized =
-            self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        if authorized && self.token.is_some() {
-            return Err(BuildError::new("bearer_token", "is beside a header `Authorization`"));
-        }
-        let mut token = None;
-        match (self.token, &target.credentials) {
-            (Some(Token::Fresh(fresh)), _) => token = Some(fresh),
-            (Some(Token::Fixed(fixed)), _) => {
-                let line = header("authorization", &bearer(&fixed));
-                let odd = "has a character that a header cannot have";
-                headers.extend(line.map_err(|_| BuildError::new("bearer_token", odd))?);
-            }
-            (None, Some(credentials)) if !authorized => {
-                let line = header("authorization", credentials);
-                headers.extend(line.expect("base64 is fit for a header"));
-            }
-            (None, _) => {}
-        }
-        #[cfg(not(feature = "tls"))]
-        if target.tls {
-            return Err(BuildError::new("url", "needs the feature `tls` for wss://"));
-        }
-        #[cfg(feature = "tls")]
-        let tls = match self.tls {
-            _ if !target.tls => None,
-            Some(config) => Some(config),
-            None => {
-                let config = super::tls::config(&self.roots);
-                Some(config.map_err(|what| BuildError::new("root_certificate", what))?)
-            }
-        };
         Ok(WebSocketManager {
             shared: Arc::new(Shared {
-                connector: Connector {
-                    target,
-                    timeout: self.connect_timeout,
-                    resolver: self.resolver,
-                    quick_ack: self.quick_ack,
-                    #[cfg(feature = "tls")]
-                    tls,
-                },
-                subprotocols: self.subprotocols,
-                headers,
-                token,
+                connector: self.opening.build()?,
+                connect_timeout: self.connect_timeout,
                 limits: Limits {
                     max_message_size: self.max_message_size,
                     max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),

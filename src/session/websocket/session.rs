@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::link::{Goodbye, Heard, Link};
-use super::stream::Socket;
+use super::link::{Heard, Link};
 use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
+use crate::session::rfc6455::{Goodbye, Socket};
 use crate::session::{Incoming, Outgoing, Payload, Protocol, RemoteError, RequestId};
 
 /// How many messages are dealt with after a deadline, if they are there already.
@@ -735,7 +735,8 @@ impl WebSocketSession {
                 self.last_pong = of;
                 return Ok(());
             }
-            Heard::Ping => return Ok(()),
+            Heard::Ping(_) => return Ok(()),
+            Heard::Goodbye { why, .. } => return Err(Kind::Lost { why }.into()),
         };
         let mut decoded = mem::take(&mut self.decoded);
         let understood = self.protocol.decode(text.as_bytes(), &mut decoded);

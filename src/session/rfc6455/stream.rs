@@ -1,9 +1,10 @@
-//! A blocking socket that keeps to a deadline.
+//! A blocking socket that keeps to a deadline, or one that never blocks.
 //!
-//! Whoever reads or writes says first until when. What is not done by then is `WouldBlock`, which
-//! tungstenite takes for "again later": nothing of what was read or is yet to be written gets lost.
+//! Whoever reads or writes says first until when. What is not done by then is `WouldBlock`, "again
+//! later": nothing of what was read or is yet to be written gets lost. A socket that [never
+//! waits](Tcp::never_wait) says so of all that cannot be done at once.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,42 +16,42 @@ use crate::deadline::Deadline;
 const SHORT: Duration = Duration::from_millis(20);
 
 /// The socket, as far as others than the owner may know it.
-pub(super) struct Socket {
+pub(in crate::session) struct Socket {
     tcp: TcpStream,
     shut: AtomicBool,
 }
 
 impl Socket {
     /// Whoever waits on it, on whichever thread, is told at once that it is over.
-    pub(super) fn shut_from_afar(&self) {
+    pub(in crate::session) fn shut_from_afar(&self) {
         self.shut.store(true, Ordering::Relaxed);
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
     /// By the owner: nothing more is said or heard.
-    pub(super) fn shut(&self) {
+    pub(in crate::session) fn shut(&self) {
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
-    pub(super) fn was_shut(&self) -> bool {
+    pub(in crate::session) fn was_shut(&self) -> bool {
         self.shut.load(Ordering::Relaxed)
     }
 }
 
 /// Until when one may wait, and how often one may look after that, without waiting.
 #[derive(Clone, Copy)]
-pub(super) struct Patience {
+pub(in crate::session) struct Patience {
     /// `None`: not at all.
     until: Option<Deadline>,
     looks: u32,
 }
 
 impl Patience {
-    pub(super) const NONE: Self = Self { until: None, looks: 0 };
+    pub(in crate::session) const NONE: Self = Self { until: None, looks: 0 };
     /// Does what can be done at once, once.
-    pub(super) const ONE_LOOK: Self = Self { until: None, looks: 1 };
+    pub(in crate::session) const ONE_LOOK: Self = Self { until: None, looks: 1 };
 
-    pub(super) fn until(until: Deadline, looks: u32) -> Self {
+    pub(in crate::session) fn until(until: Deadline, looks: u32) -> Self {
         Self { until: Some(until), looks }
     }
 
@@ -59,23 +60,27 @@ impl Patience {
     }
 }
 
-pub(super) struct Tcp {
+pub(in crate::session) struct Tcp {
     socket: Arc<Socket>,
-    pub(super) reads: Patience,
-    pub(super) writes: Patience,
+    pub(in crate::session) reads: Patience,
+    pub(in crate::session) writes: Patience,
     /// The time-outs that the socket has now; `None` while nobody knows.
     read_timeout: Option<Option<Duration>>,
     write_timeout: Option<Option<Duration>>,
+    /// Whether it waits at all.
+    waits: bool,
     quick_ack: bool,
     /// Something was read, and nothing written since.
     owes_ack: bool,
+    /// The last read has found less than it had room for: there was no more.
+    pub(super) drained: bool,
     /// How much was ever read, and when it was last.
-    pub(super) received: u64,
-    pub(super) heard_at: Instant,
+    pub(in crate::session) received: u64,
+    pub(in crate::session) heard_at: Instant,
 }
 
 impl Tcp {
-    pub(super) fn new(tcp: TcpStream, quick_ack: bool) -> io::Result<Self> {
+    pub(in crate::session) fn new(tcp: TcpStream, quick_ack: bool) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         Ok(Self {
             socket: Arc::new(Socket { tcp, shut: AtomicBool::new(false) }),
@@ -83,19 +88,34 @@ impl Tcp {
             writes: Patience::NONE,
             read_timeout: None,
             write_timeout: None,
+            waits: true,
             quick_ack,
             owes_ack: false,
+            drained: true,
             received: 0,
             heard_at: Instant::now(),
         })
     }
 
-    pub(super) fn socket(&self) -> &Arc<Socket> {
+    pub(in crate::session) fn socket(&self) -> &Arc<Socket> {
         &self.socket
     }
 
-    pub(super) fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
+    pub(in crate::session) fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
         self.socket.tcp.peer_addr()
+    }
+
+    /// From here on it does what can be done at once, and asks no patience of anybody. The socket is to
+    /// be watched for readiness.
+    #[cfg(all(feature = "duplex", unix))]
+    pub(in crate::session) fn never_wait(&mut self) -> io::Result<()> {
+        self.waits = false;
+        self.socket.tcp.set_nonblocking(true)
+    }
+
+    #[cfg(all(feature = "duplex", unix))]
+    pub(in crate::session) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.socket.tcp)
     }
 
     fn await_readable(&mut self, left: Option<Duration>) -> io::Result<()> {
@@ -154,7 +174,7 @@ fn has_run_out(error: &io::Error) -> bool {
 macro_rules! patiently {
     ($tcp:ident, $patience:ident, $wait:ident, |$socket:ident| $run:expr) => {
         loop {
-            let left = $tcp.$patience.left();
+            let left = if $tcp.waits { $tcp.$patience.left() } else { None };
             if left == Some(Duration::ZERO) {
                 if $tcp.$patience.looks == 0 {
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -162,10 +182,12 @@ macro_rules! patiently {
                 $tcp.$patience.looks -= 1;
                 break $tcp.without_waiting(|mut $socket| $run);
             }
-            $tcp.$wait(left)?;
+            if $tcp.waits {
+                $tcp.$wait(left)?;
+            }
             let mut $socket = &$tcp.socket.tcp;
             match $run {
-                Err(error) if has_run_out(&error) => {}
+                Err(error) if $tcp.waits && has_run_out(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => break done,
             }
@@ -177,6 +199,7 @@ impl Read for Tcp {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let got = patiently!(self, reads, await_readable, |socket| socket.read(buf))?;
         self.owes_ack = true;
+        self.drained = got < buf.len();
         self.received += got as u64;
         self.heard_at = Instant::now();
         Ok(got)
@@ -190,20 +213,27 @@ impl Write for Tcp {
         Ok(done)
     }
 
+    /// TLS writes its records by this.
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let done = patiently!(self, writes, await_writable, |socket| socket.write_vectored(bufs))?;
+        self.owes_ack = false;
+        Ok(done)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
 /// With or without TLS.
-pub(super) enum Stream {
+pub(in crate::session) enum Stream {
     Plain(Tcp),
     #[cfg(feature = "tls")]
     Tls(Box<super::tls::TlsStream>),
 }
 
 impl Stream {
-    pub(super) fn tcp(&self) -> &Tcp {
+    pub(in crate::session) fn tcp(&self) -> &Tcp {
         match self {
             Self::Plain(tcp) => tcp,
             #[cfg(feature = "tls")]
@@ -211,11 +241,29 @@ impl Stream {
         }
     }
 
-    pub(super) fn tcp_mut(&mut self) -> &mut Tcp {
+    pub(in crate::session) fn tcp_mut(&mut self) -> &mut Tcp {
         match self {
             Self::Plain(tcp) => tcp,
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.tcp_mut(),
+        }
+    }
+
+    /// Whether a read would find nothing now, for all that is known without asking the system.
+    pub(in crate::session) fn is_drained(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.drained,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.is_drained(),
+        }
+    }
+
+    /// Whether [`flush`](Write::flush) has something to do, be it only what TLS says by itself.
+    pub(in crate::session) fn wants_write(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.wants_write(),
         }
     }
 }

@@ -1,7 +1,4 @@
-//! From HTTP to WebSocket.
-//!
-//! Not by tungstenite's own handshake: that one writes the whole request to the log, with every token
-//! in it, and takes its key from a thread-local generator; see [`frames`](super::frames).
+//! From HTTP to WebSocket, on either side.
 
 use std::io::{self, Read, Write};
 
@@ -9,29 +6,32 @@ use data_encoding::BASE64;
 use tungstenite::handshake::client::Response;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
+#[cfg(all(feature = "duplex", unix))]
+use tungstenite::handshake::server;
 use tungstenite::http::HeaderMap;
 
+use super::codec;
 use super::connect::{Problem, Target};
-use super::frames;
 use super::stream::Stream;
 
-/// The longest answer that is read.
-const MAX_ANSWER: usize = 64 << 10;
+/// The longest head that is read, of a request or of an answer.
+const MAX_HEAD: usize = 64 << 10;
 
-pub(super) struct Upgraded {
+pub(in crate::session) struct Upgraded {
     /// The one that the server chose.
-    pub(super) subprotocol: Option<String>,
+    pub(in crate::session) subprotocol: Option<String>,
     /// What came after the answer: frames.
-    pub(super) rest: Vec<u8>,
+    pub(in crate::session) rest: Vec<u8>,
 }
 
-pub(super) fn upgrade(
+/// The client's part.
+pub(super) fn ask(
     stream: &mut Stream,
     target: &Target,
     subprotocols: &[String],
     headers: &[u8],
 ) -> Result<Upgraded, Problem> {
-    let key = BASE64.encode(&frames::nonce());
+    let key = BASE64.encode(&codec::nonce());
     let mut request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
@@ -44,37 +44,54 @@ pub(super) fn upgrade(
     let request = [request.as_bytes(), headers, b"\r\n"].concat();
     stream.write_all(&request).and_then(|()| stream.flush()).map_err(Problem::Io)?;
 
-    let (answer, rest) = read_answer(stream)?;
+    let (answer, rest) = read_head::<Response>(stream, b"HTTP/1.1 ")?;
     if answer.status().as_u16() != 101 {
         return Err(Problem::Http(answer.status().as_u16()));
     }
-    let subprotocol = check(answer.headers(), &key, subprotocols).map_err(Problem::Answer)?;
+    let subprotocol = check(answer.headers(), &key, subprotocols).map_err(Problem::Head)?;
     Ok(Upgraded { subprotocol, rest })
 }
 
-fn read_answer(stream: &mut Stream) -> Result<(Response, Vec<u8>), Problem> {
-    let mut answer = Vec::new();
+/// The server's part. Whatever the path, no subprotocol is chosen. Gives what came after the request.
+#[cfg(all(feature = "duplex", unix))]
+pub(super) fn grant(stream: &mut Stream) -> Result<Vec<u8>, Problem> {
+    let (request, rest) = read_head::<server::Request>(stream, b"GET ")?;
+    let Ok(answer) = server::create_response(&request) else {
+        let refusal = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        let _ = stream.write_all(refusal).and_then(|()| stream.flush());
+        return Err(Problem::Head("what asks does not ask for a WebSocket"));
+    };
+    let mut head = Vec::new();
+    server::write_response(&mut head, &answer).expect("writing to memory");
+    stream.write_all(&head).and_then(|()| stream.flush()).map_err(Problem::Io)?;
+    Ok(rest)
+}
+
+/// Reads what begins so, up to the empty line. Gives also what came after that.
+fn read_head<H: TryParse>(stream: &mut Stream, begin: &[u8]) -> Result<(H, Vec<u8>), Problem> {
+    let mut head = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        match stream.read(&mut chunk).map_err(Problem::Io)? {
+        let got = match stream.read(&mut chunk).map_err(Problem::Io)? {
             0 => return Err(Problem::Io(io::ErrorKind::UnexpectedEof.into())),
-            got => answer.extend_from_slice(&chunk[..got]),
-        }
-        let begin = b"HTTP/1.1 ";
-        if !answer.iter().zip(begin).all(|(is, should)| is == should) {
-            return Err(Problem::Answer("what answers does not speak HTTP/1.1"));
+            got => got,
+        };
+        let searched = head.len().saturating_sub(3);
+        head.extend_from_slice(&chunk[..got]);
+        if !head.iter().zip(begin).all(|(is, should)| is == should) {
+            return Err(Problem::Head("the other side does not speak HTTP/1.1"));
         }
         // Parsed once it is whole, lest one that trickles be parsed for each byte.
-        if answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        if head[searched..].windows(4).any(|end| end == b"\r\n\r\n") {
             break;
         }
-        if answer.len() > MAX_ANSWER {
-            return Err(Problem::Answer("the answer has no end"));
+        if head.len() > MAX_HEAD {
+            return Err(Problem::Head("what it says has no end"));
         }
     }
-    match Response::try_parse(&answer) {
-        Ok(Some((size, response))) => Ok((response, answer.split_off(size))),
-        Ok(None) | Err(_) => Err(Problem::Answer("the answer is not HTTP")),
+    match H::try_parse(&head) {
+        Ok(Some((size, parsed))) => Ok((parsed, head.split_off(size))),
+        Ok(None) | Err(_) => Err(Problem::Head("what it says is not HTTP")),
     }
 }
 

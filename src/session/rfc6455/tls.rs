@@ -1,6 +1,6 @@
 //! TLS, by rustls.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use rustls::client::ClientConnection;
@@ -10,11 +10,17 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::stream::{Patience, Tcp};
 
+/// So much is read from the socket at once: a record of the largest size, and the head of another.
+/// rustls by itself asks for 4 KiB.
+const READ: usize = 17 << 10;
+
 /// Not rustls' own stream: that one reads nothing while something is left to be written, and two such
 /// peers could wait for each other until the deadline.
-pub(super) struct TlsStream {
+///
+/// Dropped, it says that this is the end, if that can be said at once.
+pub(in crate::session) struct TlsStream {
     tls: ClientConnection,
-    tcp: Tcp,
+    tcp: BufReader<Tcp>,
 }
 
 impl TlsStream {
@@ -22,7 +28,7 @@ impl TlsStream {
     pub(super) fn connect(config: &Arc<ClientConfig>, host: &str, tcp: Tcp) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        let mut stream = Self { tls, tcp };
+        let mut stream = Self { tls, tcp: BufReader::with_capacity(READ, tcp) };
         while stream.tls.is_handshaking() {
             stream.flush()?;
             if stream.tls.is_handshaking() && stream.pull()? == 0 {
@@ -34,11 +40,21 @@ impl TlsStream {
     }
 
     pub(super) fn tcp(&self) -> &Tcp {
-        &self.tcp
+        self.tcp.get_ref()
     }
 
     pub(super) fn tcp_mut(&mut self) -> &mut Tcp {
-        &mut self.tcp
+        self.tcp.get_mut()
+    }
+
+    /// What rustls has not been given yet may hold a record, and so may the socket. What it has been
+    /// given is read before that: see [`read`](Self::read).
+    pub(super) fn is_drained(&self) -> bool {
+        self.tcp.buffer().is_empty() && self.tcp().drained
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        self.tls.wants_write()
     }
 
     /// Reads from the socket what there is.
@@ -46,11 +62,23 @@ impl TlsStream {
         let got = self.tls.read_tls(&mut self.tcp)?;
         if let Err(error) = self.tls.process_new_packets() {
             // The peer is told why, if it can be told at once.
-            self.tcp.writes = Patience::ONE_LOOK;
-            let _ = self.tls.write_tls(&mut self.tcp);
+            self.write_at_once();
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(got)
+    }
+
+    fn write_at_once(&mut self) {
+        let tcp = self.tcp.get_mut();
+        tcp.writes = Patience::ONE_LOOK;
+        let _ = self.tls.write_tls(tcp);
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        self.tls.send_close_notify();
+        self.write_at_once();
     }
 }
 
@@ -79,7 +107,7 @@ impl Write for TlsStream {
 
     fn flush(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
-            if self.tls.write_tls(&mut self.tcp)? == 0 {
+            if self.tls.write_tls(self.tcp.get_mut())? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }

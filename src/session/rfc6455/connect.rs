@@ -1,4 +1,4 @@
-//! From a URL to a WebSocket, all within one deadline.
+//! From a URL to a WebSocket, or from a connection that was accepted; all within one deadline.
 
 use std::error::Error;
 use std::fmt;
@@ -10,16 +10,18 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use tungstenite::http::Uri;
 
+use super::opening::{self, FreshToken};
 use super::stream::{Patience, Stream, Tcp};
 use super::upgrade::{self, Upgraded};
 use crate::deadline::Deadline;
 use crate::session::dial;
 
 /// Finds the addresses of a host.
-pub(super) type Resolver = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+pub(in crate::session) type Resolver =
+    dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Where the connection goes, taken from a URL.
-pub(super) struct Target {
+pub(in crate::session) struct Target {
     pub(super) tls: bool,
     /// A name, or an address without brackets.
     host: String,
@@ -102,9 +104,12 @@ fn unescape(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 /// What a connection is made from.
-pub(super) struct Connector {
+pub(in crate::session) struct Connector {
     pub(super) target: Target,
-    pub(super) timeout: Duration,
+    pub(super) subprotocols: Vec<String>,
+    /// As lines, each with its end.
+    pub(super) headers: Vec<u8>,
+    pub(super) token: Option<Arc<FreshToken>>,
     pub(super) resolver: Option<Arc<Resolver>>,
     pub(super) quick_ack: bool,
     #[cfg(feature = "tls")]
@@ -112,23 +117,18 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Connects. `headers` are lines, each with its end.
-    pub(super) fn connect(
+    pub(in crate::session) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Connects, within this time. Getting a token is not counted.
+    pub(in crate::session) fn connect(
         &self,
-        subprotocols: &[String],
-        headers: &[u8],
+        within: Duration,
     ) -> Result<(Stream, Upgraded), ConnectError> {
-        let deadline = Deadline::after(self.timeout);
-        let failed = |step, problem| ConnectError {
-            target: self.target.to_string(),
-            step,
-            problem: match problem {
-                Problem::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Problem::TimedOut(self.timeout)
-                }
-                problem => problem,
-            },
-        };
+        let headers = self.headers()?;
+        let deadline = Deadline::after(within);
+        let failed = |step, problem| ConnectError::new(&self.target, step, problem, within);
         let at = |step| move |error| failed(step, Problem::Io(error));
 
         let addresses = self.look_up(deadline).map_err(at(ConnectStep::LookUp))?;
@@ -138,9 +138,18 @@ impl Connector {
         let mut stream = self.secure(tcp, deadline).map_err(at(ConnectStep::Tls))?;
         stream.tcp_mut().reads = Patience::until(deadline, 0);
         stream.tcp_mut().writes = Patience::until(deadline, 0);
-        let upgraded = upgrade::upgrade(&mut stream, &self.target, subprotocols, headers)
+        let upgraded = upgrade::ask(&mut stream, &self.target, &self.subprotocols, &headers)
             .map_err(|problem| failed(ConnectStep::Upgrade, problem))?;
         Ok((stream, upgraded))
+    }
+
+    fn headers(&self) -> Result<Vec<u8>, ConnectError> {
+        let mut headers = self.headers.clone();
+        if let Some(token) = &self.token {
+            let line = token().and_then(|token| opening::bearer(&token));
+            headers.extend(line.map_err(|error| ConnectError::token(&self.target, error))?);
+        }
+        Ok(headers)
     }
 
     fn look_up(&self, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
@@ -174,6 +183,24 @@ impl Connector {
     }
 }
 
+/// Takes the server's part on a connection that somebody else has accepted, within this time. `rest`
+/// came after the client's request: frames.
+#[cfg(all(feature = "duplex", unix))]
+pub(in crate::session) fn accept(
+    tcp: std::net::TcpStream,
+    within: Duration,
+) -> Result<(Stream, Vec<u8>), ConnectError> {
+    let deadline = Deadline::after(within);
+    let client = tcp.peer_addr().map_or("a client".to_owned(), |address| address.to_string());
+    let failed = |problem| ConnectError::new(&client, ConnectStep::Upgrade, problem, within);
+    let tcp = tcp.set_nonblocking(false).and_then(|()| Tcp::new(tcp, false));
+    let mut tcp = tcp.map_err(|error| failed(Problem::Io(error)))?;
+    (tcp.reads, tcp.writes) = (Patience::until(deadline, 0), Patience::until(deadline, 0));
+    let mut stream = Stream::Plain(tcp);
+    let rest = upgrade::grant(&mut stream).map_err(failed)?;
+    Ok((stream, rest))
+}
+
 /// Why no connection could be made, and at which step.
 ///
 /// It is the [`source`](Error::source) of a [`SessionError`](crate::session::SessionError) that
@@ -191,7 +218,7 @@ pub(super) enum Problem {
     TimedOut(Duration),
     Io(io::Error),
     Http(u16),
-    Answer(&'static str),
+    Head(&'static str),
     Token(anyhow::Error),
 }
 
@@ -212,7 +239,22 @@ pub enum ConnectStep {
 }
 
 impl ConnectError {
-    pub(super) fn token(target: &Target, error: anyhow::Error) -> Self {
+    fn new(
+        target: &impl fmt::Display,
+        step: ConnectStep,
+        problem: Problem,
+        within: Duration,
+    ) -> Self {
+        let problem = match problem {
+            Problem::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Problem::TimedOut(within)
+            }
+            problem => problem,
+        };
+        Self { target: target.to_string(), step, problem }
+    }
+
+    fn token(target: &Target, error: anyhow::Error) -> Self {
         let (step, problem) = (ConnectStep::Token, Problem::Token(error));
         Self { target: target.to_string(), step, problem }
     }
@@ -254,7 +296,7 @@ impl fmt::Display for ConnectError {
             Problem::TimedOut(limit) => write!(f, "was not done within {limit:.1?} in all"),
             Problem::Io(_) | Problem::Token(_) => f.write_str("failed"),
             Problem::Http(status) => write!(f, "was refused with HTTP status {status}"),
-            Problem::Answer(what) => write!(f, "failed: {what}"),
+            Problem::Head(what) => write!(f, "failed: {what}"),
         }
     }
 }
@@ -264,7 +306,7 @@ impl Error for ConnectError {
         match &self.problem {
             Problem::Io(error) => Some(error),
             Problem::Token(error) => Some(error.as_ref()),
-            Problem::TimedOut(_) | Problem::Http(_) | Problem::Answer(_) => None,
+            Problem::TimedOut(_) | Problem::Http(_) | Problem::Head(_) => None,
         }
     }
 }

@@ -1,0 +1,28 @@
+//! WebSocket, as RFC 6455 has it: how one is opened, and what goes over it. Both kinds of session stand
+//! on this.
+//!
+//! tungstenite knows the formats: HTTP's part of the handshake, and the headers of frames. Its own
+//! `WebSocket` and its own handshake will not do, for four reasons. They take each mask and each key
+//! from a thread-local generator, which panics where sessions say goodbye: among the destructors of a
+//! thread that ends. They look at a frame only once all of it is there. They know no deadline. And they
+//! write what is said to the log, tokens included.
+
+mod codec;
+mod connect;
+mod frames;
+mod opening;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+mod upgrade;
+
+#[cfg(fuzzing)]
+pub(crate) use self::codec::{Decoder, Encoder};
+pub(super) use self::codec::{Fault, Message, Role};
+pub(super) use self::connect::Connector;
+#[cfg(all(feature = "duplex", unix))]
+pub(super) use self::connect::accept;
+pub use self::connect::{ConnectError, ConnectStep};
+pub(super) use self::frames::{FrameError, Frames, Goodbye, farewell};
+pub(super) use self::opening::{Opening, Token};
+pub(super) use self::stream::{Patience, Socket, Stream};
