@@ -54,6 +54,8 @@ pub mod cpython;
 mod error;
 mod execution;
 mod interrupt;
+#[cfg(feature = "jupyter")]
+pub mod jupyter;
 #[cfg(feature = "monty")]
 pub mod monty;
 mod options;

@@ -23,6 +23,8 @@ pub(super) use self::connect::Connector;
 #[cfg(all(feature = "duplex", unix))]
 pub(super) use self::connect::accept;
 pub use self::connect::{ConnectError, ConnectStep};
-pub(super) use self::frames::{FrameError, Frames, Goodbye, farewell};
+pub(crate) use self::frames::Goodbye;
+pub(super) use self::frames::{FrameError, Frames, farewell};
 pub(super) use self::opening::{Opening, Token};
-pub(super) use self::stream::{Patience, Socket, Stream};
+pub(crate) use self::stream::Socket;
+pub(super) use self::stream::{Patience, Stream};

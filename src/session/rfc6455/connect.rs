@@ -107,6 +107,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, &'static str> {
 pub(in crate::session) struct Connector {
     pub(super) target: Target,
     pub(super) subprotocols: Vec<String>,
+    pub(super) or_none: bool,
     /// As lines, each with its end.
     pub(super) headers: Vec<u8>,
     pub(super) token: Option<Arc<FreshToken>>,
@@ -140,6 +141,10 @@ impl Connector {
         stream.tcp_mut().writes = Patience::until(deadline, 0);
         let upgraded = upgrade::ask(&mut stream, &self.target, &self.subprotocols, &headers)
             .map_err(|problem| failed(ConnectStep::Upgrade, problem))?;
+        if upgraded.subprotocol.is_none() && !(self.subprotocols.is_empty() || self.or_none) {
+            let problem = Problem::Head("the server chose none of the subprotocols");
+            return Err(failed(ConnectStep::Upgrade, problem));
+        }
         Ok((stream, upgraded))
     }
 

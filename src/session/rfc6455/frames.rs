@@ -42,7 +42,7 @@ impl FrameError {
 
 /// Why one says goodbye, as section 7.4.1 numbers it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::session) enum Goodbye {
+pub(crate) enum Goodbye {
     Normal = 1000,
     GoingAway = 1001,
     ProtocolError = 1002,
@@ -93,6 +93,11 @@ impl Frames {
     /// Takes a message. It leaves with the next [`flush`](Self::flush).
     pub(in crate::session) fn put_text(&mut self, text: &str) {
         self.encoder.put(OpCode::Data(Data::Text), text.as_bytes());
+    }
+
+    #[cfg(feature = "jupyter")]
+    pub(in crate::session) fn put_binary(&mut self, bytes: &[u8]) {
+        self.encoder.put(OpCode::Data(Data::Binary), bytes);
     }
 
     pub(in crate::session) fn put_ping(&mut self, mark: &[u8]) {

@@ -13,6 +13,8 @@ pub(in crate::session) struct Opening {
     pub(in crate::session) url: String,
     pub(in crate::session) headers: Vec<(String, String)>,
     pub(in crate::session) subprotocols: Vec<String>,
+    /// Whether a server may choose none of them.
+    pub(in crate::session) or_none: bool,
     pub(in crate::session) token: Option<Token>,
     pub(in crate::session) resolver: Option<Arc<Resolver>>,
     pub(in crate::session) quick_ack: bool,
@@ -36,6 +38,7 @@ impl Opening {
             url,
             headers: Vec::new(),
             subprotocols: Vec::new(),
+            or_none: false,
             token: None,
             resolver: None,
             quick_ack: true,
@@ -99,6 +102,7 @@ impl Opening {
         Ok(Connector {
             target,
             subprotocols: self.subprotocols,
+            or_none: self.or_none,
             headers,
             token,
             resolver: self.resolver,

@@ -16,14 +16,14 @@ use crate::deadline::Deadline;
 const SHORT: Duration = Duration::from_millis(20);
 
 /// The socket, as far as others than the owner may know it.
-pub(in crate::session) struct Socket {
+pub(crate) struct Socket {
     tcp: TcpStream,
     shut: AtomicBool,
 }
 
 impl Socket {
     /// Whoever waits on it, on whichever thread, is told at once that it is over.
-    pub(in crate::session) fn shut_from_afar(&self) {
+    pub(crate) fn shut_from_afar(&self) {
         self.shut.store(true, Ordering::Relaxed);
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
@@ -33,7 +33,7 @@ impl Socket {
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
-    pub(in crate::session) fn was_shut(&self) -> bool {
+    pub(crate) fn was_shut(&self) -> bool {
         self.shut.load(Ordering::Relaxed)
     }
 }

@@ -118,8 +118,7 @@ fn check(
             Ok(Some(chosen.to_owned()))
         }
         Some(_) => Err("the server chose a subprotocol that was not asked for"),
-        None if subprotocols.is_empty() => Ok(None),
-        None => Err("the server chose none of the subprotocols"),
+        None => Ok(None),
     }
 }
 

@@ -19,8 +19,10 @@ const LOOKS: u32 = 16;
 /// Of what may wait to be written while the peer reads nothing, beside one message.
 const SLACK: usize = 1 << 20;
 
-pub(super) struct Link {
+pub(crate) struct Link {
     frames: Frames,
+    /// Whether the peer may send messages that are no text.
+    binary: bool,
     /// How long the peer may be silent before it is pinged.
     keep_alive: Option<Duration>,
     pong_timeout: Duration,
@@ -34,13 +36,18 @@ pub(super) struct Link {
 pub(super) struct Limits {
     pub(super) max_message_size: usize,
     pub(super) max_frame_size: usize,
+    /// Whether the peer may send messages that are no text.
+    pub(super) binary: bool,
     pub(super) keep_alive: Option<Duration>,
     pub(super) pong_timeout: Duration,
 }
 
 /// What was heard.
-pub(super) enum Heard {
+pub(crate) enum Heard {
     Text(String),
+    /// Only where such messages are expected.
+    #[cfg_attr(not(feature = "jupyter"), allow(dead_code))]
+    Binary(Vec<u8>),
     Pong(Vec<u8>),
     /// Which is answered.
     Ping(Vec<u8>),
@@ -54,9 +61,10 @@ pub(super) enum Heard {
 impl Link {
     /// Over a stream that has been upgraded; `rest` came with the upgrade.
     pub(super) fn new(stream: Stream, rest: &[u8], limits: &Limits) -> Self {
-        let Limits { max_message_size, max_frame_size, keep_alive, pong_timeout } = *limits;
+        let Limits { max_message_size, max_frame_size, binary, keep_alive, pong_timeout } = *limits;
         Self {
             frames: Frames::new(stream, Role::Client, rest, max_message_size, max_frame_size),
+            binary,
             keep_alive,
             pong_timeout,
             max_message_size,
@@ -65,7 +73,7 @@ impl Link {
         }
     }
 
-    pub(super) fn socket(&self) -> &Arc<Socket> {
+    pub(crate) fn socket(&self) -> &Arc<Socket> {
         self.frames.stream().tcp().socket()
     }
 
@@ -74,11 +82,11 @@ impl Link {
     }
 
     /// How many bytes ever came from the peer. Any is a sign of life.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.frames.stream().tcp().received
     }
 
-    pub(super) fn heard_at(&self) -> Instant {
+    pub(crate) fn heard_at(&self) -> Instant {
         self.frames.stream().tcp().heard_at
     }
 
@@ -87,25 +95,37 @@ impl Link {
     /// Takes a message that is to be written by [`flush`](Self::flush), or before the next read.
     ///
     /// One that is too large or no text is refused, and no harm is done.
-    pub(super) fn put(&mut self, frame: &[u8]) -> Result<(), SessionError> {
-        if frame.len() > self.max_message_size {
-            let (size, limit) = (frame.len(), self.max_message_size);
-            return Err(Kind::TooLarge { size, limit }.into());
-        }
+    pub(crate) fn put(&mut self, frame: &[u8]) -> Result<(), SessionError> {
         let Ok(text) = std::str::from_utf8(frame) else {
             return Err(Unsupported::new("it wrote something that is not UTF-8").into());
         };
-        let waiting = self.frames.unwritten().saturating_add(text.len());
-        if waiting > self.max_message_size.saturating_add(SLACK) {
-            let why = "the peer has read nothing for too long".to_owned();
-            return Err(Kind::Lost { why }.into());
-        }
+        self.make_room(frame.len())?;
         self.frames.put_text(text);
         Ok(())
     }
 
+    /// The same, for a message that need not be text.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn put_binary(&mut self, frame: &[u8]) -> Result<(), SessionError> {
+        self.make_room(frame.len())?;
+        self.frames.put_binary(frame);
+        Ok(())
+    }
+
+    fn make_room(&self, size: usize) -> Result<(), SessionError> {
+        let limit = self.max_message_size;
+        if size > limit {
+            return Err(Kind::TooLarge { size, limit }.into());
+        }
+        if self.frames.unwritten().saturating_add(size) > limit.saturating_add(SLACK) {
+            let why = "the peer has read nothing for too long".to_owned();
+            return Err(Kind::Lost { why }.into());
+        }
+        Ok(())
+    }
+
     /// Writes what there is to write, for a moment at most. Says whether nothing is left.
-    pub(super) fn flush(&mut self, until: Deadline) -> Result<bool, SessionError> {
+    pub(crate) fn flush(&mut self, until: Deadline) -> Result<bool, SessionError> {
         let until = until.earlier(Deadline::after(SLICE));
         self.patience(Patience::NONE, Patience::until(until, 1));
         self.flushed()
@@ -128,7 +148,7 @@ impl Link {
     // ---- reading ------------------------------------------------------------------------------
 
     /// Reads one message; `None` if there is none by then.
-    pub(super) fn read(&mut self, until: Deadline) -> Result<Option<Heard>, SessionError> {
+    pub(crate) fn read(&mut self, until: Deadline) -> Result<Option<Heard>, SessionError> {
         loop {
             // What the peer does not take, a pong or a refusal, must not keep us from reading.
             let slice = if self.frames.unwritten() > 0 && !self.flush_now()? {
@@ -153,7 +173,7 @@ impl Link {
                         Heard::Goodbye { code, .. } => {
                             self.say_goodbye(*code, Deadline::after(Duration::ZERO));
                         }
-                        Heard::Text(_) | Heard::Pong(_) => {}
+                        Heard::Text(_) | Heard::Binary(_) | Heard::Pong(_) => {}
                     }
                     return Ok(Some(heard));
                 }
@@ -170,6 +190,7 @@ impl Link {
     fn hear(&mut self) -> Result<Heard, FrameError> {
         Ok(match self.frames.read()? {
             Message::Text(text) => Heard::Text(text.to_owned()),
+            Message::Binary(bytes) if self.binary => Heard::Binary(bytes.to_vec()),
             Message::Binary(_) => return Err(Fault::Malformed("a binary frame").into()),
             Message::Ping(of) => Heard::Ping(of.to_vec()),
             Message::Pong(of) => Heard::Pong(of.to_vec()),
@@ -193,7 +214,7 @@ impl Link {
     }
 
     /// When [`tend`](Self::tend) has something to do next.
-    pub(super) fn next_duty(&self) -> Deadline {
+    pub(crate) fn next_duty(&self) -> Deadline {
         let (since, time) = match (self.pinged_at, self.keep_alive) {
             (Some(at), _) => (at, self.pong_timeout),
             (None, Some(interval)) => (self.heard_at(), interval),
@@ -205,7 +226,7 @@ impl Link {
     /// Pings a peer that has been silent for long; gives up one that was pinged and is silent still.
     ///
     /// To be called only after a read that found nothing: the pong may have been waiting.
-    pub(super) fn tend(&mut self) -> Result<(), SessionError> {
+    pub(crate) fn tend(&mut self) -> Result<(), SessionError> {
         if !self.next_duty().has_passed() {
             return Ok(());
         }
@@ -217,7 +238,7 @@ impl Link {
     }
 
     /// Pings the peer. What is returned comes back in the pong.
-    pub(super) fn ping(&mut self) -> Result<[u8; 8], SessionError> {
+    pub(crate) fn ping(&mut self) -> Result<[u8; 8], SessionError> {
         self.pings += 1;
         let mark = self.pings.to_be_bytes();
         self.frames.put_ping(&mark);
@@ -252,7 +273,7 @@ impl Link {
     }
 
     /// Says goodbye, as far as that goes at once.
-    pub(super) fn leave(&mut self, why: Goodbye) {
+    pub(crate) fn leave(&mut self, why: Goodbye) {
         self.say_goodbye(why as u16, Deadline::after(Duration::ZERO));
     }
 

@@ -55,6 +55,7 @@ impl WebSocketManager {
             pong_timeout: Duration::from_secs(10),
             max_message_size: 16 << 20,
             max_frame_size: None,
+            binary: false,
             max_in_flight: 1024,
             max_held: 64 << 20,
             events: 1024,
@@ -70,11 +71,17 @@ impl WebSocketManager {
     /// [`is_connect`](SessionError::is_connect), with a [`ConnectError`](super::ConnectError) as its
     /// source.
     pub fn connect(&self) -> Result<WebSocketSession, SessionError> {
-        let Shared { connector, connect_timeout, limits, settings, protocol } = &*self.shared;
+        let Shared { settings, protocol, .. } = &*self.shared;
+        let (link, subprotocol) = self.open()?;
+        Ok(WebSocketSession::new(link, Arc::clone(protocol), *settings, subprotocol))
+    }
+
+    /// The bare link, and the subprotocol that the server chose.
+    pub(crate) fn open(&self) -> Result<(Link, Option<String>), SessionError> {
+        let Shared { connector, connect_timeout, limits, .. } = &*self.shared;
         let connected = connector.connect(*connect_timeout);
         let (stream, upgraded) = connected.map_err(|error| Kind::Connect(error.into()))?;
-        let link = Link::new(stream, &upgraded.rest, limits);
-        Ok(WebSocketSession::new(link, Arc::clone(protocol), *settings, upgraded.subprotocol))
+        Ok((Link::new(stream, &upgraded.rest, limits), upgraded.subprotocol))
     }
 }
 
@@ -137,6 +144,7 @@ pub struct WebSocketBuilder {
     pong_timeout: Duration,
     max_message_size: usize,
     max_frame_size: Option<usize>,
+    binary: bool,
     max_in_flight: usize,
     max_held: usize,
     events: usize,
@@ -180,6 +188,15 @@ impl WebSocketBuilder {
     /// Default: none. If there are any, a server that chooses none of them is not spoken to.
     pub fn subprotocol(mut self, name: &str) -> Self {
         self.opening.subprotocols.push(name.to_owned());
+        self
+    }
+
+    /// Messages may be other than text, and a server may choose none of the subprotocols. For those
+    /// who [`open`](WebSocketManager::open) the bare link.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn for_any_messages(mut self) -> Self {
+        self.binary = true;
+        self.opening.or_none = true;
         self
     }
 
@@ -349,6 +366,7 @@ impl WebSocketBuilder {
                 limits: Limits {
                     max_message_size: self.max_message_size,
                     max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
+                    binary: self.binary,
                     keep_alive: self.keep_alive,
                     pong_timeout: self.pong_timeout,
                 },

@@ -737,6 +737,7 @@ impl WebSocketSession {
             }
             Heard::Ping(_) => return Ok(()),
             Heard::Goodbye { why, .. } => return Err(Kind::Lost { why }.into()),
+            Heard::Binary(_) => unreachable!("the link was told to refuse such"),
         };
         let mut decoded = mem::take(&mut self.decoded);
         let understood = self.protocol.decode(text.as_bytes(), &mut decoded);

@@ -1,0 +1,415 @@
+//! Jupyter kernels behind a gateway.
+//!
+//! A [`Jupyter`] is a kernel of its own on a Kernel Gateway, a Jupyter Server or an Enterprise
+//! Gateway: on this machine, on another, or on a cluster. Kernels are started, interrupted, restarted
+//! and ended by HTTP; cells go in and what comes of them comes out over one WebSocket, which belongs to
+//! the thread that uses it. Any kernelspec will do, not only Python.
+//!
+//! ```no_run
+//! use sessile::Pool;
+//! use sessile::interpreter::Interpreter;
+//! use sessile::interpreter::jupyter::{Gateway, JupyterManager};
+//!
+//! let gateway = Gateway::new("http://127.0.0.1:8888").token("..");
+//! let kernels = Pool::new(JupyterManager::new(gateway)?);
+//! // On any thread: its own kernel, started now if it has none.
+//! let execution = kernels.with(|kernel| kernel.run("import sys; sys.version"))??;
+//! println!("{}", execution.to_markdown());
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+//!
+//! # Whose output it is
+//!
+//! What a kernel says names the request it belongs to, and that decides: what threads of an earlier
+//! cell write is reported as [`late`](super::Execution::late), beside the cell that runs next. (While a
+//! cell runs, ipykernel 7 gives *all* text to that cell; so what it calls that cell's is.) What such a
+//! thread *displays* late is dropped. An update of a display is a display. `clear_output` is not
+//! followed: what was put out stays. [`execution_count`](super::Execution::execution_count) is the
+//! kernel's own, which does not count empty cells.
+//!
+//! # When a kernel dies
+//!
+//! Gateways start a dead kernel anew, some seconds later, and run in it what was sent meanwhile, with
+//! all variables gone. Here that is an error: the cell at hand, or the next one, fails with
+//! [`state_lost`](super::InterpreterError::state_lost), once, and the engine is dead. So it is after
+//! `exit()`, if the kernel is culled or shut down by somebody else, and if it would not stop at a
+//! cell's time limit. A pool then makes a new one; [`reset`](super::Interpreter::reset) does so without
+//! a pool. It is not `is_valid` that finds dead kernels, for then nobody would be told.
+//!
+//! # When the connection is lost
+//!
+//! It is opened again, and the gateway hands over what was said meanwhile: the cell goes on, and
+//! nothing is lost or doubled. If that does not succeed within
+//! [`reconnect_timeout`](JupyterBuilder::reconnect_timeout), or the cell's time limit, the engine is
+//! dead. While a thread leaves its kernel alone it does not read, so the gateway may cut the connection
+//! (after 90 s of silence, by default). That is seen, and mended, at the next cell.
+//!
+//! # What gateways cut
+//!
+//! By default a Kernel Gateway and a Jupyter Server throw output away beyond 1,000 messages or 1 MB of
+//! text a second. Then [`truncated`](super::Execution::truncated) is set; of a Python kernel the
+//! value, if it was lost with it, is asked for again. With
+//! `--ZMQChannelsWebsocketConnection.limit_rate=False` they throw nothing away.
+//!
+//! # What is left behind
+//!
+//! Closing or dropping a [`Jupyter`] ends its kernel. If the gateway does not answer then, it is told
+//! when the next kernel is started there. A kernel whose client was killed with SIGKILL lives on: let
+//! the gateway cull it (`--MappingKernelManager.cull_idle_timeout`, and `cull_busy` for one amid a
+//! cell).
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::gateway::{Endpoint, KernelOptions, LinkOptions};
+use self::kernel::{Kernel, Settings, Target};
+use super::{
+    ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
+};
+use crate::pool::BuildError;
+use crate::{CloseReason, Context, Interrupt, Manager};
+
+mod cell;
+mod gateway;
+mod kernel;
+mod rest;
+mod wire;
+
+pub use self::gateway::Gateway;
+
+/// Starts a kernel for each thread, or each key, and holds the settings that they share.
+///
+/// Cheap to clone. See the [module](self) for an example.
+#[derive(Clone)]
+pub struct JupyterManager {
+    endpoint: Arc<Endpoint>,
+    settings: Arc<Settings>,
+}
+
+impl JupyterManager {
+    /// For kernels on this gateway, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`JupyterBuilder::build`].
+    pub fn new(gateway: impl Into<Gateway>) -> Result<Self, BuildError> {
+        Self::builder(gateway).build()
+    }
+
+    /// Sets up a manager.
+    pub fn builder(gateway: impl Into<Gateway>) -> JupyterBuilder {
+        JupyterBuilder {
+            gateway: gateway.into(),
+            settings: Settings {
+                kernel: KernelOptions { name: None, path: None, env: Vec::new() },
+                link: LinkOptions {
+                    json: false,
+                    max_message_size: 64 << 20,
+                    keep_alive: Duration::from_secs(20),
+                    pong_timeout: Duration::from_secs(10),
+                },
+                start_timeout: Duration::from_secs(90),
+                request_timeout: Duration::from_secs(10),
+                reconnect_timeout: Duration::from_secs(10),
+                grace: Duration::from_secs(2),
+                close_timeout: Duration::from_secs(5),
+            },
+        }
+    }
+
+    /// Starts a kernel, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// The gateway cannot be reached, refuses, or has no such kernelspec; the kernel was not ready
+    /// [in time](JupyterBuilder::start_timeout): [`is_start`](InterpreterError::is_start).
+    pub fn start(&self) -> Result<Jupyter, InterpreterError> {
+        let target = Arc::new(Target::default());
+        let kernel = Kernel::start(&self.endpoint, &self.settings, &target)?;
+        Ok(Jupyter { manager: self.clone(), target, kernel: Some(kernel) })
+    }
+}
+
+impl fmt::Debug for JupyterManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JupyterManager")
+            .field("gateway", &self.endpoint.label)
+            .field("settings", &self.settings)
+            .finish()
+    }
+}
+
+/// `create` starts a kernel; `has_broken` is true once it is known to be dead, and its user was told;
+/// the interrupt has the gateway interrupt the running cell, or shuts the connection if the gateway
+/// does not answer; `close` ends the kernel, and waits for that, for as long as
+/// [`close_timeout`](JupyterBuilder::close_timeout).
+impl Manager for JupyterManager {
+    type Instance = Jupyter;
+
+    fn create(&self, _: &Context) -> anyhow::Result<Jupyter> {
+        Ok(self.start()?)
+    }
+
+    fn has_broken(&self, jupyter: &mut Jupyter) -> bool {
+        jupyter.kernel.is_none()
+    }
+
+    fn interrupt(&self, jupyter: &Jupyter) -> Option<Interrupt> {
+        let (target, timeout) = (Arc::clone(&jupyter.target), self.settings.request_timeout);
+        Some(Box::new(move || target.stop(timeout)))
+    }
+
+    fn close(&self, mut jupyter: Jupyter, _: CloseReason) -> anyhow::Result<()> {
+        match jupyter.kernel.take() {
+            Some(kernel) => kernel.close().map_err(anyhow::Error::msg),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sets up a [`JupyterManager`]. Begun by [`JupyterManager::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct JupyterBuilder {
+    gateway: Gateway,
+    settings: Settings,
+}
+
+impl JupyterBuilder {
+    /// Which kernelspec to start, by its name on the gateway: `python3`, say.
+    ///
+    /// Default: the gateway's own default.
+    pub fn kernel(mut self, name: impl Into<String>) -> Self {
+        self.settings.kernel.name = Some(name.into());
+        self
+    }
+
+    /// Where kernels start: a directory below the gateway's root. If there is none, the nearest parent
+    /// that exists is taken. An Enterprise Gateway does not know this.
+    ///
+    /// Default: the gateway's root.
+    pub fn path(mut self, directory: impl Into<String>) -> Self {
+        self.settings.kernel.path = Some(directory.into());
+        self
+    }
+
+    /// Adds a variable to the environment of kernels. It may be a secret: it is in no error.
+    ///
+    /// What comes of it is the gateway's to say. Kernel and Enterprise Gateways let variables through
+    /// whose names begin with `KERNEL_`, and those that they are set up to let through. A Kernel
+    /// Gateway, given any, takes all but `PATH` out of the environment. A Jupyter Server ignores them.
+    ///
+    /// Default: none.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.kernel.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// How long it may take from asking for a kernel until it has answered; the same for a restart.
+    ///
+    /// Default: 90 s: an Enterprise Gateway may have to find a machine first.
+    pub fn start_timeout(mut self, time: Duration) -> Self {
+        self.settings.start_timeout = time;
+        self
+    }
+
+    /// How long the gateway may take to answer other requests: to interrupt, to say whether it has a
+    /// kernel.
+    ///
+    /// Default: 10 s.
+    pub fn request_timeout(mut self, time: Duration) -> Self {
+        self.settings.request_timeout = time;
+        self
+    }
+
+    /// For how long it is tried to open a lost connection again, before the kernel is given up.
+    ///
+    /// Default: 10 s. It is never longer than the time limit of the cell at hand.
+    pub fn reconnect_timeout(mut self, time: Duration) -> Self {
+        self.settings.reconnect_timeout = time;
+        self
+    }
+
+    /// How long an interrupted cell may take to stop before the kernel is killed.
+    ///
+    /// Default: 2 s. The total time of a cell is bounded by its limit, this, and the time that the
+    /// gateway takes to kill a kernel, no longer than [`close_timeout`](Self::close_timeout).
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.settings.grace = time;
+        self
+    }
+
+    /// How long the gateway may take to end a kernel.
+    ///
+    /// Default: 5 s.
+    pub fn close_timeout(mut self, time: Duration) -> Self {
+        self.settings.close_timeout = time;
+        self
+    }
+
+    /// The largest message, in bytes, that is read: one piece of output. A larger one costs the kernel.
+    ///
+    /// Default: 64 MiB. Zero is refused by [`build`](Self::build). What is sent is bounded by the
+    /// gateway: a cell of more than 10 MiB is refused.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.settings.link.max_message_size = bytes;
+        self
+    }
+
+    /// After how long a silence the gateway is pinged while a cell runs.
+    ///
+    /// Default: 20 s. Zero is refused by [`build`](Self::build).
+    pub fn keep_alive(mut self, silence: Duration) -> Self {
+        self.settings.link.keep_alive = silence;
+        self
+    }
+
+    /// How long a gateway that was pinged may remain silent before the connection is taken for lost.
+    ///
+    /// Default: 10 s. Zero is refused by [`build`](Self::build).
+    pub fn pong_timeout(mut self, time: Duration) -> Self {
+        self.settings.link.pong_timeout = time;
+        self
+    }
+
+    /// Whether each message is to be one JSON text, as old servers have it, without asking for the
+    /// newer subprotocol.
+    ///
+    /// Default: no. A server that does not know the newer one is found out by itself; this is for
+    /// proxies that do not let it pass.
+    pub fn json_frames(mut self, yes: bool) -> Self {
+        self.settings.link.json = yes;
+        self
+    }
+
+    /// Makes the manager. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If the URL of the gateway will not do, holds credentials or a query, or needs TLS and there is
+    /// none; if a header or a token is none; if an option is zero that must not be.
+    pub fn build(self) -> Result<JupyterManager, BuildError> {
+        let Self { gateway, settings } = self;
+        let zero = [
+            ("start_timeout", settings.start_timeout.is_zero()),
+            ("request_timeout", settings.request_timeout.is_zero()),
+            ("max_message_size", settings.link.max_message_size == 0),
+            ("keep_alive", settings.link.keep_alive.is_zero()),
+            ("pong_timeout", settings.link.pong_timeout.is_zero()),
+        ];
+        if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(BuildError::new(option, "must not be zero"));
+        }
+        let endpoint = Arc::new(Endpoint::new(gateway)?);
+        Ok(JupyterManager { endpoint, settings: Arc::new(settings) })
+    }
+}
+
+/// A session with a kernel of its own.
+///
+/// `Send`, and not bound to the thread that started it, though made for one thread at a time. Dropping
+/// it ends the kernel, and waits for the gateway to say so, for as long as
+/// [`close_timeout`](JupyterBuilder::close_timeout).
+pub struct Jupyter {
+    manager: JupyterManager,
+    target: Arc<Target>,
+    /// `None`: dead.
+    kernel: Option<Kernel>,
+}
+
+impl Jupyter {
+    /// The language that the kernel speaks, as it says: `python`, say. `None` if it is dead.
+    #[must_use]
+    pub fn language(&self) -> Option<&str> {
+        self.kernel.as_ref().map(|kernel| &*kernel.info().language_info.name)
+    }
+
+    /// The version of that language. `None` if the kernel is dead.
+    #[must_use]
+    pub fn language_version(&self) -> Option<&str> {
+        self.kernel.as_ref().map(|kernel| &*kernel.info().language_info.version)
+    }
+
+    /// The kernel's id on its gateway. `None` if it is dead.
+    #[must_use]
+    pub fn kernel_id(&self) -> Option<&str> {
+        self.kernel.as_ref().map(Kernel::id)
+    }
+
+    /// Takes the kernel away from `self` while it works, so that a panic amid that ends it.
+    fn with_kernel<R>(
+        &mut self,
+        work: impl FnOnce(&mut Kernel) -> Result<R, InterpreterError>,
+    ) -> Result<R, InterpreterError> {
+        let mut kernel = self.kernel.take().ok_or_else(InterpreterError::dead)?;
+        let outcome = work(&mut kernel);
+        if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
+            self.kernel = Some(kernel);
+        }
+        outcome
+    }
+}
+
+impl Interpreter for Jupyter {
+    fn execute_with(
+        &mut self,
+        code: &str,
+        options: &ExecuteOptions,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
+    ) -> Result<Execution, InterpreterError> {
+        self.with_kernel(|kernel| kernel.run(code, options, on_output))
+    }
+
+    /// Has the gateway start the kernel's process anew. If it is dead, or that fails, another kernel
+    /// takes its place.
+    fn reset(&mut self) -> Result<(), InterpreterError> {
+        if let Some(mut kernel) = self.kernel.take()
+            && kernel.restart().is_ok()
+        {
+            self.kernel = Some(kernel);
+            return Ok(());
+        }
+        let JupyterManager { endpoint, settings } = &self.manager;
+        self.kernel = Some(Kernel::start(endpoint, settings, &self.target)?);
+        Ok(())
+    }
+
+    fn is_alive(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// Interrupting has the gateway do so, and waits for its answer, no longer than
+    /// [`request_timeout`](JupyterBuilder::request_timeout).
+    fn interrupt_handle(&self) -> InterruptHandle {
+        let target = Arc::clone(&self.target);
+        let timeout = self.manager.settings.request_timeout;
+        InterruptHandle::new(move || _ = target.interrupt(timeout))
+    }
+
+    fn variables(&mut self, _options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
+        Err(InterpreterError::refused("kernels are not asked for their variables"))
+    }
+}
+
+impl fmt::Debug for Jupyter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jupyter")
+            .field("gateway", &self.kernel.as_ref().map(Kernel::label))
+            .field("kernel", &self.kernel_id())
+            .field("language", &self.language())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A UUID of version 4. Two are never the same; that nobody can guess one is not asked for.
+fn random_uuid() -> String {
+    let random = RandomState::new();
+    let [high, low] = [random.hash_one(0_u8), random.hash_one(1_u8)];
+    let high = high & !0xf000 | 0x4000;
+    let low = low & !(0b11 << 62) | 1 << 63;
+    let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xffff);
+    let (d, e) = (low >> 48, low & 0xffff_ffff_ffff);
+    format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+}

@@ -1,0 +1,287 @@
+//! What belongs to one cell, out of all that a kernel says.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::wire::{Incoming, Malformed};
+use crate::interpreter::text::{Gatherer, cut};
+use crate::interpreter::{ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream};
+
+/// How a gateway says that it throws output away, since it is too much.
+const CUT_BY_SERVER: [&str; 2] = ["IOPub data rate exceeded", "IOPub message rate exceeded"];
+
+/// Gathers what comes of a cell, in whatever order.
+///
+/// A cell is done when its reply *and* its `idle` are there: they come on two channels, and either may
+/// be first. Who waits for the reply alone loses output; who waits for `idle` alone leaves a reply
+/// lying about for the next cell.
+pub(super) struct Cell<'a> {
+    gatherer: Gatherer<'a>,
+    begun: Instant,
+    max_output: usize,
+    result: Option<MimeBundle>,
+    error: Option<ErrorInfo>,
+    truncated: bool,
+    cut_by_server: bool,
+    reply: Option<Reply>,
+    idle: bool,
+}
+
+/// How the kernel says that the request ended.
+#[derive(Deserialize)]
+struct Reply {
+    status: String,
+    execution_count: Option<u64>,
+    #[serde(flatten)]
+    error: Raised,
+    #[serde(default)]
+    payload: Vec<Value>,
+    #[serde(default)]
+    user_expressions: Value,
+}
+
+#[derive(Deserialize)]
+struct Raised {
+    ename: Option<String>,
+    evalue: Option<String>,
+    #[serde(default)]
+    traceback: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    name: String,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    data: MimeBundle,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    execution_state: String,
+}
+
+fn read<'a, T: Deserialize<'a>>(message: &Incoming<'a>) -> Result<T, Malformed> {
+    let odd = |_| Malformed("a message whose content is not of its type");
+    serde_json::from_str(message.content.get()).map_err(odd)
+}
+
+/// What a kernel, or the gateway about it, says that it does.
+pub(super) fn state(message: &Incoming<'_>) -> Result<String, Malformed> {
+    read(message).map(|Status { execution_state }| execution_state)
+}
+
+impl<'a> Cell<'a> {
+    pub(super) fn new(max_output: usize, on_output: &'a mut dyn FnMut(OutputRef<'_>)) -> Self {
+        Self {
+            gatherer: Gatherer::new(max_output, on_output),
+            begun: Instant::now(),
+            max_output,
+            result: None,
+            error: None,
+            truncated: false,
+            cut_by_server: false,
+            reply: None,
+            idle: false,
+        }
+    }
+
+    /// Takes a message that has the cell's request for its parent. `by_gateway`: not the kernel's.
+    pub(super) fn take(
+        &mut self,
+        message: &Incoming<'_>,
+        by_gateway: bool,
+    ) -> Result<(), Malformed> {
+        match (&*message.channel, &*message.header.kind) {
+            ("shell", "execute_reply") => self.reply = Some(read(message)?),
+            ("iopub", "status") => self.idle |= state(message)? == "idle",
+            ("iopub", "stream") => {
+                let Text { name, text } = read(message)?;
+                if by_gateway && CUT_BY_SERVER.iter().any(|words| text.starts_with(words)) {
+                    self.cut_by_server = true;
+                } else {
+                    self.gatherer.text(stream(&name), &text);
+                }
+            }
+            ("iopub", "display_data" | "update_display_data") => {
+                let Shown { data } = read(message)?;
+                self.gatherer.display(data, message.content.get().len());
+            }
+            ("iopub", "execute_result") => {
+                let Shown { data } = read(message)?;
+                self.result = Some(self.bounded(data));
+            }
+            ("iopub", "error") => {
+                let raised = read(message)?;
+                self.error = Some(self.describe(raised));
+            }
+            _ => {} // what kernels tell that has no place here, or that is newer than this
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.idle && self.reply.is_some()
+    }
+
+    /// Whether it threw away what may have been the value: the reply does not hold that.
+    pub(super) fn lacks_value(&self) -> bool {
+        let ok = self.reply.as_ref().is_some_and(|reply| reply.status == "ok");
+        self.cut_by_server && ok && self.result.is_none() && self.error.is_none()
+    }
+
+    /// The number that the kernel gave to the cell.
+    pub(super) fn count(&self) -> Option<u64> {
+        self.reply.as_ref()?.execution_count
+    }
+
+    /// Whether the kernel ends, because the cell said so: `exit()`.
+    pub(super) fn ends_kernel(&self) -> bool {
+        let Some(reply) = &self.reply else { return false };
+        let asks = |payload: &Value| {
+            payload["source"] == "ask_exit" && payload["keepkernel"] != Value::Bool(true)
+        };
+        reply.payload.iter().any(asks)
+    }
+
+    /// What a user expression came to.
+    pub(super) fn expression(&mut self, name: &str) -> Option<MimeBundle> {
+        let told = self.reply.as_mut()?.user_expressions.get_mut(name)?;
+        if told["status"] != "ok" {
+            return None;
+        }
+        serde_json::from_value(told["data"].take()).ok()
+    }
+
+    pub(super) fn set_value(&mut self, data: MimeBundle) {
+        self.result = Some(self.bounded(data));
+    }
+
+    pub(super) fn finish(mut self, timed_out: bool, late: Late) -> Execution {
+        let reply = self.reply.take();
+        let execution_count = reply.as_ref().and_then(|reply| reply.execution_count).unwrap_or(0);
+        // Some errors are in the reply only; where both tell of one, the reply may have it wrong.
+        if self.error.is_none()
+            && let Some(Reply { status, error, .. }) = reply
+            && status != "ok"
+        {
+            let aborted = || Some("Aborted".to_owned());
+            let error = Raised { ename: error.ename.or_else(aborted), ..error };
+            self.error = Some(self.describe(error));
+        }
+        let (outputs, truncated) = self.gatherer.finish();
+        let micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Execution {
+            outputs,
+            result: self.result,
+            error: self.error,
+            duration: Duration::from_micros(micros), // what a round trip through JSON keeps
+            execution_count,
+            timed_out,
+            truncated: truncated || self.truncated || self.cut_by_server || late.truncated,
+            late: late.outputs,
+        }
+    }
+
+    /// What it had put out, if it comes to no good end.
+    pub(super) fn into_outputs(self) -> Vec<Output> {
+        self.gatherer.finish().0
+    }
+
+    /// The text is cut; another form that does not fit is left out whole.
+    fn bounded(&mut self, data: MimeBundle) -> MimeBundle {
+        let fit = |(mime, value): (String, Value)| match value {
+            Value::String(text) if mime == "text/plain" => {
+                let kept = cut(&text, self.max_output);
+                self.truncated |= kept.len() < text.len();
+                Some((mime, Value::from(kept)))
+            }
+            value => {
+                let size = value.as_str().map_or_else(|| value.to_string().len(), str::len);
+                self.truncated |= size > self.max_output;
+                (size <= self.max_output).then_some((mime, value))
+            }
+        };
+        data.into_iter().filter_map(fit).collect()
+    }
+
+    fn describe(&mut self, raised: Raised) -> ErrorInfo {
+        let Raised { ename, evalue, traceback } = raised;
+        let (name, value) = (ename.unwrap_or_default(), evalue.unwrap_or_default());
+        let mut traceback = without_colours(&traceback.join("\n"));
+        if traceback.is_empty() {
+            traceback = if value.is_empty() { name.clone() } else { format!("{name}: {value}") };
+        }
+        let mut bounded = |text: String| {
+            let kept = cut(&text, self.max_output).len();
+            self.truncated |= kept < text.len();
+            text[..kept].to_owned()
+        };
+        ErrorInfo { name, value: bounded(value), traceback: bounded(traceback) }
+    }
+}
+
+fn stream(name: &str) -> Stream {
+    if name == "stderr" { Stream::Stderr } else { Stream::Stdout }
+}
+
+/// What came of earlier cells since they ended.
+pub(super) struct Late {
+    outputs: Vec<LateOutput>,
+    room: usize,
+    truncated: bool,
+}
+
+impl Late {
+    pub(super) fn new(max_output: usize) -> Self {
+        Self { outputs: Vec::new(), room: max_output, truncated: false }
+    }
+
+    /// Takes a message that belongs to the cell with this number.
+    pub(super) fn take(&mut self, cell: u64, message: &Incoming<'_>) -> Result<(), Malformed> {
+        if message.channel != "iopub" || message.header.kind != "stream" {
+            return Ok(());
+        }
+        let Text { name, text } = read(message)?;
+        let (stream, kept) = (stream(&name), cut(&text, self.room));
+        self.truncated |= kept.len() < text.len();
+        self.room -= kept.len();
+        match self.outputs.last_mut() {
+            Some(last) if last.cell == cell && last.stream == stream => last.text.push_str(kept),
+            _ if kept.is_empty() => {}
+            _ => self.outputs.push(LateOutput { cell, stream, text: kept.to_owned() }),
+        }
+        Ok(())
+    }
+}
+
+/// The text without the sequences by which terminals are told of colours and the like.
+fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, sequence)) = rest.split_once("\x1b[") {
+        plain.push_str(before);
+        // Parameters, then one letter or the like, which ends it.
+        let end = sequence.find(|c: char| ('@'..='~').contains(&c));
+        rest = end.map_or("", |end| &sequence[end + 1..]);
+    }
+    plain.push_str(rest);
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_colours;
+
+    #[test]
+    fn colours_are_taken_out_and_nothing_else() {
+        let text = "\x1b[31mZero\x1b[39m \x1b[38;5;28;01mé\x1b[0m [31m \x1b";
+        assert_eq!(without_colours(text), "Zero é [31m \x1b");
+        assert_eq!(without_colours("cut \x1b[3"), "cut ");
+    }
+}

@@ -1,0 +1,311 @@
+//! A gateway: where it is, who we are to it, and the two ways to speak with it.
+
+use std::fmt;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use ureq::http::Uri;
+use ureq::http::header::{HeaderName, HeaderValue};
+
+use super::rest::{self, Rest, RestError, Wanted};
+use super::wire::{Framing, SUBPROTOCOL};
+use crate::deadline::Deadline;
+use crate::pool::BuildError;
+use crate::session::SessionError;
+use crate::session::websocket::{Link, WebSocketManager};
+
+/// Where a Jupyter server is, and who we are to it: a Kernel Gateway, a Jupyter Server, or an
+/// Enterprise Gateway.
+///
+/// ```
+/// use sessile::interpreter::jupyter::Gateway;
+///
+/// let gateway = Gateway::new("https://kernels.example.org/base").token("..");
+/// ```
+///
+/// The token and the headers are in no `Debug`, no error and no URL.
+#[derive(Clone)]
+pub struct Gateway {
+    url: String,
+    token: Option<String>,
+    username: Option<String>,
+    headers: Vec<(String, String)>,
+    #[cfg(feature = "tls")]
+    roots: Vec<Vec<u8>>,
+}
+
+impl Gateway {
+    /// At this URL, which begins with `http://` or, with the feature `tls`, `https://`, and ends with
+    /// the server's `base_url`, if it has one.
+    ///
+    /// It must hold no credentials and no query: what is secret goes into a header, by
+    /// [`token`](Self::token). A URL that will not do is refused when the
+    /// [manager is built](super::JupyterBuilder::build).
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            token: None,
+            username: None,
+            headers: Vec::new(),
+            #[cfg(feature = "tls")]
+            roots: Vec::new(),
+        }
+    }
+
+    /// The server's token, sent as `Authorization: token ..`.
+    ///
+    /// Default: none. A Jupyter Server that has none refuses to start kernels.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// For whom an Enterprise Gateway is to start kernels: the environment variable
+    /// `KERNEL_USERNAME`. Other servers are not told.
+    ///
+    /// Default: who this process runs as, as `USER` has it; `sessile`, if that is nobody or `root`, for
+    /// whom it would start none.
+    #[must_use]
+    pub fn username(mut self, name: impl Into<String>) -> Self {
+        self.username = Some(name.into());
+        self
+    }
+
+    /// Adds a header to every request, and to the one that opens a WebSocket. Its value may be a
+    /// secret.
+    ///
+    /// Default: none.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a root certificate, in DER, to trust in place of those that browsers trust.
+    ///
+    /// Default: those that browsers trust.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
+        self.roots.push(der.into());
+        self
+    }
+}
+
+impl From<&str> for Gateway {
+    fn from(url: &str) -> Self {
+        Self::new(url)
+    }
+}
+
+impl From<String> for Gateway {
+    fn from(url: String) -> Self {
+        Self::new(url)
+    }
+}
+
+/// Nothing of the URL: it has not been looked into.
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
+
+/// How kernels are to be started, on whichever gateway.
+#[derive(Clone, Debug)]
+pub(super) struct KernelOptions {
+    pub(super) name: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// A gateway that has been looked into.
+pub(super) struct Endpoint {
+    pub(super) rest: Rest,
+    /// Scheme, host and port: what may be told.
+    pub(super) label: String,
+    /// Of its WebSockets, up to `/api/..`.
+    base: String,
+    headers: Vec<(String, String)>,
+    username: String,
+    #[cfg(feature = "tls")]
+    roots: Vec<Vec<u8>>,
+    is_enterprise: OnceLock<bool>,
+    /// Kernels that could not be ended, for it did not answer.
+    left: Mutex<Vec<String>>,
+}
+
+/// How a kernel's WebSocket is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkOptions {
+    pub(super) json: bool,
+    pub(super) max_message_size: usize,
+    pub(super) keep_alive: Duration,
+    pub(super) pong_timeout: Duration,
+}
+
+impl Endpoint {
+    pub(super) fn new(gateway: Gateway) -> Result<Self, BuildError> {
+        let refused = |what| BuildError::new("gateway", what);
+        let uri: Uri = gateway.url.parse().map_err(|_| refused("is not a URL"))?;
+        let (scheme, websocket) = match uri.scheme_str() {
+            Some("http") => ("http", "ws"),
+            Some("https") if cfg!(feature = "tls") => ("https", "wss"),
+            Some("https") => return Err(refused("needs the feature `tls` for https://")),
+            _ => return Err(refused("must begin with http:// or https://")),
+        };
+        let authority = uri.authority().ok_or(refused("has no host"))?.as_str();
+        if authority.contains('@') {
+            return Err(refused("holds credentials: give them by `token` or `header`"));
+        }
+        if uri.query().is_some() {
+            return Err(refused("has a query: give a token by `token`"));
+        }
+        let path = uri.path().trim_end_matches('/');
+        let mut headers = gateway.headers;
+        let mut lines = Vec::new();
+        for (name, value) in &headers {
+            let odd = || BuildError::new("header", "is no header");
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd())?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| odd())?;
+            value.set_sensitive(true);
+            lines.push((name, value));
+        }
+        if let Some(token) = &gateway.token {
+            let odd = BuildError::new("token", "has a character that a header cannot have");
+            let line = rest::authorization(token).ok_or(odd)?;
+            if lines.iter().any(|(name, _)| *name == line.0) {
+                return Err(BuildError::new("token", "is beside a header `Authorization`"));
+            }
+            let value = line.1.to_str().expect("it was made of a string");
+            headers.push((line.0.to_string(), value.to_owned()));
+            lines.push(line);
+        }
+        // An Enterprise Gateway starts none for root.
+        let is_somebody = |user: &String| !user.is_empty() && user != "root";
+        let user = || std::env::var("USER").ok().filter(is_somebody);
+        let endpoint = Self {
+            rest: Rest::new(
+                format!("{scheme}://{authority}{path}"),
+                lines,
+                #[cfg(feature = "tls")]
+                &gateway.roots,
+            ),
+            label: format!("{scheme}://{authority}"),
+            base: format!("{websocket}://{authority}{path}"),
+            headers,
+            username: gateway.username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
+            #[cfg(feature = "tls")]
+            roots: gateway.roots,
+            is_enterprise: OnceLock::new(),
+            left: Mutex::default(),
+        };
+        // Whatever the WebSocket would refuse is to be known now.
+        let usual = LinkOptions {
+            json: false,
+            max_message_size: 1,
+            keep_alive: Duration::from_secs(1),
+            pong_timeout: Duration::from_secs(1),
+        };
+        endpoint.websocket("-", "-", usual, Duration::from_secs(1))?;
+        Ok(endpoint)
+    }
+
+    /// Starts a kernel, and gives its id.
+    pub(super) fn start(&self, options: &KernelOptions, by: Deadline) -> Result<String, RestError> {
+        let mut env = Map::new();
+        if self.is_enterprise(by)? {
+            env.insert("KERNEL_USERNAME".to_owned(), Value::from(&*self.username));
+        }
+        env.extend(options.env.iter().map(|(name, value)| (name.clone(), Value::from(&**value))));
+        let id = super::random_uuid();
+        let KernelOptions { name, path, .. } = options;
+        let wanted = Wanted { name: name.as_deref(), path: path.as_deref(), kernel_id: &id, env };
+        let started = self.rest.start(&wanted, by);
+        match &started {
+            Ok(_) => self.end_those_left(by),
+            // It may have been started all the same.
+            Err(RestError::Unreachable(_)) => self.leave(id),
+            Err(_) => {}
+        }
+        started
+    }
+
+    fn is_enterprise(&self, by: Deadline) -> Result<bool, RestError> {
+        if let Some(known) = self.is_enterprise.get() {
+            return Ok(*known);
+        }
+        let is = self.rest.is_enterprise(by)?;
+        Ok(*self.is_enterprise.get_or_init(|| is))
+    }
+
+    /// Ends a kernel; or remembers to, if the gateway does not answer.
+    pub(super) fn end(&self, id: String, by: Deadline) -> Result<(), RestError> {
+        let ended = self.rest.delete(&id, by);
+        if ended.as_ref().is_err_and(RestError::is_unreachable) {
+            self.leave(id);
+        }
+        ended
+    }
+
+    pub(super) fn leave(&self, id: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// The gateway answers again: what it was to be told is told now.
+    fn end_those_left(&self, by: Deadline) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        for id in left {
+            let _ = self.end(id, by); // remembered again, if it does not answer after all
+        }
+    }
+
+    /// Opens the WebSocket of a kernel.
+    pub(super) fn connect(
+        &self,
+        kernel: &str,
+        session: &str,
+        options: LinkOptions,
+        by: Deadline,
+    ) -> Result<(Link, Framing), SessionError> {
+        let left = by.remaining().unwrap_or(Duration::MAX).max(Duration::from_millis(1));
+        let manager = self.websocket(kernel, session, options, left);
+        let manager = manager.expect("the like was built once, and an id is no trouble");
+        let (link, subprotocol) = manager.open()?;
+        let framing = if subprotocol.is_some() { Framing::V1 } else { Framing::Json };
+        Ok((link, framing))
+    }
+
+    fn websocket(
+        &self,
+        kernel: &str,
+        session: &str,
+        options: LinkOptions,
+        timeout: Duration,
+    ) -> Result<WebSocketManager, BuildError> {
+        let LinkOptions { json, max_message_size, keep_alive, pong_timeout } = options;
+        // No `Origin`: gateways refuse one that is not their own host.
+        let url = format!("{}/api/kernels/{kernel}/channels?session_id={session}", self.base);
+        let mut builder = WebSocketManager::builder(&url)
+            .for_any_messages()
+            .connect_timeout(timeout)
+            .max_message_size(max_message_size)
+            .keep_alive(keep_alive)
+            .pong_timeout(pong_timeout);
+        if !json {
+            builder = builder.subprotocol(SUBPROTOCOL);
+        }
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        #[cfg(feature = "tls")]
+        for root in &self.roots {
+            builder = builder.root_certificate(root.clone());
+        }
+        builder.build()
+    }
+}
