@@ -76,10 +76,16 @@ impl Side {
     }
 }
 
-/// Both sides of each case, ours first; and of calls after the answer.
-fn found(pace: Pace) -> Result<([[Side; 2]; 4], [[Side; 2]; 2]), String> {
-    let mut cases: [[Side; 2]; 4] = Default::default();
-    let mut after: [[Side; 2]; 2] = Default::default();
+/// Both sides of each case, ours first.
+#[derive(Default)]
+struct Found {
+    cases: [[Side; 2]; 4],
+    /// What is invoked after the answer: over TCP, and over standard input and output.
+    after: [[Side; 2]; 2],
+}
+
+fn found(pace: Pace) -> Result<Found, String> {
+    let Found { mut cases, mut after } = Found::default();
     for (at, transport) in [Transport::Tcp, Transport::Stdio].into_iter().enumerate() {
         let both = [Hosting::new(ours(), transport), Hosting::new(sdk()?, transport)];
         for _ in 0..pace.pick(1, 5) {
@@ -96,11 +102,11 @@ fn found(pace: Pace) -> Result<([[Side; 2]; 4], [[Side; 2]; 2]), String> {
             side.add(&one.invoke(When::After, 8, 1));
         }
     }
-    Ok((cases, after))
+    Ok(Found { cases, after })
 }
 
 fn write(pace: Pace) -> Section {
-    let (cases, after) = match found(pace) {
+    let Found { cases, after } = match found(pace) {
         Ok(found) => found,
         Err(error) => return skipped(&error),
     };
