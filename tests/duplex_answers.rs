@@ -226,6 +226,19 @@ fn a_call_that_is_given_up_on_harms_the_session() {
 }
 
 /// The answer and the cancel cross: whichever wins, nothing is left, and the next call is answered.
+/// Where one answer is all there can be, who has it has the end as well.
+#[test]
+fn a_call_that_was_answered_is_given_up_on() {
+    let (session, mut peer, _place) = pair(|builder| builder);
+    let mut invocation = session.invoker().invoke("m", &()).unwrap();
+    let (id, _) = peer.asked();
+    peer.answer(id, 1);
+    assert_eq!(invocation.next().unwrap().unwrap().as_str(), "1");
+    assert_eq!(session.stats().in_flight, 0);
+    assert!(format!("{invocation:?}").contains("is_over: true"));
+    assert!(invocation.next().is_none());
+}
+
 #[test]
 fn a_cancel_that_races_its_answer_leaves_something() {
     let (session, mut peer, _place) = pair(|builder| builder);

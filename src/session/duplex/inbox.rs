@@ -31,12 +31,22 @@ struct State {
 }
 
 impl State {
+    fn has_room(&self, capacity: usize) -> bool {
+        self.answers.is_empty() || self.bytes < capacity
+    }
+
+    fn add(&mut self, answer: Payload) {
+        self.bytes += answer.as_str().len();
+        self.answers.push_back(answer);
+    }
+
     fn next(&mut self, capacity: usize) -> Option<Next> {
         if let Some(answer) = self.answers.pop_front() {
             self.bytes -= answer.as_str().len();
             let reads_on = self.pauses && self.bytes <= capacity / 2;
             self.pauses &= !reads_on;
-            return Some(Next::Answer(answer, reads_on));
+            let is_last = self.answers.is_empty() && matches!(self.end, Some(None));
+            return Some(Next::Answer { answer, is_last, reads_on });
         }
         // The reason is told once; after it there is nothing.
         self.end.as_mut().map(|end| Next::End(end.take()))
@@ -66,8 +76,13 @@ pub(super) enum Pushed {
 
 /// What there is for the caller.
 pub(super) enum Next {
-    /// With it, whether the session may read on.
-    Answer(Payload, bool),
+    Answer {
+        answer: Payload,
+        /// It is known already that there will be no more, and no error.
+        is_last: bool,
+        /// The session may read on.
+        reads_on: bool,
+    },
     End(Option<SessionError>),
 }
 
@@ -99,10 +114,22 @@ impl Inbox {
     /// Adds an answer, also one that finds no room: it is the caller of this who decides what then.
     pub(super) fn push(&self, answer: Payload) -> Pushed {
         self.stir(|state| {
-            let fits = state.answers.is_empty() || state.bytes < self.capacity;
-            state.bytes += answer.as_str().len();
-            state.answers.push_back(answer);
+            let fits = state.has_room(self.capacity);
+            state.add(answer);
             if fits { Pushed::Fits } else { Pushed::Over }
+        })
+    }
+
+    /// [`push`](Self::push) and [`end`](Self::end) at once: the caller is woken once, and finds both. An
+    /// answer that finds no room comes back.
+    pub(super) fn push_last(&self, answer: Payload) -> Result<(), Payload> {
+        self.stir(|state| {
+            if !state.has_room(self.capacity) {
+                return Err(answer);
+            }
+            state.add(answer);
+            state.end.get_or_insert(None);
+            Ok(())
         })
     }
 

@@ -93,8 +93,11 @@ impl Invocation {
 
     fn took(&mut self, next: Next) -> Result<Option<Payload>, SessionError> {
         match next {
-            Next::Answer(answer, reads_on) => {
+            Next::Answer { answer, is_last, reads_on } => {
                 self.answers += 1;
+                if is_last {
+                    self.is_over(); // so that it is not called off when it is dropped
+                }
                 if reads_on {
                     let _ = self.shared.post(Letter::ReadOn { id: self.id }); // refused, nobody reads at all
                 }

@@ -593,12 +593,7 @@ impl Owner {
     fn hear(&mut self, message: Incoming) {
         match message {
             Incoming::Item { id, value } => self.answer(id, value),
-            Incoming::Answer { id, value } => {
-                self.answer(id, value);
-                if self.waiters.contains_key(&id) {
-                    self.finish(id, None);
-                }
-            }
+            Incoming::Answer { id, value } => self.last_answer(id, value),
             Incoming::Failure { id: Some(id), error } => self.ended(id, Some(error.into())),
             Incoming::End { id } => self.ended(id, None),
             Incoming::Failure { id: None, .. } => count(&self.shared.counts.unknown),
@@ -644,6 +639,16 @@ impl Owner {
                     }
                 }
             }
+        }
+    }
+
+    /// An answer and the end of its request: in one, unless there is no room for it.
+    fn last_answer(&mut self, id: u64, value: Payload) {
+        let Some(waiting) = self.waiters.remove(&id) else { return self.nobody_waits(id) };
+        if let Ok(Err(value)) = contain(|| waiting.inbox.push_last(value)) {
+            self.waiters.insert(id, waiting);
+            self.answer(id, value);
+            self.finish(id, None);
         }
     }
 
