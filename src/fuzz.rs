@@ -1,7 +1,8 @@
 //! What the fuzz targets drive: decoders, given whatever a peer may send.
 //!
 //! That they do not panic is the least. What they let through must be sound: payloads that are JSON,
-//! and requests that can be answered.
+//! and requests that can be answered. What comes in pieces must be the same however it is cut, and no
+//! more of it may be kept than the limit allows.
 
 use crate::session::{Incoming, JsonRpc, Outgoing, Payload, Protocol, RemoteError};
 
@@ -50,4 +51,198 @@ pub fn dify(line: &[u8]) {
     use crate::session::dify::wire::{DaemonSide, PluginSide};
     is_sound(&PluginSide::numbered(), line);
     is_sound(&DaemonSide::numbered(), line);
+}
+
+/// The ways in which bytes may come: all at once, one by one, and in pieces of any size.
+#[cfg(any(feature = "ws", all(feature = "duplex", unix)))]
+fn cuts(bytes: &[u8], seed: u8) -> impl Iterator<Item = Vec<&[u8]>> {
+    let mut state = u32::from(seed) + 1;
+    let mut any = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as usize % 40 + 1
+    };
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(any().min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    [vec![bytes], bytes.chunks(1).collect(), pieces].into_iter()
+}
+
+/// Bytes to lines: a limit, a seed for the cuts, and the bytes.
+#[cfg(all(feature = "duplex", unix))]
+pub fn lines(input: &[u8]) {
+    use crate::session::duplex::Splitter;
+
+    let [limit, seed, bytes @ ..] = input else { return };
+    let limit = usize::from(*limit);
+
+    // What a line is, said as simply as can be.
+    let strip = |line: &'_ [u8]| line.strip_suffix(b"\r").unwrap_or(line).to_vec();
+    let mut should = (Vec::new(), true);
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(strip).peekable();
+    while let Some(line) = lines.next() {
+        if line.len() > limit {
+            should.1 = false;
+            break;
+        }
+        if lines.peek().is_some() && !line.is_empty() {
+            should.0.push(line);
+        }
+    }
+
+    let split = |pieces: &[&[u8]]| {
+        let (mut splitter, mut frames) = (Splitter::new(limit), Vec::new());
+        for piece in pieces {
+            splitter.room()[..piece.len()].copy_from_slice(piece);
+            if splitter.take(piece.len(), &mut |frame| frames.push(frame.to_vec())).is_err() {
+                return (frames, false);
+            }
+            let (kept, room) = splitter.held();
+            assert!(kept <= limit + 1, "{kept} bytes of a line are kept");
+            assert!(room <= 1 << 18, "{room} bytes of memory");
+        }
+        (frames, true)
+    };
+    for pieces in cuts(bytes, *seed) {
+        assert_eq!(split(&pieces), should, "in pieces of {:?}", pieces.first().map(|p| p.len()));
+    }
+    let again = should.0.iter().flat_map(|line| [line, &b"\r\n"[..]]).flatten().copied();
+    let again: Vec<u8> = again.collect();
+    assert_eq!(split(&[&again]), (should.0, true), "lines that are written are read");
+}
+
+/// Bytes to WebSocket messages, and to those of JSON-RPC in them: whose side we are on, the limits, a
+/// seed for the cuts, and the bytes.
+#[cfg(feature = "ws")]
+pub fn websocket(input: &[u8]) {
+    use crate::session::rfc6455::codec::{
+        Control, Data, Decoder, Encoder, Fault, Message, OpCode, Role,
+    };
+
+    let [side, max_message, max_frame, seed, bytes @ ..] = input else { return };
+    let (role, other) =
+        [(Role::Client, Role::Server), (Role::Server, Role::Client)][usize::from(side & 1)];
+    let max_message = 8 * usize::from(*max_message);
+    let max_frame = 8 * usize::from(*max_frame);
+
+    // As a frame that says it all.
+    let owned = |message: Message<'_>| match message {
+        Message::Text(text) => (OpCode::Data(Data::Text), text.as_bytes().to_vec()),
+        Message::Binary(bytes) => (OpCode::Data(Data::Binary), bytes.to_vec()),
+        Message::Ping(of) => (OpCode::Control(Control::Ping), of.to_vec()),
+        Message::Pong(of) => (OpCode::Control(Control::Pong), of.to_vec()),
+        Message::Close { code, reason } => {
+            let code = code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec());
+            (OpCode::Control(Control::Close), [&code, reason.as_bytes()].concat())
+        }
+    };
+    let decode = |pieces: &[&[u8]], max_frame: usize| {
+        let mut decoder = Decoder::new(role, &[], max_message, max_frame);
+        let mut messages = Vec::new();
+        let mut all = |decoder: &mut Decoder| -> Result<(), Fault> {
+            while decoder.advance()? {
+                messages.push(owned(decoder.message()?));
+            }
+            Ok(())
+        };
+        for mut piece in pieces.iter().copied() {
+            while !piece.is_empty() {
+                let room = decoder.room();
+                let (now, later) = piece.split_at(piece.len().min(room.len()));
+                room[..now.len()].copy_from_slice(now);
+                decoder.take(now.len());
+                if let Err(fault) = all(&mut decoder) {
+                    return (messages, Some(fault));
+                }
+                let held = decoder.held();
+                assert!(held <= 3 * max_message + (64 << 10), "{held} bytes of memory");
+                piece = later;
+            }
+        }
+        (messages, None)
+    };
+
+    let whole = decode(&[bytes], max_frame);
+    for pieces in cuts(bytes, *seed) {
+        let cut = decode(&pieces, max_frame);
+        assert!(cut == whole, "{cut:?} in pieces, and whole {whole:?}");
+    }
+    let (messages, _) = whole;
+    let mut encoder = Encoder::new(other);
+    for (kind, payload) in &messages {
+        let limit = if matches!(kind, OpCode::Data(_)) { max_message } else { 125 };
+        assert!(payload.len() <= limit, "a message over the limit");
+        if *kind == OpCode::Data(Data::Text) {
+            json_rpc(payload);
+        }
+        encoder.put(*kind, payload);
+    }
+    let again = decode(&[encoder.unwritten()], max_message);
+    assert!(again == (messages.clone(), None), "{again:?} comes of {messages:?}");
+
+    // tungstenite's own reading of them, up to the first goodbye. It sees half a letter before the rest
+    // of its message is there, and says something else of a code that nobody may send.
+    let is_close = |message: &(OpCode, Vec<u8>)| message.0 == OpCode::Control(Control::Close);
+    let to_close = messages.iter().position(is_close).unwrap_or(messages.len());
+    let (theirs, why) = tungstenites(role == Role::Client, max_message, max_frame, bytes);
+    let alike = to_close.min(theirs.len());
+    assert_eq!(theirs[..alike], messages[..alike]);
+    if !matches!(why, tungstenite::Error::Utf8(_)) {
+        assert!(theirs.len() >= to_close, "{messages:?} and to tungstenite {why:?}");
+    }
+}
+
+#[cfg(feature = "ws")]
+fn tungstenites(
+    client: bool,
+    max_message: usize,
+    max_frame: usize,
+    bytes: &[u8],
+) -> (Vec<(tungstenite::protocol::frame::coding::OpCode, Vec<u8>)>, tungstenite::Error) {
+    use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+    use tungstenite::protocol::{Role, WebSocketConfig};
+    use tungstenite::{Message, WebSocket};
+
+    /// Ends at once, and takes what is said.
+    struct Nobody;
+    impl std::io::Read for Nobody {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Ok(0)
+        }
+    }
+    impl std::io::Write for Nobody {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_frame.min(max_message).max(125)));
+    let role = if client { Role::Client } else { Role::Server };
+    let mut socket = WebSocket::from_partially_read(Nobody, bytes.to_vec(), role, Some(config));
+    let mut messages = Vec::new();
+    loop {
+        let message = match socket.read() {
+            Ok(message) => message,
+            Err(error) => return (messages, error),
+        };
+        messages.push(match message {
+            Message::Text(text) => (OpCode::Data(Data::Text), text.as_bytes().to_vec()),
+            Message::Binary(bytes) => (OpCode::Data(Data::Binary), bytes.to_vec()),
+            Message::Ping(of) => (OpCode::Control(Control::Ping), of.to_vec()),
+            Message::Pong(of) => (OpCode::Control(Control::Pong), of.to_vec()),
+            Message::Close(None) => (OpCode::Control(Control::Close), Vec::new()),
+            Message::Close(Some(close)) => {
+                let code = u16::from(close.code).to_be_bytes();
+                (OpCode::Control(Control::Close), [&code, close.reason.as_bytes()].concat())
+            }
+            Message::Frame(_) => unreachable!("it is never read"),
+        });
+    }
 }

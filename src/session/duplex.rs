@@ -66,6 +66,8 @@ pub use self::shared::SessionStats;
 use self::shared::{Limits, Phase, Shared};
 #[cfg(feature = "dify")]
 pub(super) use self::transport::Lines;
+#[cfg(fuzzing)]
+pub(crate) use self::transport::Splitter;
 pub use self::transport::{ChildStdio, Connect, Link, LinkOptions, Stdio, Tcp, TcpAccepted};
 #[cfg(feature = "ws")]
 pub use self::transport::{WebSocket, WebSocketAccepted};

@@ -7,7 +7,7 @@
 //! thread that ends. They look at a frame only once all of it is there. They know no deadline. And they
 //! write what is said to the log, tokens included.
 
-mod codec;
+pub(crate) mod codec;
 mod connect;
 mod frames;
 mod opening;
@@ -16,8 +16,6 @@ mod stream;
 mod tls;
 mod upgrade;
 
-#[cfg(fuzzing)]
-pub(crate) use self::codec::{Decoder, Encoder};
 pub(super) use self::codec::{Fault, Message, Role};
 pub(super) use self::connect::Connector;
 #[cfg(all(feature = "duplex", unix))]

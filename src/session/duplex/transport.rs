@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub(in crate::session) use self::lines::Lines;
+#[cfg(fuzzing)]
+pub(crate) use self::lines::Splitter;
 pub use self::stdio::{ChildStdio, Stdio};
 pub use self::tcp::{Tcp, TcpAccepted};
 #[cfg(feature = "ws")]

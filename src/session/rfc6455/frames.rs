@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 
+use tungstenite::protocol::frame::coding::CloseCode;
+
 use super::codec::{Control, Data, Decoder, Encoder, Fault, Message, OpCode, Role};
 use super::stream::Stream;
 
@@ -109,7 +111,10 @@ impl Frames {
         self.encoder.pong(of);
     }
 
+    /// Says goodbye. A code that nobody may send is not repeated.
     pub(in crate::session) fn put_close(&mut self, code: u16) {
+        let is_fit = CloseCode::from(code).is_allowed();
+        let code = if is_fit { code } else { Goodbye::ProtocolError as u16 };
         self.encoder.put(OpCode::Control(Control::Close), &code.to_be_bytes());
     }
 

@@ -124,7 +124,7 @@ where
 }
 
 /// Finds the lines in what comes in pieces, without copying them.
-struct Splitter {
+pub(crate) struct Splitter {
     buffer: Vec<u8>,
     /// The bytes of a line that has not ended yet lie in front, up to here.
     filled: usize,
@@ -134,12 +134,12 @@ struct Splitter {
 }
 
 impl Splitter {
-    fn new(max_frame: usize) -> Self {
+    pub(crate) fn new(max_frame: usize) -> Self {
         Self { buffer: Vec::new(), filled: 0, searched: 0, max_frame }
     }
 
     /// Where the next bytes go.
-    fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.buffer.len() < self.filled + READ {
             self.buffer.resize(self.filled + READ, 0);
         }
@@ -147,13 +147,12 @@ impl Splitter {
     }
 
     /// So many bytes came.
-    fn take(&mut self, read: usize, frame: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    pub(crate) fn take(&mut self, read: usize, frame: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         self.filled += read;
         let mut begun = 0;
         while let Some(found) = find(&self.buffer[self.searched..self.filled]) {
             let end = self.searched + found;
-            let line = &self.buffer[begun..end];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = without_return(&self.buffer[begun..end]);
             if line.len() > self.max_frame {
                 return Err(self.too_large());
             }
@@ -166,13 +165,20 @@ impl Splitter {
         self.buffer.copy_within(begun..self.filled, 0);
         self.filled -= begun;
         self.searched = self.filled;
-        if self.filled > self.max_frame {
+        // Its line feed may come next: what is cut there is no larger for that.
+        if without_return(&self.buffer[..self.filled]).len() > self.max_frame {
             return Err(self.too_large());
         }
         if self.filled == 0 && self.buffer.len() > 4 * READ {
             self.buffer = Vec::new(); // a large frame leaves no large buffer behind
         }
         Ok(())
+    }
+
+    /// How many bytes it keeps of a line that has not ended, and how many it has room for.
+    #[cfg(fuzzing)]
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.filled, self.buffer.capacity())
     }
 
     fn too_large(&self) -> io::Error {
@@ -182,6 +188,10 @@ impl Splitter {
             format!("a frame is over the limit of {limit} bytes"),
         )
     }
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// The next line feed. Written so that the compiler compares many bytes at once.
@@ -254,8 +264,10 @@ mod tests {
 
     #[test]
     fn a_frame_over_the_limit_is_an_error_before_it_ends() {
-        for piece in [1, 7, 100] {
+        for piece in [1, 7, 9, 100] {
             assert_eq!(split(b"12345678\n", piece, 8).unwrap(), ["12345678"]);
+            assert_eq!(split(b"12345678\r\n", piece, 8).unwrap(), ["12345678"]);
+            split(b"12345678\rx", piece, 8).unwrap_err();
             split(b"123456789\n", piece, 8).unwrap_err();
             split(b"1\n123456789", piece, 8).unwrap_err();
         }
