@@ -225,7 +225,6 @@ fn a_call_that_is_given_up_on_harms_the_session() {
     assert_eq!((session.stats().late, session.stats().in_flight), (1, 0));
 }
 
-/// The answer and the cancel cross: whichever wins, nothing is left, and the next call is answered.
 /// Where one answer is all there can be, who has it has the end as well.
 #[test]
 fn a_call_that_was_answered_is_given_up_on() {
@@ -239,6 +238,7 @@ fn a_call_that_was_answered_is_given_up_on() {
     assert!(invocation.next().is_none());
 }
 
+/// The answer and the cancel cross: whichever wins, nothing is left, and the next call is answered.
 #[test]
 fn a_cancel_that_races_its_answer_leaves_something() {
     let (session, mut peer, _place) = pair(|builder| builder);
