@@ -170,9 +170,9 @@ impl Inbox {
         std::mem::take(&mut state.pauses)
     }
 
-    /// Waits for something to take. `false`: the time is over.
-    pub(super) fn wait(&self, deadline: Deadline) -> bool {
-        if look_out(|| self.stirred.swap(false, Ordering::Acquire)) {
+    /// Waits for something to take; looks out for it first, if one may. `false`: the time is over.
+    pub(super) fn wait(&self, deadline: Deadline, looks_out: bool) -> bool {
+        if looks_out && look_out(|| self.stirred.swap(false, Ordering::Acquire)) {
             return true;
         }
         loop {

@@ -75,7 +75,8 @@ impl Invocation {
             if self.shared.is_loop_thread() {
                 return Err(Kind::WouldDeadlock.into());
             }
-            if !self.inbox.wait(deadline) {
+            // Where many wait, those who look out keep the session's thread from what they wait for.
+            if !self.inbox.wait(deadline, self.shared.is_only_one_in_flight()) {
                 return Err(Kind::TimedOut { waited: wait }.into());
             }
         }
