@@ -276,10 +276,10 @@ impl LocalHandle {
         spawn::spawn(&self.local, future)
     }
 
-    /// Whether something is queued to be called, behind what is being called now.
+    /// How much is queued to be called, behind what is being called now.
     #[cfg(feature = "duplex")]
-    pub(crate) fn has_more_to_call(&self) -> bool {
-        !self.local.ready.borrow().is_empty()
+    pub(crate) fn left_to_call(&self) -> usize {
+        self.local.ready.borrow().len()
     }
 
     /// Has the loop end its run after the turn it is in, or after its next.

@@ -510,7 +510,8 @@ impl Owner {
 
     /// Writes at once if nothing else waits to be done; else after it, in one go.
     fn flush_soon(&mut self) {
-        if !self.local.has_more_to_call() {
+        // What is due may be all that is left.
+        if self.local.left_to_call() <= usize::from(self.flush_is_due) {
             self.flush();
         } else if !std::mem::replace(&mut self.flush_is_due, true) {
             self.local.call_soon(|| {
