@@ -72,6 +72,8 @@ type SlowHandler = Box<dyn Fn(Duration)>;
 pub struct EventLoop {
     local: LocalHandle,
     options: EventLoopBuilder,
+    /// The last turn has looked at the sources.
+    has_looked: Cell<bool>,
 }
 
 /// Sets up an [`EventLoop`].
@@ -136,7 +138,8 @@ impl EventLoopBuilder {
             next_task: Cell::new(0),
             closed: Cell::new(false),
         };
-        EventLoop { local: LocalHandle { local: Rc::new(local) }, options: self }
+        let local = LocalHandle { local: Rc::new(local) };
+        EventLoop { local, options: self, has_looked: Cell::new(false) }
     }
 }
 
@@ -263,9 +266,13 @@ impl EventLoop {
             if wait != Some(Duration::ZERO) {
                 reach.sleep(&local.inbox, wait);
             }
-        } else {
+        } else if local.ready.borrow().is_empty() || !self.has_looked.get() {
+            self.has_looked.set(true);
             let sleeps = wait != Some(Duration::ZERO) && reach.falls_asleep(&local.inbox, true);
             Sources::wait(local, if sleeps { wait } else { Some(Duration::ZERO) })?;
+        } else {
+            // It takes several system calls to look: where there is something to do, every other turn.
+            self.has_looked.set(false);
         }
         if reach.take_attention() {
             // Instances of this thread that were ordered closed are closed now.
@@ -397,7 +404,7 @@ impl Drop for EventLoop {
 
 impl fmt::Debug for EventLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { local, options } = self;
+        let Self { local, options, .. } = self;
         f.debug_struct("EventLoop")
             .field("is_closed", &local.local.closed.get())
             .field("options", options)
