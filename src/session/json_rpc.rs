@@ -132,10 +132,18 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawV
 }
 
 #[derive(Serialize)]
+#[serde(untagged)]
+enum Id<'a> {
+    Ours(u64),
+    /// As the peer wrote it.
+    Theirs(&'a RawValue),
+}
+
+#[derive(Serialize)]
 struct Sent<'a> {
     jsonrpc: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
+    id: Option<Id<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,8 +169,7 @@ impl Protocol for JsonRpc {
         let raw = |id: &str| RawValue::from_string(id.to_owned()).expect("an id is JSON");
         match *message {
             Outgoing::Request { id, method, params, .. } => {
-                id_text = raw(&id.to_string());
-                sent = Sent { id: Some(&id_text), method: Some(method), params, ..sent };
+                sent = Sent { id: Some(Id::Ours(id)), method: Some(method), params, ..sent };
             }
             Outgoing::Notification { method, params } => {
                 sent = Sent { method: Some(method), params, ..sent };
@@ -189,7 +196,7 @@ impl Protocol for JsonRpc {
             }
             Outgoing::Answer { to, value } => {
                 id_text = raw(to.as_str());
-                sent = Sent { id: Some(&id_text), result: Some(value), ..sent };
+                sent = Sent { id: Some(Id::Theirs(&id_text)), result: Some(value), ..sent };
             }
             Outgoing::Failure { to, error } => {
                 id_text = raw(to.as_str());
@@ -198,12 +205,12 @@ impl Protocol for JsonRpc {
                     message: error.message.as_str().into(),
                     data: error.data.as_ref().map(Payload::raw),
                 };
-                sent = Sent { id: Some(&id_text), error: Some(error), ..sent };
+                sent = Sent { id: Some(Id::Theirs(&id_text)), error: Some(error), ..sent };
             }
             Outgoing::End { to } => {
                 id_text = raw(to.as_str());
                 no_value = Payload::null();
-                sent = Sent { id: Some(&id_text), result: Some(&no_value), ..sent };
+                sent = Sent { id: Some(Id::Theirs(&id_text)), result: Some(&no_value), ..sent };
             }
         }
         serde_json::to_writer(frame, &sent).expect("writing JSON to memory");
