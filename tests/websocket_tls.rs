@@ -4,6 +4,8 @@
 #![cfg(all(feature = "ws", feature = "tls"))]
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::error::Error;
 use std::io::Read;
@@ -12,52 +14,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::crypto::ring;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, RootCertStore, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::websocket::{
     ConnectError, ConnectStep, WebSocketBuilder, WebSocketManager, WebSocketSession,
 };
 use support::{PATIENCE, TOO_LONG, promptly};
+use tls::{Authority, Tls, provider};
 use tungstenite::{Message, WebSocket};
 
 const SOON: Duration = Duration::from_millis(100);
-
-type Tls = StreamOwned<ServerConnection, TcpStream>;
-
-/// An authority of the test's own, and a server for `localhost` that it vouches for.
-struct Authority {
-    root: Vec<u8>,
-    server: Arc<ServerConfig>,
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let cert = cert.signed_by(&key, &ca).unwrap();
-        let server = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![cert.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .unwrap();
-        Self { root: ca.der().to_vec(), server: Arc::new(server) }
-    }
-}
 
 /// A server for one connection.
 struct Server {
