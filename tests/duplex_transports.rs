@@ -344,6 +344,124 @@ mod websocket {
         session.invoker().notify("once more", &()).unwrap();
         assert_eq!(hear(&mut peer)["method"], "once more");
     }
+
+    // ---- the server's side --------------------------------------------------------------------
+
+    /// What a session as the server makes of a client that says this, and what the client hears.
+    fn asked(says: &'static [u8], within: Duration) -> (Result<Session, SessionError>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(says).unwrap();
+        let stream = listener.accept().unwrap().0;
+        let accepts = echoes(builder().connect_timeout(within));
+        let accept = move || accepts.connect(WebSocketAccepted::new(stream));
+        (promptly("it is told", accept), client)
+    }
+
+    const ASKS: &str = "GET /path HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    #[test]
+    fn a_client_that_asks_for_something_else_is_granted_a_websocket() {
+        let hears = |says, begin: &str| {
+            let (session, mut client) = asked(says, TOO_LONG);
+            let error = session.unwrap_err();
+            assert!(error.is_connect() && !format!("{error:?}").contains("secret"), "{error:?}");
+            let mut heard = Vec::new();
+            let _ = client.read_to_end(&mut heard); // it may be cut off, with more to read
+            assert!(heard.starts_with(begin.as_bytes()), "{}", String::from_utf8_lossy(&heard));
+        };
+        let bad = "HTTP/1.1 400 ";
+        hears(b"GET /secret HTTP/1.1\r\nHost: x\r\nX-Key: secret\r\n\r\n", bad);
+        for (good, other) in [
+            ("Upgrade: websocket", "Upgrade: secret"),
+            ("Version: 13", "Version: 7"),
+            ("dGhl", "secret"),
+            ("HTTP/1.1", "HTTP/1.0"),
+        ] {
+            hears(ASKS.replace(good, other).leak().as_bytes(), bad);
+        }
+        hears(b"POST / HTTP/1.1\r\n", bad);
+        hears(b"SSH-2.0-OpenSSH_9.6\r\n", bad);
+        hears(b"GET / HTTP/1.1\r\nno header\r\n\r\n", bad);
+        let endless = ["GET / HTTP/1.1\r\nX: ", &"x".repeat(100_000)].concat();
+        hears(endless.leak().as_bytes(), "");
+    }
+
+    /// Frames behind the upgrade, in one go with it: masked, as a client's are.
+    #[test]
+    fn a_message_that_comes_with_the_upgrade_is_lost() {
+        let said = br#"{"id":1,"method":"m","params":[7]}"#;
+        let mask = [1, 2, 3, 4];
+        let masked = said.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        let frame: Vec<u8> =
+            [0x81, 0x80 | said.len() as u8].into_iter().chain(mask).chain(masked).collect();
+        let (session, mut client) = asked([ASKS.as_bytes(), &frame].concat().leak(), PATIENCE);
+        let session = session.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"[7]}") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            heard.push(byte[0]);
+        }
+        let heard = String::from_utf8_lossy(&heard);
+        // As RFC 6455 has it in its example.
+        assert!(heard.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{heard}");
+        // What has no mask may be a trick played on something in between.
+        client.write_all(b"\x81\x02{}").unwrap();
+        assert!(session.wait_down(PATIENCE));
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, [0x88, 2, 3, 0xea], "a goodbye that says why: 1002");
+    }
+
+    // ---- what is not for those who call -------------------------------------------------------
+
+    #[test]
+    fn a_peer_is_not_told_why_it_is_left() {
+        let left_with = |says: &[u8], code: u16| {
+            let (session, mut peer) = with_bare(builder().max_frame(1000));
+            peer.get_mut().write_all(says).unwrap();
+            match peer.read().unwrap() {
+                Message::Close(Some(close)) => assert_eq!(u16::from(close.code), code),
+                other => panic!("{other:?}"),
+            }
+            assert!(session.wait_down(PATIENCE));
+        };
+        left_with(&[0xff; 64], 1002);
+        left_with(b"\x81\x02\xff\xff", 1002); // no text
+        left_with(b"\x81\x7e\x03\xe9", 1009);
+        // In pieces that are small enough each.
+        let pieces = [b"\x01\x7e\x02\x58", &[b' '; 600][..], b"\x80\x7e\x02\x58"].concat();
+        left_with(&pieces, 1009);
+        left_with(b"\x88\x02\x03\xed", 1002); // a goodbye that nobody may say: 1005
+        left_with(b"\x88\x02\x0f\xa0", 4000);
+    }
+
+    /// It reads no answer before it has asked a hundred thousand times.
+    #[test]
+    fn a_peer_that_pings_and_does_not_read_fills_the_memory_or_is_left() {
+        const MANY: u32 = 100_000;
+        let (session, mut peer) = with_bare(builder());
+        let mut pings = Vec::new();
+        for n in 0..MANY {
+            pings.extend([0x89, 125]);
+            pings.extend(n.to_be_bytes());
+            pings.extend([0; 121]);
+        }
+        peer.get_mut().write_all(&pings).unwrap();
+        let mut last = 0;
+        while last != MANY - 1 {
+            let Message::Pong(of) = peer.read().unwrap() else { panic!("a pong") };
+            let n = u32::from_be_bytes(of[..4].try_into().unwrap());
+            assert!(n >= last, "{n} after {last}");
+            last = n;
+        }
+        session.invoker().notify("still here", &()).unwrap();
+        assert_eq!(hear(&mut peer)["method"], "still here");
+    }
 }
 
 // ---- a child's standard input and output --------------------------------------------------------

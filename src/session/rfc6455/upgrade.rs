@@ -55,12 +55,15 @@ pub(super) fn ask(
 /// The server's part. Whatever the path, no subprotocol is chosen. Gives what came after the request.
 #[cfg(all(feature = "duplex", unix))]
 pub(super) fn grant(stream: &mut Stream) -> Result<Vec<u8>, Problem> {
-    let (request, rest) = read_head::<server::Request>(stream, b"GET ")?;
-    let Ok(answer) = server::create_response(&request) else {
+    let asked = read_head::<server::Request>(stream, b"GET ").and_then(|(request, rest)| {
+        let answer = server::create_response(&request);
+        Ok((answer.map_err(|_| Problem::Head("it does not ask for a WebSocket"))?, rest))
+    });
+    if let Err(Problem::Head(_)) = asked {
         let refusal = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let _ = stream.write_all(refusal).and_then(|()| stream.flush());
-        return Err(Problem::Head("what asks does not ask for a WebSocket"));
-    };
+    }
+    let (answer, rest) = asked?;
     let mut head = Vec::new();
     server::write_response(&mut head, &answer).expect("writing to memory");
     stream.write_all(&head).and_then(|()| stream.flush()).map_err(Problem::Io)?;
