@@ -28,6 +28,7 @@
 
 mod daemon;
 mod environment;
+mod handlers;
 mod http;
 mod invocations;
 mod plugin;

@@ -14,18 +14,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::handlers;
 use super::http::{HttpRequest, HttpResponse};
 use super::wire::{DECLARES, DaemonSide};
 use crate::deadline::Deadline;
-use crate::manager::Context;
-use crate::pool::Pool;
 use crate::session::duplex::{
     ChildStdio, Connect, Invocation, Lines, Link, LinkOptions, Request, Session, SessionStats,
 };
 use crate::session::error::Kind;
 use crate::session::{Malformed, Payload, RemoteError, SessionError};
 use crate::sys;
-use crate::workers::Workers;
 
 /// How long a plugin has for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -154,13 +152,7 @@ impl Daemon {
         declared: &Arc<Declared>,
         silence: Duration,
     ) -> Result<crate::session::duplex::SessionBuilder, SessionError> {
-        let pool = Pool::builder(|_: &Context| Ok::<_, io::Error>(())).name("dify-invocation");
-        let workers = Workers::<()>::builder(pool)
-            .name("dify-invocation")
-            .threads(self.threads)
-            .queue_capacity(1 << 16)
-            .build::<String>();
-        let workers = workers.map_err(|error| Kind::Connect(error.into()))?;
+        let workers = handlers::workers("dify-invocation", self.threads, 1 << 16)?;
         let (handler, late) = (Arc::clone(&self.handler), self.late);
         let declared = Arc::clone(declared);
         let builder = Session::builder(DaemonSide::new())

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,16 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::environment::{Environment, Install};
+use super::handlers;
 use super::http::{HttpRequest, HttpResponse};
 use super::invocations::Dify;
 use super::wire::{PluginSide, REFUSAL};
 use crate::contain::contain;
-use crate::manager::Context;
-use crate::pool::Pool;
 use crate::session::duplex::{Request, Session, SessionStats, Stdio, Tcp};
 use crate::session::error::Kind;
 use crate::session::{Payload, RemoteError, SessionError};
-use crate::workers::Workers;
 
 type EndpointHandler = Box<dyn Fn(&mut Endpoint) -> anyhow::Result<()> + Send + Sync>;
 type TaskHandler = Box<dyn Fn(&mut Task) -> anyhow::Result<()> + Send + Sync>;
@@ -138,13 +135,7 @@ impl Plugin {
             Install::Local => greeting.push(manifest.to_string().into_bytes()),
             Install::Remote { key, .. } => self.greet(key, &manifest, &mut greeting),
         }
-        let pool = Pool::builder(|_: &Context| Ok::<_, io::Error>(())).name("dify-handler");
-        let workers = Workers::<()>::builder(pool)
-            .name("dify-handler")
-            .threads(self.threads)
-            .queue_capacity(self.queue)
-            .build::<String>();
-        let workers = workers.map_err(|error| Kind::Connect(error.into()))?;
+        let workers = handlers::workers("dify-handler", self.threads, self.queue)?;
         let refusal = Arc::new(Mutex::new(None));
         let refused = Arc::clone(&refusal);
         let acts = self.acts;
