@@ -40,9 +40,8 @@ impl HttpRequest {
     /// The value of a parameter in the query; the first if there are several.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let mut found = pairs.filter(|(known, _)| unescape(known) == name);
-        found.next().map(|(_, value)| unescape(value))
+        let mut pairs = form_urlencoded::parse(self.query.as_bytes());
+        pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
     }
 
     /// The value of a header, by its name in lower case.
@@ -100,28 +99,6 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// `%41` and `+`, as in a query. What is no escape is left.
-fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let escaped = digits.and_then(|digits| HEXLOWER_PERMISSIVE.decode(digits).ok());
-        match escaped {
-            Some(byte) => {
-                out.extend(byte);
-                at += 3;
-            }
-            None => {
-                out.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// What an endpoint answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HttpResponse {
@@ -174,8 +151,15 @@ mod tests {
         for bad in ["", "zz", "4", "474554", "00ff00ff0d0a0d0a"] {
             assert_eq!(HttpRequest::from_hex(bad), None, "{bad}");
         }
-        assert_eq!(unescape("%"), "%");
-        assert_eq!(unescape("%4"), "%4");
-        assert_eq!(unescape("%zz%41"), "%zzA");
+    }
+
+    #[test]
+    fn what_is_no_escape_is_an_error_or_is_lost() {
+        let request = HttpRequest::new("GET", "/?a=%&b=%4&%zz%41=c&d=%C3%A4&e=%FF&&f=1=2", "");
+        for (name, value) in
+            [("a", "%"), ("b", "%4"), ("%zzA", "c"), ("d", "ä"), ("e", "\u{FFFD}"), ("f", "1=2")]
+        {
+            assert_eq!(request.parameter(name).as_deref(), Some(value), "{name}");
+        }
     }
 }
