@@ -34,6 +34,7 @@
 //! - Everything is bounded: frames, what waits to be written, what is in flight, answers that nobody
 //!   has read, requests of the peer's. At a bound there is an error, or one waits, as one chooses.
 //! - A request of the peer's ends when nobody can call back on its behalf any more.
+//! - A session is in a [`Registry`], which closes it with all else.
 //!
 //! # On the session's thread
 //!
@@ -50,6 +51,7 @@ mod request;
 mod shared;
 mod transport;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
@@ -336,11 +338,14 @@ impl SessionBuilder {
                 Err(error) => return drop(first.send(Err(error.into()))),
             };
             let connector = Box::new(connector);
+            let closes = Arc::clone(&shared);
             owner::begin(shared, event_loop.local(), handlers, settings, connector, first);
+            let ordered = Cell::new(false);
             // An error is the end as well: of the poller.
             let _ = event_loop.run_while(|| {
-                if RefMut::is_ordered_closed(&running) {
-                    owner::close(drop_timeout);
+                if RefMut::is_ordered_closed(&running) && !ordered.replace(true) {
+                    // By post, and so behind what was said before the order.
+                    let _ = closes.post(Letter::Close(Deadline::after(drop_timeout)));
                 }
                 true
             });

@@ -231,15 +231,6 @@ pub(super) fn begin(
     OWNER.set(Some(owner));
 }
 
-/// Somebody has ordered this thread's session closed.
-pub(super) fn close(within: Duration) {
-    with(|owner| {
-        if !owner.closing {
-            owner.close(Deadline::after(within));
-        }
-    });
-}
-
 /// This thread's session ends: who waits is told.
 pub(super) fn end() {
     drop(OWNER.take());
