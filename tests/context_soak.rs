@@ -12,11 +12,10 @@ use std::future::{self, Future};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::marker::PhantomData;
 use std::panic;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError, mpsc};
-use std::task::{Poll, Wake, Waker};
-use std::thread::{self, Thread, ThreadId};
+use std::task::Poll;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use sessile::event_loop::{Interest, PostError, Scheduled};
@@ -25,7 +24,7 @@ use sessile::{
     Builder, CloseReason, Context, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
     LocalHandle, Manager, Pool, Registry, Workers,
 };
-use support::PATIENCE;
+use support::{PATIENCE, block_on};
 
 /// What a panic on purpose begins with. The panic hook passes it over in silence.
 const ON_PURPOSE: &str = "soak: ";
@@ -682,28 +681,6 @@ fn settle<B>(soak: &Soak, rng: &mut Rng, job: &Job, handle: JoinHandle<(), B>) {
         _ => {
             let joined = in_time(soak, handle.join_timeout(PATIENCE).ok());
             joined.into_iter().for_each(|result| soak.resolved(job, result));
-        }
-    }
-}
-
-/// `None` if it takes too long.
-fn block_on<F: Future>(future: F) -> Option<F::Output> {
-    struct Unparks(Thread);
-    impl Wake for Unparks {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unparks(thread::current())));
-    let mut future = pin!(future);
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return Some(output),
-            Poll::Pending => match end.checked_duration_since(Instant::now()) {
-                Some(left) => thread::park_timeout(left),
-                None => return None,
-            },
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "dify", unix))]
 
+#[path = "support/dify.rs"]
+mod dify;
 mod support;
 
 use std::collections::HashMap;
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dify::endpoint;
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
@@ -289,11 +292,7 @@ fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
         passes.pass();
     });
     let first = daemon.accept(&listener, PATIENCE).unwrap();
-    let reply = first.request(
-        "endpoint",
-        "invoke_endpoint",
-        &json!({"settings": {}, "raw_http_request": hex()}),
-    );
+    let reply = first.request("endpoint", "invoke_endpoint", &endpoint("/go"));
     poll_until("all are in flight", || held.lock().unwrap().len() == 8);
     gate.open();
     assert!(first.close(PATIENCE));
@@ -305,10 +304,6 @@ fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
     assert_eq!(second.declarations().manifest["name"], "test");
     assert_eq!(running.stats().connections, 2);
     held.lock().unwrap().clear();
-}
-
-fn hex() -> String {
-    "GET /go HTTP/1.1\r\nhost: x\r\n\r\n".bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #![cfg(all(feature = "dify", unix))]
 
+#[path = "support/dify.rs"]
+mod dify;
 mod support;
 #[path = "support/venv.rs"]
 mod venv;
@@ -14,10 +16,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use dify::endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sessile::session::dify::{Daemon, Hosted, HttpRequest, HttpResponse, Invoked, LateInvocations};
-use support::{PATIENCE, poll_until};
+use support::{PATIENCE, poll_until, poll_within};
 
 /// To import the SDK alone takes seconds.
 const START: Duration = Duration::from_secs(120);
@@ -115,7 +118,7 @@ fn run(hosted: &Hosted, mode: &str, threads: usize, rows: usize) -> Outcomes {
     let target = format!("/probe?mode={mode}&threads={threads}&rows={rows}&out={}", out.display());
     assert_eq!(get(hosted, &target).body, b"done");
     std::fs::write(out.with_extension("json.go"), "").unwrap();
-    poll_until_long("all calls have ended", || out.exists());
+    poll_within("all calls have ended", 5 * PATIENCE, || out.exists());
     let outcomes: Outcomes = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     std::fs::remove_dir_all(folder).unwrap();
     assert_eq!(outcomes.outcomes.len(), threads * rows);
@@ -131,17 +134,6 @@ fn tempfile(mode: &str, threads: usize) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
-}
-
-fn poll_until_long(what: &str, done: impl Fn() -> bool) {
-    for _ in 0..4 {
-        let outcome =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll_until(what, &done)));
-        if outcome.is_ok() {
-            return;
-        }
-    }
-    poll_until(what, done);
 }
 
 fn no_problems(outcomes: &Outcomes) {
@@ -252,8 +244,7 @@ fn a_plugin_that_is_killed_leaves_its_callers_waiting() {
     let folder = tempfile("kill", 1);
     let out = folder.join("never").display().to_string();
     let target = format!("/probe?mode=before&threads=1&rows=100000&out={out}");
-    let http = HttpRequest::new("GET", &target, "");
-    let fields = json!({"settings": {}, "raw_http_request": hex(&http)});
+    let fields = endpoint(&target);
     let reply = plugin.hosted.request("endpoint", "invoke_endpoint", &fields).unwrap();
     let stats = || plugin.hosted.stats();
     poll_until("it is in the middle of it", || stats().requests > 10);
@@ -261,9 +252,4 @@ fn a_plugin_that_is_killed_leaves_its_callers_waiting() {
     assert!(reply.last().unwrap().unwrap_err().is_lost());
     assert!(plugin.hosted.wait_gone(PATIENCE));
     std::fs::remove_dir_all(folder).unwrap();
-}
-
-fn hex(http: &HttpRequest) -> String {
-    let line = format!("{} {}?{} HTTP/1.1\r\nhost: x\r\n\r\n", http.method, http.path, http.query);
-    line.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

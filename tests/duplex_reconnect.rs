@@ -6,9 +6,8 @@
 mod peer;
 mod support;
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use futures_core::Stream;
@@ -16,7 +15,7 @@ use peer::{Peer, Place, SHORT};
 use serde_json::json;
 use sessile::session::JsonRpc;
 use sessile::session::duplex::{Connect, Invocation, Link, LinkOptions, Session, Tcp};
-use support::{FOR_EVER, Gate, PATIENCE, poll_until, promptly};
+use support::{FOR_EVER, Gate, block_on, poll_until, promptly};
 
 /// Dials once by itself, and then when the test says so.
 struct WhenTold {
@@ -81,29 +80,14 @@ fn calls_that_wait_for_a_connection_are_lost_change_places_or_are_made_though_no
     poll_until("nothing is left", || is_idle(&session));
 }
 
-struct Bell(mpsc::SyncSender<()>);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        let _ = self.0.try_send(());
-    }
-}
-
 #[test]
 fn who_awaits_an_answer_waits_for_the_next_connection_for_ever() {
     let (session, place, told) = away();
-    let (ring, rung) = mpsc::sync_channel(1);
-    let waker = Waker::from(Arc::new(Bell(ring)));
     let mut call = session.invoker().timeout(SHORT).invoke("late", &()).unwrap();
-    let mut poll = || Pin::new(&mut call).poll_next(&mut Context::from_waker(&waker));
-    let error = loop {
-        match poll() {
-            Poll::Ready(next) => break next.unwrap().unwrap_err(),
-            Poll::Pending => rung.recv_timeout(PATIENCE).expect("it is woken"),
-        }
-    };
+    let mut next = || block_on(poll_fn(|cx| Pin::new(&mut call).poll_next(cx)));
+    let error = next().expect("it is told in time").unwrap().unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
-    assert!(poll().is_ready());
+    assert!(next().expect("it is over").is_none());
     drop(call);
     poll_until("nothing is left", || is_idle(&session));
     session.invoker().notify("next", &()).unwrap();

@@ -4,36 +4,18 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::future::{self, Future};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
 use sessile::{EventLoop, JoinHandle, LocalHandle};
-use support::promptly;
+use support::{block_on, promptly};
 
 fn in_turn(event_loop: &EventLoop) -> bool {
     event_loop.run_once(Duration::ZERO).expect("a turn")
-}
-
-/// The smallest executor there is: it knows nothing of ours.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unparks(Thread);
-    impl Wake for Unparks {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unparks(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 /// Ready when told so, from any thread.
@@ -311,7 +293,7 @@ fn a_handle_is_never_ready_on_a_foreign_executor() {
                 looping.join().unwrap();
                 continue;
             };
-            match block_on(called) {
+            match block_on(called).expect("in time") {
                 Ok(seven) => assert_eq!(seven, 7),
                 Err(error) => {
                     assert!(close && error.is_cancelled());
@@ -344,7 +326,7 @@ fn a_handle_wakes_a_waker_of_old() {
     in_turn(&event_loop);
     let counts = wakers.map(|waker| waker.0.load(std::sync::atomic::Ordering::SeqCst));
     assert_eq!(counts, [0, 1]);
-    assert_eq!(block_on(called).unwrap(), 7);
+    assert_eq!(block_on(called).expect("in time").unwrap(), 7);
 }
 
 #[test]
@@ -352,7 +334,7 @@ fn a_handle_polled_after_its_end_hangs() {
     let event_loop = EventLoop::new();
     let mut called = event_loop.handle().call(|| 7).unwrap();
     in_turn(&event_loop);
-    assert_eq!(block_on(&mut called).unwrap(), 7);
+    assert_eq!(block_on(&mut called).expect("in time").unwrap(), 7);
     let message = support::panic_of(|| block_on(called));
     assert!(message.contains("after it was ready"), "{message}");
 }

@@ -8,9 +8,11 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::task::{self, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use sessile::{
@@ -76,10 +78,38 @@ impl<T> Watched<T> {
 /// For what rings no bell: looks, giving way in between, until it is so.
 #[track_caller]
 pub fn poll_until(what: &str, done: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    poll_within(what, PATIENCE, done);
+}
+
+/// The same, with another patience.
+#[track_caller]
+pub fn poll_within(what: &str, patience: Duration, done: impl Fn() -> bool) {
+    let end = Instant::now() + patience;
     while !done() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         thread::yield_now();
+    }
+}
+
+/// The smallest executor there is: it knows nothing of ours. `None` if it takes too long.
+pub fn block_on<F: Future>(future: F) -> Option<F::Output> {
+    struct Unparks(Thread);
+    impl Wake for Unparks {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unparks(thread::current())));
+    let mut future = pin!(future);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
+            Poll::Ready(output) => return Some(output),
+            Poll::Pending => match end.checked_duration_since(Instant::now()) {
+                Some(left) => thread::park_timeout(left),
+                None => return None,
+            },
+        }
     }
 }
 
