@@ -5,21 +5,27 @@ Channel. Descriptor 0 is, at start, one end of a socket pair. It is moved away b
               pipes that are to be standard output and standard error from now on. Cell 0 is none,
               but the question for variables.
     frame     kind u8 | cell u32 | length u32 | payload.  Kinds: h hello, o stdout, e stderr,
-              d display, r reply, v variables; the payload of h, d, r and v is JSON.
+              d display, r reply, s short reply, v variables; the payload of h, d, r and v is
+              JSON, that of s is a byte of flags and the value's repr.
     All numbers are big-endian.
 End of file on the channel means: exit.
 
 Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
 What goes to descriptors 1 and 2 otherwise (os.write, child processes, C code) travels in two pipes
-that the parent reads. Before a frame is sent, the pipes must have been emptied (`settle`); and the
-parent takes frames before pipes when it finds both. So neither overtakes the other.
+that the parent reads. Before a frame of output is sent, the pipes must have been emptied (`settle`);
+and the parent takes frames before pipes when it finds both. So neither overtakes the other. After the
+reply the parent empties the pipes itself.
 
 Whose output it is. Each thread belongs to the cell that started it. What it writes after that cell
 has ended is laid by, and reported under its own cell's number. A child process that outlives its
 cell keeps that cell's pipes: the reply says `tainted`, and the parent sends new ones.
+
+Speed. While a cell runs its caller waits. What can be is done after the reply (`tidy`), when the
+caller has what it waited for.
 """
 
 import _signal
+import _socket
 import _thread
 import ast
 import builtins
@@ -28,10 +34,11 @@ import io
 import json
 import linecache
 import os
+import re
 import signal
-import socket
 import struct
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -42,6 +49,8 @@ from termios import FIONREAD
 DRIVER = "<sessile>"  # the file name this source is compiled under
 REQUEST = struct.Struct(">IQI")
 FRAME = struct.Struct(">cII")
+SHORT = struct.Struct(">cIIB")
+TAINTED, CUT, VALUE = 1, 2, 4  # flags of a short reply
 PIECE = 60_000  # bytes of one frame of text
 HELD = 8_000  # characters of an unfinished line that are held back
 SHOWN = 1_000  # bytes of one variable's `repr`
@@ -49,6 +58,7 @@ LAID_BY = 65_536  # bytes of late output that are kept between two cells
 EMPTY = bytes(4)
 MAIN = _thread.get_ident()
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+MAGIC = re.compile(r"(\w+ *= *)?[%!]")  # how a line of IPython's begins that is not Python
 FORKS = frozenset({
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system",
     "subprocess.Popen",
@@ -67,14 +77,19 @@ cells = {}  # thread -> the cell that started it; the main thread is not in it
 late = []  # [cell, kind, text] of ended cells
 late_size = 0
 late_cut = False
-forked = False  # the running cell has started a process
+forked = False  # the running cell has started a process, or an earlier one's may be alive
+told_tainted = False  # the last reply said so
 is_copy = False  # this process is a fork of the child
-settles = True  # whether it is worth waiting for the pipes
+settles = True  # whether it is worth waiting for the pipes, in this cell
 loop = None  # the event loop of top-level await
+figures = None  # what shows matplotlib's figures, once that is imported
+recent = [None, None, None]  # the last values shown
+inbox = bytearray(65_536)
+inbox_view = memoryview(inbox)
 # Reentrant: a finalizer that prints may run while a frame is being made.
 lock = threading.RLock()
 
-channel = socket.socket(fileno=os.dup(0))
+channel = _socket.socket(fileno=os.dup(0))
 taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2
 marks = [os.fstat(fd)[1:3] for fd in taps]
 
@@ -358,27 +373,42 @@ def ends_in_semicolon(code, statement):
 def evaluate(code):
     value = eval(code, main.__dict__)
     if code.co_flags & 0x80:  # CO_COROUTINE: there is an await at top level
-        global loop
-        import asyncio
+        return complete(value)
+    return value
+
+
+def complete(coroutine):
+    """Runs the cell's coroutine in the loop that all cells share."""
+    import asyncio
+    import warnings
+    global loop
+    if loop is None or loop.is_closed():
+        try:
+            # One that an earlier cell has made, with tasks in it.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loop = asyncio.get_event_loop()
+        except RuntimeError:
+            loop = None
         if loop is None or loop.is_closed():
             loop = asyncio.new_event_loop()
             asyncio.set_event_loop(loop)
-        task = loop.create_task(value)
-        try:
-            value = loop.run_until_complete(task)
-        except BaseException:
-            if not task.done():  # interrupted: it must not wake up in a later cell
-                task.cancel()
-                asyncio.gather(task, return_exceptions=True)
-                loop.run_until_complete(asyncio.sleep(0))
-            raise
-    return value
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        if not task.done():  # interrupted: it must not wake up in a later cell
+            task.cancel()
+            asyncio.gather(task, return_exceptions=True)
+            loop.run_until_complete(asyncio.sleep(0))
+        raise
 
 
 FORMS = (
     ("_repr_html_", "text/html"), ("_repr_markdown_", "text/markdown"),
     ("_repr_latex_", "text/latex"), ("_repr_json_", "application/json"),
     ("_repr_svg_", "image/svg+xml"), ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"),
+    ("_repr_pdf_", "application/pdf"), ("_repr_javascript_", "application/javascript"),
 )
 
 
@@ -394,6 +424,8 @@ def bundle(value, limit):
     if hasattr(kind, "_repr_mimebundle_"):
         found = value._repr_mimebundle_()
         found = dict((found[0] if isinstance(found, tuple) else found) or {})
+    if is_figure(value):
+        found["image/png"] = picture(value)
     for method, mime in FORMS:
         if mime not in found and hasattr(kind, method):
             found[mime] = getattr(value, method)()
@@ -418,12 +450,96 @@ def bundle(value, limit):
     return forms, cut
 
 
-def display(*values):
+def display(*values, **_options):
     """Shows values between the lines that are printed, each in all its forms."""
     for value in values:
         for stream in standard:
             stream.flush()
         emit(b"d", to_json(bundle(value, limit)[0]))
+
+
+class Figures:
+    """Shows matplotlib's figures: those that are open when a cell ends, or at `show()`.
+
+    It is matplotlib's backend of the name below, unless the environment or the cell names another.
+    Not by way of the environment: programs that cells start would look for it in vain.
+    """
+
+    NAME = "sessile_figures"
+
+    def __init__(self, matplotlib):
+        backend = types.ModuleType(self.NAME)
+        sys.modules[self.NAME] = backend
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        class FigureCanvas(FigureCanvasAgg):
+            pass
+
+        FigureCanvas.__module__ = self.NAME
+        backend.FigureCanvas = self.canvas = FigureCanvas
+        backend.show = self.show_all
+        matplotlib.rcParams["backend"] = "module://" + self.NAME
+
+    def show_all(self, *_args, **_options):
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is None or not hasattr(pyplot, "get_fignums"):
+            return
+        try:
+            for number in pyplot.get_fignums():
+                figure = pyplot.figure(number)
+                if isinstance(figure.canvas, self.canvas):
+                    display(figure)
+        finally:
+            pyplot.close("all")
+
+
+def use_figures(matplotlib):
+    global figures
+    if "MPLBACKEND" not in os.environ:
+        figures = Figures(matplotlib)
+
+
+def is_figure(value):
+    module = sys.modules.get("matplotlib.figure")
+    return module is not None and isinstance(value, module.Figure)
+
+
+def picture(figure):
+    data = io.BytesIO()
+    if figure.axes or figure.lines:
+        figure.canvas.print_figure(data, format="png", dpi=figure.dpi, bbox_inches="tight")
+    return data.getvalue() or None
+
+
+def use_display(module):
+    """Has IPython's own functions, if it is installed, do what ours do."""
+    module.display, module.clear_output = display, lambda *_args, **_options: None
+
+
+class OnImport:
+    """A finder that has a module changed as soon as it has been imported."""
+
+    changes = {"matplotlib": use_figures, "IPython.core.display_functions": use_display}
+
+    def find_spec(self, name, path=None, target=None):
+        change = self.changes.pop(name, None)
+        if change is None:
+            return None
+        for finder in sys.meta_path:
+            spec = finder is not self and finder.find_spec(name, path, target)
+            if spec:
+                break
+        else:
+            self.changes[name] = change  # it may be installed later
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            change(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
 
 
 def shorten(text, limit):
@@ -493,7 +609,28 @@ def running(task, *args):
 
 
 def run_body(code, name, limit):
-    tree = compile(code, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
+    # Most cells that are asked for a value are one line. An assignment is not worth the attempt.
+    if "\n" not in code and "=" not in code:
+        try:
+            line = compile(code, name, "eval", FLAGS, True)
+        except Exception:
+            pass  # not an expression, or none that is right: to be found out below
+        else:
+            return running(run_compiled, None, line, limit)
+    try:
+        tree = compile(code, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
+    except IndentationError:
+        # Copied from within a block, as a whole: that is no error in a notebook.
+        plain = textwrap.dedent(code) if code[:1] in " \t" else code
+        if plain == code:
+            raise
+        code = plain
+        tree = compile(code, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
+    except SyntaxError as error:
+        line = (error.text or "").lstrip()
+        if MAGIC.match(line):
+            error.msg = "magics and shell commands are IPython's, and not to be had here"
+        raise
     body, last = tree.body, None
     if body and isinstance(body[-1], ast.Expr):
         if not ends_in_semicolon(code, body[-1]):
@@ -511,15 +648,26 @@ def run_compiled(body, last, limit):
     if last is not None:
         value = evaluate(last)
         if value is not None:
-            return bundle(value, limit)
+            shown = bundle(value, limit)
+            remember(value)
+            return shown
     return None, False
 
 
+def remember(value):
+    """Binds `_`, `__` and `___`, where Python's own prompt does, unless somebody else has."""
+    known = builtins.__dict__
+    if known.get("_") is recent[0]:
+        recent[:] = value, *recent[:2]
+        known["_"], known["__"], known["___"] = recent
+
+
 def run_cell(cell, code):
-    """Runs one cell and returns the reply."""
+    """Runs one cell: what came of it is a result, whether that was cut, and an error."""
     global phase
     name = f"<cell {cell}>"
-    linecache.cache[name] = len(code), None, (code + "\n").splitlines(True), name
+    lines = (code + "\n").splitlines(True) if "\n" in code or "\r" in code else [code + "\n"]
+    linecache.cache[name] = len(code), None, lines, name
     result, cut, error = None, False, None
     try:
         result, cut = run_body(code, name, limit)
@@ -534,26 +682,56 @@ def run_cell(cell, code):
             if type(raised) is not KeyboardInterrupt:  # else it was two interrupts in a row
                 text = f"<its message cannot be shown: {type(worse).__name__}>"
             error = {"name": kind, "value": text, "traceback": f"{kind}: {text}".rstrip(": ")}
+    if figures is not None:
+        phase = PREPARING
+        try:
+            running(figures.show_all)
+        except BaseException as raised:
+            # Drawing runs a cell's own code. Its error is shown, unless it has one already.
+            phase = REPORTING
+            if error is None:
+                error = {
+                    "name": type(raised).__name__, "value": "while a figure was drawn",
+                    "traceback": f"{type(raised).__name__}: while a figure was drawn",
+                }
     phase = REPORTING
-    return {"result": result, "error": error, "cut": cut}
+    return result, cut, error
 
 
-def reply(cell, answer):
-    global current, late, late_size, late_cut
+def reply(cell, result, cut, error):
+    global current, late, late_size, late_cut, told_tainted
     if is_copy:  # a fork that came back from its cell: it has no business here
-        os._exit(1 if answer["error"] else 0)
+        os._exit(1 if error else 0)
     with lock:
         for stream in standard:
-            stream.release()
-        settle()
+            if stream.held:
+                stream.release()
         current = None
-        answer["late"], late, late_size = late, [], 0
-        answer["cut"] |= late_cut
-        late_cut = False
-        answer["unsettled"] = not settles
-        answer["tainted"] = forked or has_children()
-        payload = to_json(answer)
-        channel.sendall(FRAME.pack(b"r", cell, len(payload)) + payload)
+        cut |= late_cut
+        if error is None and not late and (result is None or len(result) == 1):
+            flags, text = (TAINTED if forked else 0) | (CUT if cut else 0), b""
+            if result is not None:
+                flags, text = flags | VALUE, result["text/plain"].encode("utf-8", "replace")
+            frame = SHORT.pack(b"s", cell, 1 + len(text), flags) + text
+        else:
+            frame = to_json({
+                "result": result, "error": error, "cut": cut, "late": late, "tainted": forked,
+            })
+            frame = FRAME.pack(b"r", cell, len(frame)) + frame
+            late, late_size = [], 0
+        late_cut, told_tainted = False, forked
+        channel.sendall(frame)
+
+
+def tidy():
+    """Makes ready for the next cell what the last one may have left in disorder."""
+    global forked, settles
+    settles = True
+    forked = has_children()
+    repair()
+    # Not by way of `signal`, which makes an enum member of each answer.
+    if _signal.getsignal(2) is not on_interrupt:
+        signal.signal(signal.SIGINT, on_interrupt)
 
 
 def tell_variables():
@@ -589,32 +767,41 @@ def tell_variables():
 
 def receive():
     """The next request: (cell, limit, code); None at the end of file."""
-    data, fds = b"", []
-    needed = REQUEST.size
-    while len(data) < needed:
-        more, ancillary, _flags, _from = channel.recvmsg(65536, socket.CMSG_SPACE(8))
+    size, fds = 0, []
+    while size < REQUEST.size:
+        if told_tainted:  # then there are new pipes, which an ordinary reading would lose
+            more, ancillary, _flags, _from = channel.recvmsg(len(inbox) - size, _socket.CMSG_SPACE(8))
+            inbox[size:size + len(more)] = more
+            more = len(more)
+            for level, kind, packed in ancillary:
+                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                    fds += struct.unpack(f"{len(packed) // 4}i", packed)
+        else:
+            more = channel.recv_into(inbox_view[size:])
         if not more:
             return None
-        data += more
-        for level, kind, packed in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds += struct.unpack(f"{len(packed) // 4}i", packed)
-    cell, limit, length = REQUEST.unpack_from(data)
-    code = bytearray(data[needed:])
-    while len(code) < length:
-        more = channel.recv(min(length - len(code), 1 << 20))
-        if not more:
-            return None
-        code += more
+        size += more
+    cell, limit, length = REQUEST.unpack_from(inbox)
+    start, end = REQUEST.size, REQUEST.size + length
+    if end <= size:
+        code = str(inbox_view[start:end], "utf-8")
+    else:
+        whole = bytearray(inbox_view[start:size])
+        while len(whole) < length:
+            more = channel.recv(min(length - len(whole), 1 << 20))
+            if not more:
+                return None
+            whole += more
+        code = whole.decode()
     if len(fds) == 2:
         for fd in fds:
             os.set_inheritable(fd, False)
         new_pipes(fds)
-    return cell, limit, code.decode()
+    return cell, limit, code
 
 
 def serve():
-    global phase, pending, current, count, forked, settles, limit
+    global phase, pending, current, count, limit
     while True:
         request = receive()
         if request is None:
@@ -625,24 +812,18 @@ def serve():
             continue
         try:
             pending, phase = False, PREPARING
-            forked, settles = False, True
-            repair()
-            # Not by way of `signal`, which makes an enum member of each answer.
-            if _signal.getsignal(2) is not on_interrupt:
-                signal.signal(signal.SIGINT, on_interrupt)
             with lock:
                 current = count = cell
-            answer = run_cell(cell, code)
+            outcome = run_cell(cell, code)
         except KeyboardInterrupt:
             # It came just as the cell's last instruction was done.
             phase = REPORTING
-            answer = {
-                "result": None, "cut": False,
-                "error": {"name": "KeyboardInterrupt", "value": "", "traceback": "KeyboardInterrupt"},
-            }
+            kind = "KeyboardInterrupt"
+            outcome = None, False, {"name": kind, "value": "", "traceback": kind}
         phase = REPORTING
-        reply(cell, answer)
+        reply(cell, *outcome)
         phase = IDLE
+        tidy()
 
 
 open_null()
@@ -662,6 +843,7 @@ getpass.getpass = refuse_getpass
 signal.signal(signal.SIGINT, on_interrupt)
 os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
 sys.addaudithook(watch)
+sys.meta_path.insert(0, OnImport())
 
 hello = to_json({"version": sys.version.split()[0]})
 channel.sendall(FRAME.pack(b"h", 0, len(hello)) + hello)

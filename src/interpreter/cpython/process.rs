@@ -108,8 +108,34 @@ struct Reply {
     error: Option<ErrorInfo>,
     cut: bool,
     late: Vec<(u64, char, String)>,
-    unsettled: bool,
     tainted: bool,
+}
+
+impl Reply {
+    /// Of a frame of kind `r` or `s`.
+    fn parse(kind: u8, payload: &[u8]) -> Result<Self, Fault> {
+        const NONE: Fault = Fault::Protocol("a reply that is none");
+        if kind == b'r' {
+            return serde_json::from_slice(payload).map_err(|_| NONE);
+        }
+        let (b's', Some((&flags, text))) = (kind, payload.split_first()) else {
+            return Err(NONE);
+        };
+        let [tainted, cut, value] = [1, 2, 4].map(|flag| flags & flag != 0);
+        let result = value.then(|| {
+            let text = String::from_utf8_lossy(text).into_owned();
+            MimeBundle::from([("text/plain".to_owned(), text.into())])
+        });
+        Ok(Self { result, error: None, cut, late: Vec::new(), tainted })
+    }
+}
+
+/// A frame that ends a cell, or answers a question.
+struct Answer {
+    kind: u8,
+    payload: Vec<u8>,
+    /// The child was interrupted before.
+    timed_out: bool,
 }
 
 /// What has come of the running cell so far.
@@ -229,18 +255,13 @@ impl Child {
         self.take_rest(&mut cell);
         let mut request = request(wire_number, options, length);
         request.extend_from_slice(code.as_bytes());
-        let outcome = self.ask(&request, fds, b'r', &mut cell, options, grace);
-        match outcome.and_then(|(payload, timed_out)| {
-            let reply = serde_json::from_slice::<Reply>(&payload);
-            Ok((reply.map_err(|_| Fault::Protocol("a reply that is none"))?, timed_out))
-        }) {
-            Ok((reply, timed_out)) => {
+        let outcome = self.ask(&request, fds, &mut cell, options, grace);
+        match outcome.and_then(|answer| Ok((Reply::parse(answer.kind, &answer.payload)?, answer))) {
+            Ok((reply, answer)) => {
                 self.tainted = reply.tainted;
-                if reply.unsettled {
-                    // The cell's own output may still lie in its pipes.
-                    self.take_ready(&mut cell);
-                }
-                Ok(self.conclude(cell, reply, start, timed_out))
+                // What the cell wrote last may still lie in its pipes.
+                self.take_ready(&mut cell);
+                Ok(self.conclude(cell, reply, start, answer.timed_out))
             }
             Err(fault) => Err(self.give_up(fault, cell, options, grace)),
         }
@@ -255,10 +276,9 @@ impl Child {
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, options, &mut ignore);
         cell.late = mem::take(&mut self.untold);
-        let outcome = self
-            .ask(&request(0, options, 0), None, b'v', &mut cell, options, grace)
-            .and_then(|(payload, _)| {
-                serde_json::from_slice::<Vec<Variable>>(&payload)
+        let outcome =
+            self.ask(&request(0, options, 0), None, &mut cell, options, grace).and_then(|answer| {
+                serde_json::from_slice::<Vec<Variable>>(&answer.payload)
                     .map_err(|_| Fault::Protocol("a list of variables that is none"))
             });
         match outcome {
@@ -270,25 +290,22 @@ impl Child {
         }
     }
 
-    /// Sends a request and waits for the answer of that kind, interrupting at the time limit;
-    /// whether that was needed comes back too.
+    /// Sends a request and waits for its answer, interrupting at the time limit.
     fn ask(
         &mut self,
         request: &[u8],
         fds: Option<[OwnedFd; 2]>,
-        kind: u8,
         cell: &mut Cell<'_>,
         options: &ExecuteOptions,
         grace: Duration,
-    ) -> Result<(Vec<u8>, bool), Fault> {
+    ) -> Result<Answer, Fault> {
         let mut deadline = options.timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
         let mut timed_out = false;
         self.send(request, fds, deadline)?;
         loop {
             match self.turn(cell, deadline) {
-                Ok(Some((found, payload))) if found == kind => return Ok((payload, timed_out)),
-                Ok(Some(_)) => return Err(Fault::Protocol("a frame out of place")),
+                Ok(Some((kind, payload))) => return Ok(Answer { kind, payload, timed_out }),
                 Ok(None) => {}
                 Err(Fault::Late) => {
                     timed_out = true;
@@ -479,7 +496,7 @@ impl Child {
                         .map_err(|_| Fault::Protocol("a display that is none"))?;
                     cell.gatherer.display(data, length);
                 }
-                b'r' | b'v' | b'h' if own => {
+                b'r' | b's' | b'v' | b'h' if own => {
                     answer = Some((kind, payload.to_vec()));
                     break;
                 }
