@@ -29,12 +29,14 @@ import _socket
 import _thread
 import ast
 import builtins
+import functools
 import getpass
 import io
 import json
 import linecache
 import os
 import re
+import select
 import signal
 import struct
 import sys
@@ -78,6 +80,7 @@ late = []  # [cell, kind, text] of ended cells
 late_size = 0
 late_cut = False
 forked = False  # the running cell has started a process, or an earlier one's may be alive
+replaced = False  # the cell has put a file in the place of a standard stream
 told_tainted = False  # the last reply said so
 is_copy = False  # this process is a fork of the child
 settles = True  # whether it is worth waiting for the pipes, in this cell
@@ -92,6 +95,9 @@ lock = threading.RLock()
 channel = _socket.socket(fileno=os.dup(0))
 taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2
 marks = [os.fstat(fd)[1:3] for fd in taps]
+broken = select.poll()  # of the standard descriptors, those that are closed
+for fd in 0, 1, 2:
+    broken.register(fd, 0)
 
 
 # ---- what cells write ----------------------------------------------------------------------------
@@ -266,6 +272,18 @@ def repair():
         open_null()
     if getattr(sys.stdin, "closed", True):
         sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+
+
+def noticed(dup2):
+    """Wraps `os.dup2`, which can put another file in the place of a standard stream."""
+
+    @functools.wraps(dup2)
+    def wrapper(fd, fd2, *rest, **options):
+        global replaced
+        replaced |= fd2 <= 2
+        return dup2(fd, fd2, *rest, **options)
+
+    return wrapper
 
 
 def open_null():
@@ -725,10 +743,17 @@ def reply(cell, result, cut, error):
 
 def tidy():
     """Makes ready for the next cell what the last one may have left in disorder."""
-    global forked, settles
+    global forked, replaced, settles
     settles = True
-    forked = has_children()
-    repair()
+    if forked:
+        forked = has_children()
+    out, err = standard
+    if (
+        replaced or sys.stdout is not out or sys.stderr is not err or out.closed or err.closed
+        or getattr(sys.stdin, "closed", True) or broken.poll(0)
+    ):
+        replaced = False
+        repair()
     # Not by way of `signal`, which makes an enum member of each answer.
     if _signal.getsignal(2) is not on_interrupt:
         signal.signal(signal.SIGINT, on_interrupt)
@@ -840,6 +865,7 @@ builtins.input = refuse_input
 builtins.display = display
 getpass.getpass = refuse_getpass
 
+os.dup2 = noticed(os.dup2)
 signal.signal(signal.SIGINT, on_interrupt)
 os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
 sys.addaudithook(watch)
