@@ -93,6 +93,40 @@ pub(crate) fn send(
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
+/// What the system holds a child to, and each process that it starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Bytes of memory of its own. Linux only.
+    pub(crate) memory: Option<u64>,
+    /// Processor time.
+    pub(crate) cpu_seconds: Option<u64>,
+}
+
+impl Limits {
+    /// Makes them this process's own.
+    fn apply(self) -> io::Result<()> {
+        let set = |resource, soft: u64, hard: u64| {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+            // SAFETY: valid: `limit` is a whole `rlimit`, and only read. Aliasing: it is ours.
+            let outcome = unsafe { libc::setrlimit(resource, &raw const limit) };
+            if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        };
+        #[cfg(target_os = "linux")]
+        if let Some(bytes) = self.memory {
+            set(libc::RLIMIT_DATA, bytes, bytes)?;
+        }
+        // At the first SIGXCPU, which says why; a second later SIGKILL, which nobody ignores.
+        self.cpu_seconds.map_or(Ok(()), |s| set(libc::RLIMIT_CPU, s, s.saturating_add(1)))
+    }
+}
+
+/// Holds the child to these limits from its first instruction on.
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) fn limit(command: &mut Command, limits: Limits) {
+    // SAFETY: as below: between fork and exec this makes system calls only.
+    unsafe { command.pre_exec(move || limits.apply()) };
+}
+
 /// Puts the child into a session of its own, and lets it end with the thread that spawns it.
 ///
 /// Of its own: a Ctrl-C at our terminal is not meant for it, it cannot ask for a password there, and

@@ -4,8 +4,10 @@
 
 #![cfg(all(feature = "cpython", unix))]
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -675,4 +677,110 @@ fn settings_reach_the_child() {
     let code = "import os, sys\nos.environ['SESSILE_TEST'], os.getcwd(), sys.flags.isolated";
     shows(&mut python, code, Some("('1', '/', 1)"));
     assert_eq!(python.version().split('.').next(), Some("3"));
+}
+
+// ---- settings -------------------------------------------------------------------------------------
+
+#[test]
+fn files_go_in_and_out() {
+    let manager = CPythonManager::new().private_dir();
+    let mut python = manager.start().unwrap();
+    let dir = python.private_dir().unwrap().to_owned();
+    python.put_file("in/data.csv", "a,b\n1,2\n").unwrap();
+    let code = "import os, pathlib\n\
+                pathlib.Path('out.txt').write_text(pathlib.Path('in/data.csv').read_text() + 'x')\n\
+                os.symlink('/etc/passwd', 'leak')\nos.symlink('/etc', 'dir')\nos.getcwd()";
+    let execution = run(&mut python, code);
+    assert_eq!(
+        execution.text().unwrap().trim_matches('\''),
+        dir.canonicalize().unwrap().to_str().unwrap()
+    );
+    assert_eq!(python.take_file("out.txt").unwrap(), b"a,b\n1,2\nx");
+    assert_eq!(python.files().unwrap(), [Path::new("in/data.csv"), Path::new("out.txt")]);
+    for name in ["/etc/passwd", "../x", "in/../../x", "leak", "dir/passwd"] {
+        assert!(python.take_file(name).is_err(), "{name}");
+        assert!(python.put_file(name, "no").is_err(), "{name}");
+    }
+    // Each session has another, and none is left.
+    python.reset().unwrap();
+    let other = python.private_dir().unwrap().to_owned();
+    assert!(dir != other && !dir.exists());
+    assert_eq!(python.files().unwrap(), [] as [&Path; 0]);
+    drop(python);
+    assert!(!other.exists());
+    let error = start().put_file("x", "").unwrap_err();
+    assert!(error.to_string().contains("no directory"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_and_processor_time_are_limited() {
+    let mut python = CPythonManager::new().max_memory(200 << 20).start().unwrap();
+    let execution = run(&mut python, "x = bytearray(1 << 30)");
+    assert_eq!(execution.error.unwrap().name, "MemoryError");
+    shows(&mut python, "len(bytearray(1 << 20))", Some("1048576"));
+    let mut python = CPythonManager::new().max_cpu_time(Duration::from_secs(1)).start().unwrap();
+    let error = python.run("while True: pass").unwrap_err();
+    assert!(error.state_lost() && error.to_string().contains("SIGXCPU"), "{error}");
+}
+
+#[test]
+fn a_virtual_environment_is_a_setting() {
+    let home = std::env::temp_dir().join(format!("sessile-test-venv-{}", std::process::id()));
+    let made = std::process::Command::new("python3")
+        .args(["-m", "venv", "--without-pip", "--symlinks"])
+        .arg(&home)
+        .status();
+    assert!(made.unwrap().success());
+    let mut python = CPythonManager::new().virtual_env(&home).start().unwrap();
+    let code = "import shutil, sys\nsys.prefix, shutil.which('python')";
+    let home_text = home.display();
+    shows(&mut python, code, Some(&format!("('{home_text}', '{home_text}/bin/python')")));
+    drop(python);
+    std::fs::remove_dir_all(home).unwrap();
+}
+
+// ---- spares ---------------------------------------------------------------------------------------
+
+fn pid(python: &mut CPython) -> String {
+    run(python, "import os\nos.getpid()").text().unwrap().to_owned()
+}
+
+#[test]
+fn spares_are_adopted_whole() {
+    let manager = CPythonManager::new().private_dir().spares(2);
+    assert!(manager.warm_up(Duration::from_secs(60)));
+    let mut python = manager.start().unwrap();
+    let first = pid(&mut python);
+    run(&mut python, "mine = 1");
+    // An adopted session is like any: it stops, it is reset, and it is its own.
+    assert!(python.execute("while True: pass", &limit(100)).unwrap().timed_out);
+    assert!(manager.warm_up(Duration::from_secs(60)));
+    python.reset().unwrap();
+    assert_ne!(pid(&mut python), first);
+    shows(&mut python, "'mine' in dir()", Some("False"));
+    // Threads that start at once get one each, whether there are enough or not.
+    let pids = thread::scope(|s| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| s.spawn(|| manager.start().map(|mut python| pid(&mut python))))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect::<HashSet<_>>()
+    });
+    assert_eq!(pids.len(), 4);
+}
+
+#[test]
+fn an_adopted_session_outlives_its_managers() {
+    let manager = CPythonManager::new().spares(1);
+    assert!(manager.warm_up(Duration::from_secs(60)));
+    let mut python = manager.start().unwrap();
+    drop(manager);
+    shows(&mut python, "1 + 1", Some("2"));
+}
+
+#[test]
+fn spares_that_cannot_start_hold_nobody_up() {
+    let manager = CPythonManager::new().python("false").spares(1);
+    assert!(!manager.warm_up(Duration::from_millis(50)));
+    assert!(manager.start().unwrap_err().is_start());
 }

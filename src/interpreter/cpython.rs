@@ -35,18 +35,21 @@
 //! from the calling thread. Elsewhere the child ends when it reads the end of its input.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, fs, io, iter};
 
-use self::process::{Child, Target};
+use self::process::{Child, Ready, Target};
+use self::shelf::Shelf;
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
 };
-use crate::{CloseReason, Context, Interrupt, Manager};
+use crate::{CloseReason, Context, Interrupt, Manager, sys};
 
+mod private_dir;
 mod process;
+mod shelf;
 
 /// Starts a CPython for each thread, and holds the settings they share.
 ///
@@ -61,10 +64,19 @@ mod process;
 /// ```
 #[derive(Clone, Debug)]
 pub struct CPythonManager {
+    settings: Settings,
+    shelf: Arc<Shelf>,
+}
+
+/// How a child is started and ended.
+#[derive(Clone, Debug)]
+struct Settings {
     python: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
+    private_dir: bool,
+    limits: sys::Limits,
     start_timeout: Duration,
     grace: Duration,
     close_timeout: Duration,
@@ -74,95 +86,169 @@ impl CPythonManager {
     /// `python3`, as found on `PATH`, with this process's environment and working directory.
     #[must_use]
     pub fn new() -> Self {
-        Self {
+        let settings = Settings {
             python: "python3".into(),
             args: Vec::new(),
             env: Vec::new(),
             current_dir: None,
+            private_dir: false,
+            limits: sys::Limits::default(),
             start_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),
             close_timeout: Duration::from_secs(1),
-        }
+        };
+        Self { settings, shelf: Shelf::new(0) }
+    }
+
+    /// With other settings. Spares are made by them, so the shelf is another too.
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        Self { shelf: Shelf::new(self.shelf.spares()), settings: self.settings }
     }
 
     /// Which Python to run: a path, or a name to find on `PATH`.
     ///
     /// Default: `python3`. Python 3.9 or newer is needed; anything else fails at the start.
     #[must_use]
-    pub fn python(mut self, program: impl Into<PathBuf>) -> Self {
-        self.python = program.into();
-        self
+    pub fn python(self, program: impl Into<PathBuf>) -> Self {
+        self.with(|settings| settings.python = program.into())
+    }
+
+    /// Runs the Python of a virtual environment, which is found below this directory.
+    ///
+    /// Its programs come first on the child's `PATH`, as after `activate`.
+    #[must_use]
+    pub fn virtual_env(self, home: impl Into<PathBuf>) -> Self {
+        let home = home.into();
+        let bin = home.join("bin");
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = iter::once(bin.clone()).chain(std::env::split_paths(&inherited));
+        // A directory with a colon in it cannot be on any `PATH`; the interpreter is found all the same.
+        let path = std::env::join_paths(dirs).unwrap_or(inherited);
+        self.python(bin.join("python")).env("PATH", path).env("VIRTUAL_ENV", home)
     }
 
     /// Adds an option for Python itself, such as `-I`.
     ///
     /// Default: none.
     #[must_use]
-    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
-        self
+    pub fn arg(self, arg: impl Into<OsString>) -> Self {
+        self.with(|settings| settings.args.push(arg.into()))
     }
 
     /// Sets an environment variable of the child.
     ///
     /// Default: the child has this process's environment.
     #[must_use]
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
-        self
+    pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.with(|settings| settings.env.push((name.into(), value.into())))
     }
 
     /// Where the child starts.
     ///
     /// Default: this process's working directory.
     #[must_use]
-    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.current_dir = Some(dir.into());
-        self
+    pub fn current_dir(self, dir: impl Into<PathBuf>) -> Self {
+        self.with(|settings| settings.current_dir = Some(dir.into()))
+    }
+
+    /// Gives each session an empty directory of its own to start in, removed when the session ends.
+    ///
+    /// It lies where temporary files do, and nobody but this user may look into it. Files are put in
+    /// and taken out by [`put_file`](CPython::put_file) and [`take_file`](CPython::take_file).
+    /// Default: none; this overrides [`current_dir`](Self::current_dir).
+    #[must_use]
+    pub fn private_dir(self) -> Self {
+        self.with(|settings| settings.private_dir = true)
+    }
+
+    /// How many bytes of memory of its own the child may have; more is a `MemoryError`, or the end
+    /// of what did not expect that.
+    ///
+    /// Every process that cells start has as much again. Kept by the system (`RLIMIT_DATA`), on
+    /// Linux only. Default: no limit.
+    #[must_use]
+    pub fn max_memory(self, bytes: u64) -> Self {
+        self.with(|settings| settings.limits.memory = Some(bytes))
+    }
+
+    /// How much processor time the child may use in all, whole seconds; then the system ends it.
+    ///
+    /// Every process that cells start has as much again. Default: no limit.
+    #[must_use]
+    pub fn max_cpu_time(self, time: Duration) -> Self {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.with(|settings| settings.limits.cpu_seconds = Some(seconds))
+    }
+
+    /// How many children are kept warm, for threads that will need one: then neither the start nor
+    /// a [`reset`](super::Interpreter::reset) has to wait for Python to start.
+    ///
+    /// A spare has run nothing and is nobody's; the thread that needs one adopts it whole. They are
+    /// made by a thread of the manager's and its clones', from the first start on. That thread ends,
+    /// and the spares with it, when the managers and all that they have started are gone.
+    ///
+    /// An adopted child ends with this process, like any; but if its *thread* ends without giving
+    /// up the session, as by `mem::forget`, it goes on until the process ends. Default: 0.
+    #[must_use]
+    pub fn spares(self, count: usize) -> Self {
+        Self { shelf: Shelf::new(count), ..self }
     }
 
     /// How long the child may take until it is ready for its first cell.
     ///
     /// Default: 30 s. After that it is killed, and the start fails.
     #[must_use]
-    pub fn start_timeout(mut self, time: Duration) -> Self {
-        self.start_timeout = time;
-        self
+    pub fn start_timeout(self, time: Duration) -> Self {
+        self.with(|settings| settings.start_timeout = time)
     }
 
     /// How long an interrupted cell may take to stop before the child is killed.
     ///
     /// Default: 1 s. The total time of a cell is bounded by its limit and this.
     #[must_use]
-    pub fn grace(mut self, time: Duration) -> Self {
-        self.grace = time;
-        self
+    pub fn grace(self, time: Duration) -> Self {
+        self.with(|settings| settings.grace = time)
     }
 
     /// How long the child may take to exit by itself when it is closed, before it is killed.
     ///
     /// Default: 1 s.
     #[must_use]
-    pub fn close_timeout(mut self, time: Duration) -> Self {
-        self.close_timeout = time;
-        self
+    pub fn close_timeout(self, time: Duration) -> Self {
+        self.with(|settings| settings.close_timeout = time)
     }
 
-    /// Starts a CPython that belongs to the calling thread, and waits until it is ready.
+    /// Starts a CPython that belongs to the calling thread, and waits until it is ready; or adopts a
+    /// spare.
     ///
     /// # Errors
     ///
     /// The program cannot be run, ended at once, or was not ready in time:
     /// [`is_start`](InterpreterError::is_start).
     pub fn start(&self) -> Result<CPython, InterpreterError> {
-        let (child, version) = Child::start(self)?;
+        let Ready { child, version } = self.ready()?;
         Ok(CPython {
-            settings: self.clone(),
+            manager: self.clone(),
             target: Arc::new(Mutex::new(child.target())),
             child: Some(child),
             version,
             count: 0,
         })
+    }
+
+    fn ready(&self) -> Result<Ready, InterpreterError> {
+        match self.shelf.take(&self.settings) {
+            Some(spare) => Ok(spare),
+            None => Child::start(&self.settings),
+        }
+    }
+
+    /// Waits until all spares are warm, or the time is over; whether they are.
+    ///
+    /// Without this they are made from the first start on.
+    pub fn warm_up(&self, time: Duration) -> bool {
+        self.shelf.fill(&self.settings, time)
     }
 }
 
@@ -197,7 +283,7 @@ impl Manager for CPythonManager {
 
     fn close(&self, mut python: CPython, _: CloseReason) -> anyhow::Result<()> {
         if let Some(child) = python.child.take() {
-            let ending = child.close(self.close_timeout);
+            let ending = child.close(self.settings.close_timeout);
             anyhow::ensure!(ending.on_its_own, "{ending}");
         }
         Ok(())
@@ -209,7 +295,7 @@ impl Manager for CPythonManager {
 /// `Send`, but bound to the thread that started it: see the [module](self). Dropping it kills the
 /// child and reaps it.
 pub struct CPython {
-    settings: CPythonManager,
+    manager: CPythonManager,
     /// `None`: dead.
     child: Option<Child>,
     /// The child that interrupts go to; a reset replaces it.
@@ -234,13 +320,84 @@ impl CPython {
         &self.version
     }
 
+    /// The directory that is this session's own, if it was given one.
+    #[must_use]
+    pub fn private_dir(&self) -> Option<&Path> {
+        self.child.as_ref()?.private_dir()
+    }
+
+    /// Writes a file into the session's own directory, and the directories on the way to it.
+    ///
+    /// # Errors
+    ///
+    /// The session has [no directory of its own](CPythonManager::private_dir), the path is absolute
+    /// or leads out of it, or writing fails.
+    pub fn put_file(&self, name: impl AsRef<Path>, data: impl AsRef<[u8]>) -> io::Result<()> {
+        let path = self.inside(name.as_ref())?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(self.inside(name.as_ref())?, data)
+    }
+
+    /// Reads a file from the session's own directory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_file`](Self::put_file); so is a link that a cell has made to somewhere else.
+    pub fn take_file(&self, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        fs::read(self.inside(name.as_ref())?)
+    }
+
+    /// The files in the session's own directory and below it, by name; links are left out.
+    ///
+    /// # Errors
+    ///
+    /// The session has no directory of its own, or it cannot be read.
+    pub fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let root = self.inside(Path::new(""))?;
+        let (mut todo, mut files) = (vec![root.clone()], Vec::new());
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(dir)? {
+                let entry = entry?;
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    todo.push(entry.path());
+                } else if kind.is_file() {
+                    files.extend(entry.path().strip_prefix(&root).map(Path::to_owned));
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Where a name leads, if that is in the session's own directory.
+    fn inside(&self, name: &Path) -> io::Result<PathBuf> {
+        let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let root = self.private_dir().ok_or_else(|| refused("the session has no directory"))?;
+        if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(refused("the path leads out of the session's directory"));
+        }
+        // Links on the way are followed, as far as they stay inside.
+        let path = root.join(name);
+        let mut existing = path.as_path();
+        while fs::symlink_metadata(existing).is_err() {
+            existing = existing.parent().ok_or_else(|| refused("the directory is gone"))?;
+        }
+        if !existing.canonicalize()?.starts_with(root.canonicalize()?) {
+            return Err(refused("the path leads out of the session's directory"));
+        }
+        Ok(path)
+    }
+
     /// Takes the child away from `self` while it works, so that a panic amid that ends it.
     fn with_child<R>(
         &mut self,
-        work: impl FnOnce(&mut Child, &CPythonManager, u64) -> Result<R, InterpreterError>,
+        work: impl FnOnce(&mut Child, &Settings, u64) -> Result<R, InterpreterError>,
     ) -> Result<R, InterpreterError> {
         let mut child = self.child.take().ok_or_else(InterpreterError::dead)?;
-        let outcome = work(&mut child, &self.settings, self.count);
+        let outcome = work(&mut child, &self.manager.settings, self.count);
         if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
             self.child = Some(child);
         }
@@ -264,10 +421,20 @@ impl Interpreter for CPython {
 
     /// Ends the child as `close` does, and starts another, which belongs to the calling thread.
     fn reset(&mut self) -> Result<(), InterpreterError> {
-        if let Some(child) = self.child.take() {
-            child.close(self.settings.close_timeout);
-        }
-        let (child, version) = Child::start(&self.settings)?;
+        let old = self.child.take();
+        let Ready { child, version } = match old {
+            // With a spare at hand nobody waits for the old one to end.
+            Some(old) if self.manager.shelf.spares() > 0 => {
+                let ready = self.manager.ready();
+                self.manager.shelf.dispose(old);
+                ready?
+            }
+            Some(old) => {
+                old.close(self.manager.settings.close_timeout);
+                self.manager.ready()?
+            }
+            None => self.manager.ready()?,
+        };
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = child.target();
         self.child = Some(child);
         self.version = version;
@@ -295,9 +462,9 @@ impl Interpreter for CPython {
 
 impl fmt::Debug for CPython {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settings, child, target: _, version, count } = self;
+        let Self { manager, child, target: _, version, count } = self;
         f.debug_struct("CPython")
-            .field("python", &settings.python)
+            .field("python", &manager.settings.python)
             .field("version", version)
             .field("alive", &child.is_some())
             .field("cells", count)

@@ -5,6 +5,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{self, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,7 +18,8 @@ use super::super::{
     ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, OutputRef,
     Stream, Variable,
 };
-use super::CPythonManager;
+use super::Settings;
+use super::private_dir::PrivateDir;
 use crate::sys::{self, Watched};
 
 const DRIVER: &str = include_str!("driver.py");
@@ -85,6 +87,15 @@ pub(super) struct Child {
     /// Late output that was read when no cell was there to tell of it.
     untold: Vec<LateOutput>,
     buffer: Box<[u8]>,
+    /// Removed last, when nothing of the child's is running any more.
+    dir: Option<PrivateDir>,
+}
+
+/// A child that waits for its first cell, and the version of its Python.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) child: Child,
+    pub(super) version: String,
 }
 
 #[derive(Debug)]
@@ -150,8 +161,8 @@ struct Cell<'a> {
 }
 
 impl Child {
-    /// Starts the child and waits until it is ready; also returns the version of its Python.
-    pub(super) fn start(settings: &CPythonManager) -> Result<(Self, String), InterpreterError> {
+    /// Starts the child and waits until it is ready.
+    pub(super) fn start(settings: &Settings) -> Result<Ready, InterpreterError> {
         let python = settings.python.display();
         let failed = |what: &str| {
             let what = format!("{python}: {what}");
@@ -171,11 +182,14 @@ impl Child {
         let mut command = process::Command::new(&settings.python);
         command.args(&settings.args).arg("-c").arg(boot);
         command.envs(settings.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = &settings.current_dir {
+        let dir = settings.private_dir.then(PrivateDir::new).transpose();
+        let dir = dir.map_err(failed("no directory of its own"))?;
+        if let Some(dir) = dir.as_ref().map(PrivateDir::path).or(settings.current_dir.as_deref()) {
             command.current_dir(dir);
         }
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(their_stdout).stderr(their_stderr);
         sys::detach_and_bind(&mut command);
+        sys::limit(&mut command, settings.limits);
         let process = command.spawn().map_err(failed("cannot be run"))?;
         drop(command); // and with it our copies of the child's ends
 
@@ -191,14 +205,19 @@ impl Child {
             tainted: false,
             untold: Vec::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
+            dir,
         };
-        child.greet(settings.start_timeout).map(|version| (child, version)).map_err(
+        child.greet(settings.start_timeout).map(|version| Ready { child, version }).map_err(
             |Greeting { what, said }| {
                 let said = said.trim_end();
                 let colon = if said.is_empty() { "" } else { ": " };
                 InterpreterError::start(format!("{python} {what}{colon}{said}"), None)
             },
         )
+    }
+
+    pub(super) fn private_dir(&self) -> Option<&Path> {
+        self.dir.as_ref().map(PrivateDir::path)
     }
 
     pub(super) fn target(&self) -> Arc<Target> {

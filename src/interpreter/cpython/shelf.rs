@@ -1,0 +1,168 @@
+//! Children that are kept warm, for whoever needs one next.
+//!
+//! A child ends with the thread that started it. So spares are started by a thread that lives as
+//! long as anything of theirs may: the managers that share the shelf, and the sessions that were
+//! adopted from it, which hold it too.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::Settings;
+use super::process::{Child, Ready};
+
+/// How long the keeper waits after a start that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Dropping it ends the keeper and the spares.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    spares: usize,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Ready>,
+    /// To be closed, when there is nothing better to do.
+    spent: Vec<Child>,
+    ended: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    pub(super) fn new(spares: usize) -> Arc<Self> {
+        Arc::new(Self { spares, keeper: Mutex::default(), shared: Arc::default() })
+    }
+
+    pub(super) fn spares(&self) -> usize {
+        self.spares
+    }
+
+    /// A spare, if there is one that is still alive; from the first call on, more are made.
+    pub(super) fn take(&self, settings: &Settings) -> Option<Ready> {
+        if self.spares == 0 {
+            return None;
+        }
+        self.keep(settings);
+        let mut state = self.shared.lock();
+        let (mut dead, mut found) = (Vec::new(), None);
+        while let Some(ready) = state.ready.pop_front() {
+            if ready.child.has_exited() {
+                dead.push(ready);
+            } else {
+                found = Some(ready);
+                break;
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        drop(dead); // reaping takes a while
+        found
+    }
+
+    /// Has a child closed, without waiting for that.
+    pub(super) fn dispose(&self, child: Child) {
+        self.shared.lock().spent.push(child);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until there are as many as there shall be; whether there are.
+    pub(super) fn fill(&self, settings: &Settings, time: Duration) -> bool {
+        if self.spares == 0 {
+            return true;
+        }
+        self.keep(settings);
+        let deadline = Instant::now() + time;
+        let mut state = self.shared.lock();
+        while state.ready.len() < self.spares {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.shared.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Starts the keeper, unless it has been.
+    fn keep(&self, settings: &Settings) {
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_none() {
+            let (shared, settings, spares) = (self.shared.clone(), settings.clone(), self.spares);
+            let work = move || shared.keep(&settings, spares);
+            // Without a thread there are no spares, and everybody starts their own.
+            *keeper = thread::Builder::new().name("sessile-spares".into()).spawn(work).ok();
+        }
+    }
+}
+
+impl Shared {
+    fn keep(&self, settings: &Settings, spares: usize) {
+        let mut state = self.lock();
+        loop {
+            if let Some(child) = state.spent.pop() {
+                drop(state);
+                child.close(settings.close_timeout);
+                state = self.lock();
+            } else if state.ended {
+                let ready = std::mem::take(&mut state.ready);
+                drop(state);
+                drop(ready);
+                return;
+            } else if state.ready.len() < spares {
+                drop(state);
+                let ready = Child::start(settings);
+                state = self.lock();
+                match ready {
+                    Ok(ready) => state.ready.push_back(ready),
+                    // Whoever needs one will see why when they start their own.
+                    Err(_) => state = self.wait(state, Some(PAUSE)),
+                }
+                self.changed.notify_all();
+            } else {
+                state = self.wait(state, None);
+            }
+        }
+    }
+
+    fn wait<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        time: Option<Duration>,
+    ) -> MutexGuard<'a, State> {
+        match time {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            // An order to end is an order to end at once.
+            Some(_) if state.ended => state,
+            Some(time) => {
+                self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_all();
+        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            let _ = keeper.join(); // bounded by the start and close of one child
+        }
+    }
+}
