@@ -31,7 +31,8 @@ pub struct Execution {
     /// `error` is `KeyboardInterrupt`, unless the cell made something else of it.
     #[serde(default)]
     pub timed_out: bool,
-    /// Something was left out because of [`max_output`](super::ExecuteOptions::max_output).
+    /// Something was left out because of [`max_output`](super::ExecuteOptions::max_output); or because
+    /// a gateway threw it away, or may have.
     #[serde(default)]
     pub truncated: bool,
     /// What *earlier* cells' threads and child processes wrote since those cells ended. It is no

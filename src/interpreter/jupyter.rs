@@ -38,8 +38,10 @@
 //!
 //! # When the connection is lost
 //!
-//! It is opened again, and the gateway hands over what was said meanwhile: the cell goes on, and
-//! nothing is lost or doubled. If that does not succeed within
+//! It is opened again, and the gateway hands over what was said meanwhile: the cell goes on. Only what
+//! the gateway had sent before it noticed is lost; that cannot be seen from here, so
+//! [`truncated`](super::Execution::truncated) is set. If it was how the cell ended, or the request itself,
+//! that *is* seen, and told: no cell is run twice. If reconnecting does not succeed within
 //! [`reconnect_timeout`](JupyterBuilder::reconnect_timeout), or the cell's time limit, the engine is
 //! dead. While a thread leaves its kernel alone it does not read, so the gateway may cut the connection
 //! (after 90 s of silence, by default). That is seen, and mended, at the next cell.

@@ -4,15 +4,15 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sessile::interpreter::jupyter::{Gateway, JupyterBuilder, JupyterManager};
 
 use crate::venv;
@@ -63,6 +63,7 @@ pub struct Server {
     pub kind: Kind,
     pub port: u16,
     pub pid: u32,
+    base: String,
     folder: PathBuf,
     end: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -85,7 +86,9 @@ impl Server {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Self::start(Kind::KernelGateway, &[]));
+            // Dead kernels are looked for more often than every 3 s.
+            let often = "--AsyncIOLoopKernelRestarter.time_to_dead=0.3";
+            let server = Arc::new(Self::start(Kind::KernelGateway, &[often]));
             *shared = Arc::downgrade(&server);
             server
         })
@@ -98,6 +101,11 @@ impl Server {
         let name = format!("jupyter-{}-{number}", std::process::id());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&folder).unwrap();
+        let bash = folder.join("kernels/bash");
+        fs::create_dir_all(&bash).unwrap();
+        let argv = [python.to_str().unwrap(), "-m", "bash_kernel", "-f", "{connection_file}"];
+        let spec = json!({"argv": argv, "display_name": "Bash", "language": "bash"});
+        fs::write(bash.join("kernel.json"), spec.to_string()).unwrap();
         let class = kind.class();
         let mut command = Command::new("setpriv");
         // It ends with the thread that starts it, whatever becomes of us; and kernels end with it.
@@ -135,7 +143,9 @@ impl Server {
             finish(&mut child);
         });
         let pid = started.recv().unwrap();
-        let server = Self { kind, port, pid, folder, end: Some(end), thread: Some(thread) };
+        let base = arguments.iter().find_map(|argument| argument.split_once("base_url="));
+        let base = base.map_or(String::new(), |(_, base)| base.to_owned());
+        let server = Self { kind, port, pid, base, folder, end: Some(end), thread: Some(thread) };
         let deadline = Instant::now() + START;
         while !matches!(server.ask("GET", "/api/kernelspecs"), Some((200, _))) {
             let errors = || fs::read_to_string(server.folder.join("errors")).unwrap_or_default();
@@ -159,7 +169,8 @@ impl Server {
     }
 
     pub fn gateway(&self) -> Gateway {
-        Gateway::new(format!("http://127.0.0.1:{}", self.port)).token(TOKEN)
+        let Self { port, base, .. } = self;
+        Gateway::new(format!("http://127.0.0.1:{port}{base}")).token(TOKEN)
     }
 
     pub fn builder(&self) -> JupyterBuilder {
@@ -175,8 +186,9 @@ impl Server {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(START)).unwrap();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: token {TOKEN}\r\n\
-             Content-Length: 0\r\nConnection: close\r\n\r\n"
+            "{method} {}{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: token {TOKEN}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n",
+            self.base,
         );
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
@@ -235,4 +247,141 @@ pub fn is_running(pid: u32) -> bool {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+// ---- a line that can be cut -------------------------------------------------------------------
+
+/// Stands between an engine and its gateway.
+pub struct Line {
+    pub port: u16,
+    state: Arc<LineState>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct LineState {
+    to: u16,
+    /// Those that are open: each with whether it swallows what the engine says.
+    open: Mutex<Vec<(TcpStream, TcpStream, Arc<AtomicBool>)>>,
+    refuses: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Line {
+    pub fn to(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(LineState { to: server.port, ..LineState::default() });
+        let shared = Arc::clone(&state);
+        let thread = thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                if shared.ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                if !shared.refuses.load(Ordering::SeqCst) {
+                    shared.join(client);
+                }
+            }
+        });
+        Self { port, state, thread: Some(thread) }
+    }
+
+    pub fn gateway(&self) -> Gateway {
+        Gateway::new(format!("http://127.0.0.1:{}", self.port)).token(TOKEN)
+    }
+
+    /// Cuts all connections there are.
+    pub fn cut(&self) {
+        for (client, server, _) in lock(&self.state.open).drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// What the engine says on the connections there are does not arrive any more.
+    pub fn swallow(&self) {
+        for (_, _, swallows) in &*lock(&self.state.open) {
+            swallows.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether new connections come to nothing.
+    pub fn refuse(&self, yes: bool) {
+        self.state.refuses.store(yes, Ordering::SeqCst);
+    }
+}
+
+impl LineState {
+    fn join(&self, client: TcpStream) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.to)) else { return };
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let swallows = Arc::new(AtomicBool::new(false));
+        let copy = |from: &TcpStream, to: &TcpStream, swallows: Arc<AtomicBool>| {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(got @ 1..) = from.read(&mut bytes) {
+                    if !swallows.load(Ordering::SeqCst) && to.write_all(&bytes[..got]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        };
+        copy(&client, &server, Arc::clone(&swallows));
+        copy(&server, &client, Arc::default());
+        lock(&self.open).push((client, server, swallows));
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.thread.take().unwrap().join();
+        self.cut();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file that does not exist yet; code waits for it, and a test makes it.
+pub struct Signal(PathBuf);
+
+impl Signal {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("jupyter-signal-{}-{number}", std::process::id());
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
+    }
+
+    /// A line of code that waits for it.
+    pub fn wait(&self) -> String {
+        let there = format!("__import__('os').path.exists('{}')", self.0.display());
+        format!("while not {there}: __import__('time').sleep(.01)\n")
+    }
+
+    /// A line of code that gives it.
+    pub fn give(&self) -> String {
+        format!("open('{}', 'w').close()\n", self.0.display())
+    }
+
+    pub fn set(&self) {
+        File::create(&self.0).unwrap();
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.exists()
+    }
+}
+
+impl Drop for Signal {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }

@@ -125,6 +125,11 @@ impl<'a> Cell<'a> {
         Ok(())
     }
 
+    /// The connection was lost amid it, perhaps with something that was on its way.
+    pub(super) fn may_lack_some(&mut self) {
+        self.truncated = true;
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.idle && self.reply.is_some()
     }
@@ -163,7 +168,16 @@ impl<'a> Cell<'a> {
     }
 
     pub(super) fn finish(mut self, timed_out: bool, late: Late) -> Execution {
-        let reply = self.reply.take();
+        let mut reply = self.reply.take();
+        // What a pager would show, as for `len?`.
+        for page in reply.iter_mut().flat_map(|reply| &mut reply.payload) {
+            if page["source"] == "page"
+                && let Ok(data) = serde_json::from_value::<MimeBundle>(page["data"].take())
+            {
+                let size = data.values().filter_map(Value::as_str).map(str::len).sum();
+                self.gatherer.display(data, size);
+            }
+        }
         let execution_count = reply.as_ref().and_then(|reply| reply.execution_count).unwrap_or(0);
         // Some errors are in the reply only; where both tell of one, the reply may have it wrong.
         if self.error.is_none()

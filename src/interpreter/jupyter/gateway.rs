@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,6 +15,9 @@ use crate::deadline::Deadline;
 use crate::pool::BuildError;
 use crate::session::SessionError;
 use crate::session::websocket::{Link, WebSocketManager};
+
+/// The pause before a gateway that failed is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where a Jupyter server is, and who we are to it: a Kernel Gateway, a Jupyter Server, or an
 /// Enterprise Gateway.
@@ -243,10 +247,21 @@ impl Endpoint {
         Ok(*self.is_enterprise.get_or_init(|| is))
     }
 
-    /// Ends a kernel; or remembers to, if the gateway does not answer.
+    /// Ends a kernel; or remembers to, if the gateway does not get round to it.
+    ///
+    /// A gateway that is about to start a dead kernel anew fails to end it, and then has it running.
+    /// So it is asked again.
     pub(super) fn end(&self, id: String, by: Deadline) -> Result<(), RestError> {
-        let ended = self.rest.delete(&id, by);
-        if ended.as_ref().is_err_and(RestError::is_unreachable) {
+        let ended = loop {
+            let ended = self.rest.delete(&id, by);
+            match &ended {
+                Err(RestError::Status { status: 500, .. }) if !by.has_passed() => {
+                    thread::sleep(ASK_AGAIN);
+                }
+                _ => break ended,
+            }
+        };
+        if ended.is_err() {
             self.leave(id);
         }
         ended

@@ -351,6 +351,7 @@ impl Kernel {
         // If the socket is lost amid this, what follows finds out.
         if self.put(&frame, limit).is_err() {
             self.mend(&mut probes, limit).map_err(End::into_error)?;
+            cell.may_lack_some();
         }
         drop(frame);
         let mut stop = Stop::Not;
@@ -366,7 +367,10 @@ impl Kernel {
                     continue;
                 }
                 Ok(None) => {}
-                Err(_) => self.mend(&mut probes, until).map_err(End::into_error)?,
+                Err(_) => {
+                    self.mend(&mut probes, until).map_err(End::into_error)?;
+                    cell.may_lack_some();
+                }
             }
             if cell.is_done() {
                 break;
