@@ -30,8 +30,7 @@ fn here(path: &str) -> PathBuf {
 }
 
 fn command(limit: u32) -> Command {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let python = venv::python(&here("requirements.txt"), &target.join("venvs")).unwrap();
+    let python = venv::python(&here("requirements.txt"));
     let mut command = Command::new(python);
     command
         .args(["-m", "main"])

@@ -37,8 +37,7 @@ impl Kind {
             Self::EnterpriseGateway => "enterprise.txt",
         };
         let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jupyter").join(file);
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        venv::python(&requirements, &target.join("venvs")).unwrap()
+        venv::python(&requirements)
     }
 
     fn module(self) -> &'static str {

@@ -9,12 +9,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// The Python interpreter of an environment with these requirements, in this folder of environments:
-/// that of `target`.
+/// For tests: the Python interpreter of an environment with these requirements.
+#[allow(dead_code)] // benchmarks have no such folder
+pub fn python(requirements: &Path) -> PathBuf {
+    let Some(temporary) = option_env!("CARGO_TARGET_TMPDIR") else {
+        panic!("cargo sets it for tests");
+    };
+    let target = Path::new(temporary).parent().expect("it is a folder of `target`");
+    python_in(&target.join("venvs"), requirements).unwrap()
+}
+
+/// The Python interpreter of an environment with these requirements, in this folder of environments.
 ///
 /// It takes its packages from where `pip` is set up to. Threads of one process wait for each other;
 /// cargo runs one process after the other.
-pub fn python(requirements: &Path, venvs: &Path) -> Result<PathBuf, String> {
+pub fn python_in(venvs: &Path, requirements: &Path) -> Result<PathBuf, String> {
     let system = ["python3.12", "python3.13", "python3"]
         .into_iter()
         .find(|python| run(Command::new(python).arg("--version")).is_ok())

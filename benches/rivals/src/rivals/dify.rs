@@ -51,7 +51,7 @@ pub enum When {
 pub fn sdk() -> Result<Command, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = root.join("tests/dify_plugin");
-    let python = venv::python(&folder.join("requirements.txt"), &root.join("target/venvs"))?;
+    let python = venv::python_in(&root.join("target/venvs"), &folder.join("requirements.txt"))?;
     let python = fs::canonicalize(python.parent().expect("it is in a folder"))
         .map(|folder| folder.join("python"))
         .map_err(|error| error.to_string())?;
