@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use sessile::{Pool, Workers};
 
 use crate::page::thousands;
@@ -668,6 +669,13 @@ impl Keys {
         }
         start.elapsed()
     }
+}
+
+/// How long all threads of this process have computed.
+#[must_use]
+pub fn computed() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 // ---- nothing to do --------------------------------------------------------------------------------

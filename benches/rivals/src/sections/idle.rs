@@ -3,12 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::{Entry, Pace};
 use crate::memory::in_child;
 use crate::page::{Goal, Part, Section, Table, number};
-use crate::workload::Asleep;
+use crate::workload::{Asleep, computed};
 
 pub const ENTRY: Entry = Entry { name: "idle", write, child };
 
@@ -24,12 +22,6 @@ fn child(args: &[String]) {
     let after = computed();
     drop(asleep);
     println!("{}", (after - before).as_nanos() as f64 / 1e3);
-}
-
-/// How long all threads of this process have computed.
-fn computed() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// How much more may be measured than of a process that has nothing.

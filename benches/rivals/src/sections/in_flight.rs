@@ -17,7 +17,7 @@ fn write(pace: Pace) -> Section {
     let race = Race::of_children(pace.pick(1, 3), &[ENTRY.name], in_flight());
     let few = race.find(Flight::FEW.name);
     let mut goals = Vec::new();
-    let mut table = Table::new(&["one session, TCP", "÷ 10 in flight", "ns for each call"]);
+    let mut table = Table::new(&["one session, TCP", "÷ 10 in flight", "computed for each call, ns"]);
     for (who, flight) in race.contestants.iter().enumerate() {
         let compared = race.ratio(who, few);
         let shown = if who == few { "–".to_owned() } else { ratio(compared) };
@@ -34,7 +34,7 @@ fn write(pace: Pace) -> Section {
              begins again. A thousand that are written together share the system calls. So there is a \
              third row: there, too, ten are asked at a time, while 990 others wait for answers that do \
              not come. What those cost is the routing. The thread and the session's are kept on one \
-             processor.",
+             processor, and the time is that for which both have computed.",
         ),
         Part::Table(table),
     ];
