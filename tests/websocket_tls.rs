@@ -146,6 +146,16 @@ fn a_server_without_tls_is_waited_for() {
     let error = connect(server.builder("localhost")).unwrap_err();
     assert_eq!(failure(&error).step(), ConnectStep::Tls);
     server.end();
+    // It hears all that is said, and hangs up.
+    let server = Server::raw(|mut tcp| {
+        assert!(tcp.read(&mut [0; 4096]).unwrap() > 0);
+        tcp.shutdown(std::net::Shutdown::Write).unwrap();
+        while tcp.read(&mut [0; 512]).is_ok_and(|got| got > 0) {}
+    });
+    let error = connect(server.builder("localhost")).unwrap_err();
+    assert_eq!(failure(&error).step(), ConnectStep::Tls);
+    assert!(!failure(&error).is_timeout());
+    server.end();
     let silent = Server::raw(|mut tcp| while tcp.read(&mut [0; 512]).is_ok_and(|got| got > 0) {});
     let error = connect(silent.builder("localhost").connect_timeout(SOON)).unwrap_err();
     assert_eq!(failure(&error).step(), ConnectStep::Tls);
