@@ -70,8 +70,9 @@
 //!
 //! - `monty`: Python embedded, in `interpreter::monty`.
 //! - `cpython`: CPython as a child process, in `interpreter::cpython`.
-//! - `ws`, `tls`: a WebSocket session for each thread, in `session::websocket`.
+//! - `ws`: a WebSocket session for each thread, in `session::websocket`.
 //! - `duplex`: a session that any thread may call, in `session::duplex`.
+//! - `tls`: `wss://` for both.
 //! - `dify`: plugins for Dify, in `session::dify`.
 //! - `signals`: close everything on SIGINT and SIGTERM, in `signals`.
 

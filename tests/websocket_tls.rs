@@ -227,3 +227,21 @@ fn a_connection_that_is_cut_looks_like_an_end() {
     assert!(error.is_lost(), "{error}");
     server.end();
 }
+
+/// What cannot be deciphered is told to the peer, in the words of TLS.
+#[test]
+fn a_record_that_is_none_is_taken_for_one() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, |socket| {
+        assert!(socket.read().unwrap().is_text());
+        let tcp = &mut socket.get_mut().sock;
+        std::io::Write::write_all(tcp, b"\x17\x03\x03\x00\x05nonse").unwrap();
+        let told = socket.get_mut().read(&mut [0; 16]).unwrap_err();
+        assert!(told.to_string().contains("alert"), "{told}");
+    });
+    let mut session =
+        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+    let error = promptly("a request", move || session.request("m", &()).unwrap_err());
+    assert!(error.is_lost(), "{error}");
+    server.end();
+}
