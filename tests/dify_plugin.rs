@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dify::endpoint;
+use dify::{endpoint, example};
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
@@ -349,14 +349,7 @@ fn bad_handshakes_are_taken_or_wait_for_ever() {
 /// The example as a real child, over its standard input and output; it ends when its input does.
 #[test]
 fn a_plugin_over_standard_output_is_not_heard_or_stays_behind() {
-    let example = std::env::current_exe().unwrap();
-    let example = example.parent().unwrap().parent().unwrap().join("examples/dify_plugin");
-    // `cargo test` has built it, but for a run of this test alone.
-    if !example.exists() {
-        let build = ["build", "--features", "dify", "--example", "dify_plugin"];
-        assert!(Command::new("cargo").args(build).status().unwrap().success());
-    }
-    let hosted = daemon().spawn(Command::new(example), PATIENCE).unwrap();
+    let hosted = daemon().spawn(Command::new(example()), PATIENCE).unwrap();
     let response = ask(&hosted, "/probe?threads=4&rows=5&app=app");
     assert_eq!((response.status, &*response.body), (200, &b"at once"[..]));
     assert_eq!(hosted.stats().requests, 20);

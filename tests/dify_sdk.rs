@@ -29,9 +29,25 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dify_plugin").join(path)
 }
 
-fn command(limit: u32) -> Command {
-    let python = venv::python(&here("requirements.txt"));
-    let mut command = Command::new(python);
+/// Which SDK it is, and how it runs.
+#[derive(Clone, Copy)]
+struct Sdk {
+    requirements: &'static str,
+    real_threads: bool,
+}
+
+const SDK: Sdk = Sdk { requirements: "requirements.txt", real_threads: false };
+/// That of the time when calls of threads were first seen to be lost.
+const OLD: Sdk = Sdk { requirements: "requirements-old.txt", ..SDK };
+/// Without gevent's patches its threads are the system's, for which it is not made: frames are torn,
+/// and answers find nobody waiting. What it loses so is not the daemon's to mend.
+const UNPATCHED: Sdk = Sdk { real_threads: true, ..SDK };
+
+fn command(sdk: Sdk, limit: u32) -> Command {
+    let mut command = Command::new(venv::python(&here(sdk.requirements)));
+    if sdk.real_threads {
+        command.env("PROBE_REAL_THREADS", "yes");
+    }
     command
         .args(["-m", "main"])
         .current_dir(here(""))
@@ -74,10 +90,10 @@ impl Drop for Killed {
     }
 }
 
-fn remote(daemon: &Daemon, limit: u32) -> Plugin {
+fn remote(daemon: &Daemon, sdk: Sdk, limit: u32) -> Plugin {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let child = command(limit)
+    let child = command(sdk, limit)
         .env("INSTALL_METHOD", "remote")
         .env("REMOTE_INSTALL_URL", address)
         .env("REMOTE_INSTALL_KEY", "the key")
@@ -90,8 +106,8 @@ fn remote(daemon: &Daemon, limit: u32) -> Plugin {
     Plugin { hosted, child: Some(child) }
 }
 
-fn local(daemon: &Daemon, limit: u32) -> Plugin {
-    Plugin { hosted: daemon.spawn(command(limit), START).unwrap(), child: None }
+fn local(daemon: &Daemon, sdk: Sdk, limit: u32) -> Plugin {
+    Plugin { hosted: daemon.spawn(command(sdk, limit), START).unwrap(), child: None }
 }
 
 fn get(hosted: &Hosted, target: &str) -> HttpResponse {
@@ -143,7 +159,7 @@ fn no_problems(outcomes: &Outcomes) {
 
 #[test]
 fn the_sdk_is_not_understood_over_tcp() {
-    let plugin = remote(&daemon(), 30);
+    let plugin = remote(&daemon(), SDK, 30);
     let declared = plugin.hosted.declarations();
     assert_eq!(declared.manifest["name"], "probe");
     assert_eq!(declared.declarations["endpoint_declaration"]["endpoints"][0]["path"], "/probe");
@@ -154,7 +170,7 @@ fn the_sdk_is_not_understood_over_tcp() {
 
 #[test]
 fn the_sdk_is_not_understood_over_its_standard_input_and_output() {
-    let plugin = local(&daemon(), 30);
+    let plugin = local(&daemon(), SDK, 30);
     assert_eq!(plugin.hosted.declarations().manifest["name"], "probe");
     is_understood(&plugin.hosted);
 }
@@ -183,7 +199,7 @@ fn is_understood(hosted: &Hosted) {
 
 #[test]
 fn calls_back_of_threads_are_lost_or_torn_over_tcp() {
-    let plugin = remote(&daemon(), 60);
+    let plugin = remote(&daemon(), SDK, 60);
     no_problems(&run(&plugin.hosted, "before", 1, 5));
     no_problems(&run(&plugin.hosted, "before", 8, 20));
     assert_eq!(plugin.hosted.stats().malformed, 0);
@@ -191,15 +207,58 @@ fn calls_back_of_threads_are_lost_or_torn_over_tcp() {
 
 #[test]
 fn calls_back_of_threads_are_lost_or_torn_over_standard_output() {
-    let plugin = local(&daemon(), 60);
+    let plugin = local(&daemon(), SDK, 60);
     no_problems(&run(&plugin.hosted, "before", 8, 20));
+}
+
+#[test]
+fn the_old_sdk_is_not_understood_or_loses_calls_over_tcp() {
+    let plugin = remote(&daemon(), OLD, 60);
+    is_understood(&plugin.hosted);
+    no_problems(&run(&plugin.hosted, "before", 8, 20));
+    assert_eq!(plugin.hosted.stats().malformed, 0);
+}
+
+#[test]
+fn the_old_sdk_is_not_understood_or_loses_calls_over_standard_output() {
+    let plugin = local(&daemon(), OLD, 60);
+    is_understood(&plugin.hosted);
+    no_problems(&run(&plugin.hosted, "before", 8, 20));
+}
+
+#[test]
+fn torn_frames_harm_the_daemon_or_calls_that_came_whole_over_tcp() {
+    loses_only_what_was_torn(&remote(&daemon(), UNPATCHED, 2));
+}
+
+#[test]
+fn torn_frames_harm_the_daemon_or_calls_that_came_whole_over_standard_output() {
+    loses_only_what_was_torn(&local(&daemon(), UNPATCHED, 2));
+}
+
+fn loses_only_what_was_torn(plugin: &Plugin) {
+    let hosted = &plugin.hosted;
+    let outcomes = run(hosted, "before", 8, 50); // all of them end
+    let answered = outcomes.outcomes.iter().filter(|outcome| outcome.problem.is_none()).count();
+    let stats = hosted.stats();
+    eprintln!("{answered} of 400 were answered, in {:.1} s; {stats:?}", outcomes.seconds);
+    assert!(answered as u64 <= stats.requests && stats.requests <= 400);
+    assert!(answered > 200, "{answered}");
+    assert_eq!((stats.dropped_answers, stats.panics, stats.in_flight), (0, 0, 0));
+    let lost = outcomes.outcomes.iter().filter_map(|outcome| outcome.problem.as_ref());
+    lost.for_each(|problem| {
+        // It waited out its limit, or something of the answer went to nobody; never another's.
+        let of_its_own = problem.contains("without response") || problem.starts_with("answered");
+        assert!(of_its_own, "{problem}");
+    });
+    assert_eq!(get(hosted, "/probe?mode=echo&x=1").body, b"mode=echo&x=1");
 }
 
 /// As Dify's own daemon has it: the SDK's calls that come after its handler's answer are dropped
 /// without a word, and each waits out the whole limit.
 #[test]
 fn late_calls_of_the_sdk_are_answered_as_the_daemon_does_not() {
-    let plugin = remote(&daemon(), 3);
+    let plugin = remote(&daemon(), SDK, 3); // the old one has a limit of 250 s, whatever it is told
     let outcomes = run(&plugin.hosted, "after", 4, 1);
     for outcome in &outcomes.outcomes {
         let problem = outcome.problem.as_ref().expect("nobody has answered it");
@@ -211,12 +270,14 @@ fn late_calls_of_the_sdk_are_answered_as_the_daemon_does_not() {
 #[test]
 fn late_calls_of_the_sdk_that_are_refused_wait_all_the_same() {
     let daemon = daemon().late_invocations(LateInvocations::Refuse);
-    let plugin = remote(&daemon, 60);
-    let outcomes = run(&plugin.hosted, "after", 4, 6);
-    assert!(outcomes.seconds < 30.0, "{}", outcomes.seconds);
-    for outcome in &outcomes.outcomes {
-        let problem = outcome.problem.as_ref().expect("it came after the end");
-        assert!(problem.contains("the session has ended"), "{problem}");
+    for sdk in [SDK, OLD] {
+        let plugin = remote(&daemon, sdk, 60);
+        let outcomes = run(&plugin.hosted, "after", 4, 6);
+        assert!(outcomes.seconds < 30.0, "{}", outcomes.seconds);
+        for outcome in &outcomes.outcomes {
+            let problem = outcome.problem.as_ref().expect("it came after the end");
+            assert!(problem.contains("the session has ended"), "{problem}");
+        }
     }
 }
 
@@ -239,7 +300,7 @@ fn a_plugin_with_a_wrong_key_is_taken() {
 
 #[test]
 fn a_plugin_that_is_killed_leaves_its_callers_waiting() {
-    let mut plugin = remote(&daemon(), 30);
+    let mut plugin = remote(&daemon(), SDK, 30);
     let folder = tempfile("kill", 1);
     let out = folder.join("never").display().to_string();
     let target = format!("/probe?mode=before&threads=1&rows=100000&out={out}");

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part of it
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
@@ -9,4 +12,16 @@ use serde_json::{Value, json};
 pub fn endpoint(target: &str) -> Value {
     let http = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
     json!({"settings": {}, "raw_http_request": HEXLOWER.encode(http.as_bytes())})
+}
+
+/// The example plugin, built.
+pub fn example() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let example = tests.parent().unwrap().parent().unwrap().join("examples/dify_plugin");
+    // `cargo test` has built it, but for a run of one test alone.
+    if !example.exists() {
+        let build = ["build", "--features", "dify", "--example", "dify_plugin"];
+        assert!(Command::new("cargo").args(build).status().unwrap().success());
+    }
+    example
 }

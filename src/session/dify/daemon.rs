@@ -443,8 +443,9 @@ impl Hosted {
         tool: &str,
         parameters: &Value,
     ) -> Result<Reply, SessionError> {
+        // Of the types of credentials SDKs of all ages know this one.
         let fields = json!({
-            "provider": provider, "tool": tool, "credentials": {}, "credential_type": "unauthorized",
+            "provider": provider, "tool": tool, "credentials": {}, "credential_type": "api-key",
             "tool_parameters": parameters,
         });
         self.request("tool", "invoke_tool", &fields)
