@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use jupyter::{Kind, Line, Server, Signal, is_running, signal};
 use sessile::interpreter::jupyter::{Jupyter, JupyterManager};
 use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, InterpreterError, OutputRef};
-use sessile::{Pool, Registry};
+use sessile::{Pool, PoolError, Registry};
 use support::{PATIENCE, poll_until};
 
 fn run(kernel: &mut Jupyter, code: &str) -> Execution {
@@ -88,7 +88,7 @@ fn a_kernel_killed_amid_a_cell() {
 /// A gateway runs what it is sent in the next process, as if nothing had happened.
 #[test]
 fn a_kernel_killed_between_cells_does_not_go_on_with_its_state_gone() {
-    let server = Server::start(Kind::KernelGateway, &[]); // notices after up to 3 s
+    let server = Server::shared();
     let mut kernel = server.manager().start().unwrap();
     let process = pid(&mut kernel);
     signal(process, "KILL");
@@ -96,25 +96,24 @@ fn a_kernel_killed_between_cells_does_not_go_on_with_its_state_gone() {
     is_lost(&mut kernel, outcome);
     kernel.reset().unwrap();
     assert_eq!(run(&mut kernel, "'x' in dir()").text(), Some("False"));
-    drop(kernel);
-    assert!(server.kernels().is_empty());
 }
 
 #[test]
 fn a_pool_replaces_a_dead_kernel_once_its_user_was_told() {
-    let server =
-        Server::start(Kind::KernelGateway, &["--AsyncIOLoopKernelRestarter.time_to_dead=0.3"]);
+    let server = Server::shared();
     let registry = Registry::new();
     let pool = Pool::builder(server.manager()).registry(&registry).build().unwrap();
-    let process = pool.with(pid).unwrap();
+    let id = |kernel: &mut Jupyter| kernel.kernel_id().unwrap().to_owned();
+    let (process, before) = (pool.with(pid).unwrap(), pool.with(id).unwrap());
     signal(process, "KILL");
     poll_until("the process is gone", || !is_running(process));
     let told = pool.with(|kernel| kernel.run("1")).unwrap();
     assert!(told.unwrap_err().state_lost());
     assert_eq!(pool.with(|kernel| run(kernel, "1 + 1")).unwrap().text(), Some("2"));
-    assert_eq!(server.kernels().len(), 1);
+    let after = pool.with(id).unwrap();
     assert!(pool.close(PATIENCE).is_clean());
-    assert!(server.kernels().is_empty());
+    let left = server.kernels();
+    assert!(!left.contains(&before) && !left.contains(&after));
 }
 
 #[test]
@@ -158,36 +157,33 @@ fn a_kernel_that_dies_again_and_again() {
 
 #[test]
 fn a_gateway_that_ends_amid_a_cell_and_one_in_its_place() {
+    let mut server = Server::start(Kind::KernelGateway, &[]);
+    let builder = server.builder().reconnect_timeout(Duration::from_millis(500));
+    let registry = Registry::new();
+    let pool = Pool::builder(builder.build().unwrap()).registry(&registry).build().unwrap();
     for how in ["TERM", "KILL"] {
-        let server = Server::start(Kind::KernelGateway, &[]);
-        let builder = server.builder().reconnect_timeout(Duration::from_millis(500));
-        let registry = Registry::new();
-        let pool = Pool::builder(builder.build().unwrap()).registry(&registry).build().unwrap();
         let process = pool.with(pid).unwrap();
         let begun = Instant::now();
-        let outcome = pool
-            .with(|kernel| {
-                let outcome = amid(kernel, &ExecuteOptions::new(), || server.signal(how));
-                assert!(!kernel.is_alive());
-                outcome
-            })
-            .unwrap();
-        assert!(outcome.unwrap_err().state_lost());
+        let fail = |kernel: &mut Jupyter| {
+            let outcome = amid(kernel, &ExecuteOptions::new(), || server.signal(how));
+            is_lost(kernel, outcome);
+        };
+        pool.with(fail).unwrap();
         assert!(begun.elapsed() < PATIENCE);
         poll_until("its kernel has ended", || !is_running(process));
         poll_until("it has ended", || !is_running(server.pid));
         let error = pool.with(|_| ()).unwrap_err();
-        assert!(format!("{:#}", anyhow_of(error)).contains("does not answer"));
-        let server = server.again();
+        assert!(causes(&error).contains("does not answer"), "{}", causes(&error));
+        server = server.again();
         assert_eq!(pool.with(|kernel| run(kernel, "1 + 1")).unwrap().text(), Some("2"));
-        assert!(pool.close(PATIENCE).is_clean());
-        assert!(server.kernels().is_empty());
     }
+    assert!(pool.close(PATIENCE).is_clean());
+    assert!(server.kernels().is_empty());
 }
 
-fn anyhow_of(error: sessile::PoolError) -> String {
+fn causes(error: &PoolError) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
@@ -196,14 +192,16 @@ fn anyhow_of(error: sessile::PoolError) -> String {
 }
 
 #[test]
-fn a_gateway_that_hangs_is_given_up_at_the_limit_and_told_later() {
+fn a_gateway_that_hangs() {
     let server = Server::start(Kind::KernelGateway, &[]);
-    let manager = server
-        .builder()
-        .grace(Duration::from_millis(500))
-        .close_timeout(Duration::from_millis(500))
-        .build()
-        .unwrap();
+    is_given_up_at_the_limit_and_told_later(&server);
+    is_noticed_without_a_limit(&server);
+    frees_who_waits_when_a_pool_is_closed(&server);
+}
+
+fn is_given_up_at_the_limit_and_told_later(server: &Server) {
+    let short = Duration::from_millis(500);
+    let manager = server.builder().grace(short).close_timeout(short).build().unwrap();
     let mut kernel = manager.start().unwrap();
     let begun = Instant::now();
     let outcome = amid(&mut kernel, &limit(500), || server.signal("STOP"));
@@ -217,19 +215,39 @@ fn a_gateway_that_hangs_is_given_up_at_the_limit_and_told_later() {
     assert_eq!(run(&mut kernel, "1").text(), Some("1"));
 }
 
-#[test]
-fn a_gateway_that_hangs_is_noticed_without_a_limit() {
-    let server = Server::start(Kind::KernelGateway, &[]);
+fn is_noticed_without_a_limit(server: &Server) {
+    let short = Duration::from_millis(300);
     let manager = server
         .builder()
-        .keep_alive(Duration::from_millis(300))
-        .pong_timeout(Duration::from_millis(300))
-        .reconnect_timeout(Duration::from_millis(300))
+        .keep_alive(short)
+        .pong_timeout(short)
+        .reconnect_timeout(short)
         .build()
         .unwrap();
     let mut kernel = manager.start().unwrap();
     let outcome = amid(&mut kernel, &ExecuteOptions::new(), || server.signal("STOP"));
     is_lost(&mut kernel, outcome);
+    server.signal("CONT");
+}
+
+fn frees_who_waits_when_a_pool_is_closed(server: &Server) {
+    let short = Duration::from_millis(300);
+    let manager = server.builder().request_timeout(short).close_timeout(short).build().unwrap();
+    let registry = Registry::new();
+    let pool = Pool::builder(manager).registry(&registry).build().unwrap();
+    let running = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let straggler = scope.spawn(|| {
+            let code = "print()\nimport time\nwhile True: time.sleep(1)";
+            let seen = &mut |_: OutputRef<'_>| running.store(true, Ordering::SeqCst);
+            pool.with(|kernel| kernel.execute_with(code, &ExecuteOptions::new(), seen)).unwrap()
+        });
+        poll_until("the cell runs", || running.load(Ordering::SeqCst));
+        server.signal("STOP");
+        let report = pool.close(Duration::from_secs(2));
+        assert_eq!(report.still_open.len(), 0, "{report}");
+        assert!(straggler.join().unwrap().unwrap_err().state_lost());
+    });
 }
 
 // ---- the connection ---------------------------------------------------------------------------
@@ -242,37 +260,41 @@ fn over(line: &Line, json: bool) -> JupyterManager {
 #[test]
 fn a_cell_goes_on_when_its_connection_is_cut_and_nothing_is_lost_or_doubled() {
     let server = Server::shared();
-    let line = Line::to(&server);
     for json in [false, true] {
+        let line = Line::to(&server);
         let mut kernel = over(&line, json).start().unwrap();
+        let path = format!("/api/kernels/{}", kernel.kernel_id().unwrap());
+        let connections = || server.ask("GET", &path).unwrap().1["connections"].clone();
         run(&mut kernel, "x = 1");
-        let cuts = [Signal::new(), Signal::new(), Signal::new()];
-        let mut code = String::new();
-        for (n, cut) in cuts.iter().enumerate() {
-            // What is said right after the cut is said while nobody listens.
-            code += &format!("print('piece {n}', flush=True)\n{}", cut.wait());
-            code += &format!("for i in range(100): print('after {n}', i, flush=True)\n");
-        }
-        code += "x + 1";
-        let mut next = 0;
-        let seen = &mut |output: OutputRef<'_>| {
-            let OutputRef::Stdout(text) = output else { panic!("{output:?}") };
-            if next < 3 && text.contains(&format!("piece {next}")) {
-                line.cut();
-                cuts[next].set();
-                next += 1;
-            }
-        };
-        let execution = kernel.execute_with(&code, &limit(60_000), seen).unwrap();
-        let expected: String = (0..3)
-            .flat_map(|n| {
-                let after = (0..100).map(move |i| format!("after {n} {i}\n"));
-                [format!("piece {n}\n")].into_iter().chain(after)
-            })
-            .collect();
-        assert_eq!(execution.stdout(), expected);
+        let (cut, said) = (Signal::new(), Signal::new());
+        let code = format!(
+            "print('before', flush=True)\n{}for i in range(100): print(i, flush=True)\n{}x + 1",
+            cut.wait(),
+            said.give(),
+        );
+        let was_cut = AtomicBool::new(false);
+        let execution = thread::scope(|scope| {
+            scope.spawn(|| {
+                poll_until("it is cut", || was_cut.load(Ordering::SeqCst));
+                poll_until("the gateway has noticed", || connections() == 0);
+                cut.set();
+                poll_until("all was said to nobody", || said.is_set());
+                line.refuse(false);
+            });
+            let seen = &mut |output: OutputRef<'_>| {
+                if output == OutputRef::Stdout("before\n") {
+                    line.refuse(true);
+                    line.cut();
+                    was_cut.store(true, Ordering::SeqCst);
+                }
+            };
+            kernel.execute_with(&code, &limit(60_000), seen).unwrap()
+        });
+        let expected: String = (0..100).map(|n| format!("{n}\n")).collect();
+        assert_eq!(execution.stdout(), format!("before\n{expected}"));
         assert_eq!(execution.text(), Some("2"));
         assert!(!execution.timed_out);
+        assert!(execution.truncated, "it cannot know that nothing was lost");
         assert_eq!(run(&mut kernel, "x").text(), Some("1"));
     }
 }
@@ -359,26 +381,4 @@ fn a_connection_that_cannot_be_opened_again_is_given_up() {
     assert!(server.kernels().contains(&id));
     kernel.reset().unwrap();
     assert!(!server.kernels().contains(&id));
-}
-
-#[test]
-fn closing_a_pool_whose_gateway_hangs_frees_who_waits_for_it() {
-    let server = Server::start(Kind::KernelGateway, &[]);
-    let quick = Duration::from_millis(300);
-    let manager = server.builder().request_timeout(quick).close_timeout(quick).build().unwrap();
-    let registry = Registry::new();
-    let pool = Pool::builder(manager).registry(&registry).build().unwrap();
-    let running = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let straggler = scope.spawn(|| {
-            let code = "print()\nimport time\nwhile True: time.sleep(1)";
-            let seen = &mut |_: OutputRef<'_>| running.store(true, Ordering::SeqCst);
-            pool.with(|kernel| kernel.execute_with(code, &ExecuteOptions::new(), seen)).unwrap()
-        });
-        poll_until("the cell runs", || running.load(Ordering::SeqCst));
-        server.signal("STOP");
-        let report = pool.close(Duration::from_secs(4));
-        assert_eq!(report.still_open.len(), 0, "{report}");
-        assert!(straggler.join().unwrap().unwrap_err().state_lost());
-    });
 }
