@@ -6,14 +6,14 @@
 //!
 //! # Choosing an engine
 //!
-//! | | [`Monty`](monty::Monty), feature `monty` | [`CPython`](cpython::CPython), feature `cpython` |
-//! |---|---|---|
-//! | what it is | Python's core, written in Rust, in this process | the `python3` of this machine, a child process |
-//! | to install | nothing | Python 3.9 or newer; Unix only |
-//! | a session costs | microseconds, some kilobytes | tens of milliseconds, some ten megabytes |
-//! | the language | a subset: no `import` of packages, no inheritance, no `yield` | all of it |
-//! | files, network, processes | none | whatever your user may do |
-//! | a crash of the engine | ends *this* process | ends the child; the session is lost, and says so |
+//! | | [`Monty`](monty::Monty), feature `monty` | [`CPython`](cpython::CPython), feature `cpython` | [`Jupyter`](jupyter::Jupyter), feature `jupyter` |
+//! |---|---|---|---|
+//! | what it is | Python's core, written in Rust, in this process | the `python3` of this machine, a child process | a kernel behind a gateway, on this machine or any other |
+//! | to install | nothing | Python 3.9 or newer; Unix only | a Kernel Gateway, Jupyter Server or Enterprise Gateway |
+//! | a session costs | microseconds, some kilobytes | tens of milliseconds, some ten megabytes | half a second, some forty megabytes there |
+//! | the language | a subset: no `import` of packages, no inheritance, no `yield` | all of it | whatever its kernelspecs speak; IPython's extras |
+//! | files, network, processes | none | whatever your user may do | whatever the gateway's user may do, there |
+//! | a crash of the engine | ends *this* process | ends the child; the session is lost, and says so | ends the kernel; the session is lost, and says so |
 //!
 //! # What is a sandbox, and what is not
 //!
@@ -26,6 +26,9 @@
 //! yours, and nothing else: the code may do what your user may do. Run it in a container if that is
 //! too much.
 //!
+//! *Jupyter* is **not** a sandbox either, but its kernels may run where nothing of yours is: a container
+//! or a machine of their own, as an Enterprise Gateway has it.
+//!
 //! # While a cell runs
 //!
 //! [`execute_with`](Interpreter::execute_with) shows output as it comes, on the calling thread. Any
@@ -35,8 +38,8 @@
 //!
 //! Engines are stateful and made for one thread at a time; sharing one between threads is how
 //! answers cross. Give each thread its own by way of a [`Pool`](crate::Pool), with
-//! [`MontyManager`](monty::MontyManager) or [`CPythonManager`](cpython::CPythonManager). Both engines
-//! are `Send`. A CPython child ends with the *thread* that started it: see
+//! [`MontyManager`](monty::MontyManager), [`CPythonManager`](cpython::CPythonManager) or
+//! [`JupyterManager`](jupyter::JupyterManager). All engines are `Send`. A CPython child ends with the *thread* that started it: see
 //! [`CPython`](cpython::CPython).
 //!
 //! # When an engine dies

@@ -70,9 +70,10 @@
 //!
 //! - `monty`: Python embedded, in `interpreter::monty`.
 //! - `cpython`: CPython as a child process, in `interpreter::cpython`.
+//! - `jupyter`: Jupyter kernels behind a gateway, in `interpreter::jupyter`.
 //! - `ws`: a WebSocket session for each thread, in `session::websocket`.
 //! - `duplex`: a session that any thread may call, in `session::duplex`.
-//! - `tls`: `wss://` for both.
+//! - `tls`: `wss://` for both, and `https://` for gateways.
 //! - `dify`: plugins for Dify, in `session::dify`.
 //! - `signals`: close everything on SIGINT and SIGTERM, in `signals`.
 

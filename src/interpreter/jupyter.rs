@@ -390,8 +390,9 @@ impl Interpreter for Jupyter {
         InterruptHandle::new(move || _ = target.interrupt(timeout))
     }
 
-    fn variables(&mut self, _options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
-        Err(InterpreterError::refused("kernels are not asked for their variables"))
+    /// Only IPython kernels can tell; others are [refused](InterpreterError::is_refused).
+    fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
+        self.with_kernel(|kernel| kernel.variables(options))
     }
 }
 

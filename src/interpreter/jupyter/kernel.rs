@@ -32,7 +32,10 @@ use super::gateway::{Endpoint, KernelOptions, LinkOptions};
 use super::rest::RestError;
 use super::wire::{self, Empty, Frame, Framing, Incoming, Request};
 use crate::deadline::Deadline;
-use crate::interpreter::{ExecuteOptions, Execution, InterpreterError, MimeBundle, OutputRef};
+use crate::interpreter::text::SHOWN;
+use crate::interpreter::{
+    ExecuteOptions, Execution, InterpreterError, MimeBundle, OutputRef, Variable,
+};
 use crate::session::SessionError;
 use crate::session::websocket::{Goodbye, Heard, Link, Socket};
 
@@ -77,6 +80,8 @@ pub(super) struct Kernel {
     last: u64,
     /// Numbers of requests, and what the kernel counted them as.
     cells: VecDeque<(u64, u64)>,
+    /// What came of them late, and no cell has been told of.
+    untold: Option<Late>,
 }
 
 /// What a kernel says about itself.
@@ -186,6 +191,7 @@ impl Kernel {
             process: None,
             last: 0,
             cells: VecDeque::new(),
+            untold: None,
         };
         // From here on it is ended if it is dropped.
         target.aim(endpoint, &kernel.id);
@@ -211,6 +217,7 @@ impl Kernel {
         restarted.map_err(|error| refused(&self.endpoint, &error))?;
         self.process = None;
         self.cells.clear();
+        self.untold = None;
         match self.greet(by, None) {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -279,12 +286,15 @@ impl Kernel {
             allow_stdin: false,
             stop_on_error: true,
         };
-        let mut late = Late::new(options.max_output);
+        let mut late = self.late(options);
         let mut cell = Cell::new(options.max_output, on_output);
         let outcome = self.perform(&request, options.timeout, &mut cell, &mut late);
         let (number, timed_out) = match outcome {
             Ok(done) => done,
-            Err(error) => return Err(error.with_outputs(cell.into_outputs())),
+            Err(error) => {
+                self.untold = Some(late);
+                return Err(error.with_outputs(cell.into_outputs()));
+            }
         };
         if cell.ends_kernel() {
             let error = InterpreterError::died("the cell told the kernel to exit");
@@ -306,8 +316,36 @@ impl Kernel {
         Ok(cell.finish(timed_out, late))
     }
 
+    /// What the session's code has bound.
+    pub(super) fn variables(
+        &mut self,
+        options: &ExecuteOptions,
+    ) -> Result<Vec<Variable>, InterpreterError> {
+        let cannot = || InterpreterError::refused("this kernel cannot tell its variables");
+        if self.about.language_info.name != "python" {
+            return Err(cannot());
+        }
+        let source = json!(include_str!("variables.py"));
+        let room = options.max_output;
+        // One expression, so that nothing of it is left in the session.
+        let expression = format!(
+            "(lambda names: (exec({source}, names), names['told'])[1])\
+             ({{'shell': get_ipython(), 'shown': {SHOWN}, 'room': {room}}})"
+        );
+        let mut late = self.late(options);
+        let told = self.evaluate(&expression, options, &mut late);
+        self.untold = Some(late);
+        let mut told = told?.ok_or_else(cannot)?;
+        let told = told.remove("application/json").ok_or_else(cannot)?;
+        serde_json::from_value(told).map_err(|_| cannot())
+    }
+
+    fn late(&mut self, options: &ExecuteOptions) -> Late {
+        self.untold.take().unwrap_or_else(|| Late::new(options.max_output))
+    }
+
     /// Evaluates an expression beside all cells, if the kernel can do that: `None` if it raises.
-    pub(super) fn evaluate(
+    fn evaluate(
         &mut self,
         expression: &str,
         options: &ExecuteOptions,
