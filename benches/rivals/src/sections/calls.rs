@@ -35,7 +35,7 @@ fn child(args: &[String]) {
     let transport: usize = transport.parse().expect("which transport");
     let threads = threads.parse().expect("how many threads");
     let contestants = (TRANSPORTS[transport].contestants)(threads);
-    Race::run(contestants, Effort::new(11, Duration::from_millis(40))).print();
+    Race::run(contestants, Effort::new(9, Duration::from_millis(30))).print();
 }
 
 fn write(pace: Pace) -> Section {
