@@ -17,7 +17,8 @@ fn write(pace: Pace) -> Section {
     let race = Race::of_children(pace.pick(1, 3), &[ENTRY.name], in_flight());
     let few = race.find(Flight::FEW.name);
     let mut goals = Vec::new();
-    let mut table = Table::new(&["one session, TCP", "÷ 10 in flight", "computed for each call, ns"]);
+    let mut table =
+        Table::new(&["one session, TCP", "÷ 10 in flight", "computed for each call, ns"]);
     for (who, flight) in race.contestants.iter().enumerate() {
         let compared = race.ratio(who, few);
         let shown = if who == few { "–".to_owned() } else { ratio(compared) };
