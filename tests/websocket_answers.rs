@@ -201,7 +201,7 @@ fn a_late_answer_is_given_to_the_next_request() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let error = session.request_timeout("slow", &(), SOON).unwrap_err();
+    let error = session.request_timeout("slow", &(), 10 * SOON).unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert!(!session.is_broken(), "the peer has been heard");
     assert_eq!(session.call::<String, _>("next", &()).unwrap(), "next");

@@ -40,7 +40,8 @@ fn failure(error: &SessionError) -> &ConnectError {
 
 #[track_caller]
 fn assert_times_out(builder: WebSocketBuilder, step: ConnectStep) {
-    let error = connect(builder.connect_timeout(SOON)).unwrap_err();
+    // Enough for the steps before, also where they have to wait for a processor.
+    let error = connect(builder.connect_timeout(5 * SOON)).unwrap_err();
     let failure = failure(&error);
     assert!(failure.is_timeout(), "{failure:?}");
     assert_eq!(failure.step(), step);

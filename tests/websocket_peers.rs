@@ -70,7 +70,8 @@ fn a_slow_peer_is_taken_for_a_dead_one() {
         peer.expect("m");
         peer.echo(); // which answers pings, and the next request
     });
-    let (error, mut session) = request(connect(&server), SOON);
+    // Half of it is for the peer, to answer the ping: enough also where it has to wait for a processor.
+    let (error, mut session) = request(connect(&server), 20 * SOON);
     assert!(error.is_timeout(), "{error}");
     assert!(!session.is_broken(), "it has answered a ping");
     session.request("next", &()).unwrap();

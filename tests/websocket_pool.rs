@@ -72,8 +72,9 @@ fn a_silent_peer_is_asked_again_or_its_successor_is_sought_without_pause() {
     });
     let events = Events::new();
     let manager = builder(&server).build().unwrap();
+    let wait = 10 * SOON; // so that one asks again before it is over
     let sessions =
-        pool(manager).event_handler(events.clone()).create_backoff(SOON, SOON).build().unwrap();
+        pool(manager).event_handler(events.clone()).create_backoff(wait, wait).build().unwrap();
     let ask = |timeout| sessions.with(|session| session.request_timeout("m", &(), timeout));
     assert!(ask(SOON).unwrap().unwrap_err().is_timeout());
     assert!(events.all().iter().any(|(_, told)| *told == Told::Closed(CloseReason::Broken)));

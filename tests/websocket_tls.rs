@@ -157,7 +157,7 @@ fn a_server_without_tls_is_waited_for() {
     assert!(!failure(&error).is_timeout());
     server.end();
     let silent = Server::raw(|mut tcp| while tcp.read(&mut [0; 512]).is_ok_and(|got| got > 0) {});
-    let error = connect(silent.builder("localhost").connect_timeout(SOON)).unwrap_err();
+    let error = connect(silent.builder("localhost").connect_timeout(5 * SOON)).unwrap_err();
     assert_eq!(failure(&error).step(), ConnectStep::Tls);
     assert!(failure(&error).is_timeout());
     silent.end();
