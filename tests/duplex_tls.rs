@@ -7,7 +7,7 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -133,14 +133,7 @@ fn say(peer: &mut Socket, said: &Value) {
 #[track_caller]
 fn failure(error: &SessionError) -> &ConnectError {
     assert!(error.is_connect(), "{error:?}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(failure) = error.downcast_ref() {
-            return failure;
-        }
-        cause = error.source();
-    }
-    panic!("it does not say at which step: {error:?}");
+    error.source().and_then(|source| source.downcast_ref()).expect("it says at which step")
 }
 
 // ---- reading and writing ------------------------------------------------------------------------

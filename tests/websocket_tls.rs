@@ -20,6 +20,7 @@ use sessile::session::SessionError;
 use sessile::session::websocket::{
     ConnectError, ConnectStep, WebSocketBuilder, WebSocketManager, WebSocketSession,
 };
+use sessile::{Pool, Registry};
 use support::{PATIENCE, TOO_LONG, promptly};
 use tls::{Authority, Tls, provider};
 use tungstenite::{Message, WebSocket};
@@ -243,5 +244,30 @@ fn a_record_that_is_none_is_taken_for_one() {
         connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
     let error = promptly("a request", move || session.request("m", &()).unwrap_err());
     assert!(error.is_lost(), "{error}");
+    server.end();
+}
+
+/// It is closed among the destructors of the thread, where not everything works any more.
+#[test]
+fn a_thread_that_ends_cuts_the_connection() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, |socket| {
+        assert!(socket.read().unwrap().is_text());
+        assert!(socket.read().unwrap().is_close());
+        let _ = socket.flush(); // the answer, of which it says that it is the end
+        // TLS has its own word for the end, without which this is an error.
+        assert_eq!(socket.get_mut().read(&mut [0; 16]).unwrap(), 0);
+    });
+    let builder = server.builder("localhost").root_certificate(&*authority.root);
+    let sessions = Pool::builder(builder.close_timeout(TOO_LONG).build().unwrap());
+    let sessions: Pool<WebSocketSession> = sessions.registry(&Registry::new()).build().unwrap();
+    promptly("a thread", {
+        let sessions = sessions.clone();
+        move || {
+            let uses = move || sessions.with(|session| session.notify("m", &())).unwrap().unwrap();
+            thread::spawn(uses).join().unwrap();
+        }
+    });
+    assert!(sessions.wait_closed(Duration::ZERO));
     server.end();
 }

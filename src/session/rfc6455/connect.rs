@@ -210,7 +210,7 @@ pub(in crate::session) fn accept(
 ///
 /// It is the [`source`](Error::source) of a [`SessionError`](crate::session::SessionError) that
 /// [is about connecting](crate::session::SessionError::is_connect). It names the host, and nothing else
-/// of the URL.
+/// of the URL; or the address of a client that was accepted.
 #[derive(Debug)]
 pub struct ConnectError {
     target: String,

@@ -16,6 +16,15 @@ use crate::session::rfc6455::{
 
 /// Dials a WebSocket, a frame being a text message.
 ///
+/// ```no_run
+/// use sessile::session::JsonRpc;
+/// use sessile::session::duplex::{Session, WebSocket};
+///
+/// let way = WebSocket::new("wss://example.org/rpc").bearer_token("..").subprotocol("rpc.v1");
+/// let session = Session::builder(JsonRpc::new()).connect(way)?;
+/// # Ok::<(), sessile::session::SessionError>(())
+/// ```
+///
 /// The URL begins with `ws://`, or with `wss://` if the feature `tls` is on. Credentials in it, as in
 /// `wss://name:password@host/`, are sent as basic authentication. Looking up the name, TCP (each of the
 /// host's addresses is tried, with an equal share of the time that is left), TLS and the upgrade all
