@@ -1,46 +1,24 @@
 //! What calls and requests leave in memory when they are over. By itself: bytes are counted.
 
 #![cfg(all(feature = "duplex", unix))]
-#![allow(unsafe_code)] // an allocator that counts
 
+#[path = "support/allocated.rs"]
+mod allocated;
 #[path = "support/peer.rs"]
 mod peer;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::thread;
 
+use allocated::allocated;
 use futures_core::Stream;
 use peer::{Apart, pair, pair_with};
 use serde_json::json;
 use sessile::session::duplex::Request;
 use support::{FOR_EVER, poll_until};
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: all is left to the system's allocator; what is added allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 /// One test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -55,11 +33,9 @@ const MANY: usize = 5000;
 #[track_caller]
 fn leaves_nothing(mut many_times: impl FnMut()) {
     many_times();
-    let before = ALLOCATED.load(Ordering::Relaxed);
+    let before = allocated();
     many_times();
-    poll_until("its memory is free", || {
-        ALLOCATED.load(Ordering::Relaxed) < before + MANY * size_of::<usize>()
-    });
+    poll_until("its memory is free", || allocated() < before + MANY * size_of::<usize>());
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! Two sessions that call each other from many threads, over a line that is cut again and again.
+//! Two sessions that call each other from many threads, over a line that is cut, or with a process that
+//! is killed, again and again.
 //!
 //! `SESSILE_SOAK_SEED` sets the seed. It fixes what each thread asks for, not how they interleave.
 
 #![cfg(all(feature = "duplex", unix))]
 
+#[path = "support/allocated.rs"]
+mod allocated;
 #[path = "support/peer.rs"]
 mod peer;
 mod support;
@@ -11,12 +14,16 @@ mod support;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use sessile::session::duplex::{Invoker, Request, Session, SessionBuilder, Tcp, TcpAccepted};
+use allocated::allocated;
+use sessile::session::duplex::{
+    ChildStdio, Invoker, Request, Session, SessionBuilder, Stdio, Tcp, TcpAccepted,
+};
 use sessile::session::{JsonRpc, SessionError};
 use sessile::{Context, Pool, Workers};
 use support::{PATIENCE, poll_until};
@@ -45,6 +52,7 @@ struct Tally {
     timed_out: AtomicU64,
     dropped: AtomicU64,
     called_back: AtomicU64,
+    /// Of the line, or kills of the process.
     cuts: AtomicU64,
     /// Asked twice, or a thread of a handler that has panicked.
     wrong: AtomicU64,
@@ -127,6 +135,7 @@ fn handled(builder: SessionBuilder, tally: &Arc<Tally>) -> SessionBuilder {
             add(&tally.wrong); // a panic would only be an error to the asker
         }
         match request.method() {
+            "pid" => return request.respond(&std::process::id()).unwrap_or_default(),
             "count" => {
                 for n in 0..number % 20 {
                     if request.item(&n).is_err() {
@@ -366,20 +375,122 @@ impl std::fmt::Debug for Summary<'_> {
     }
 }
 
-/// By itself, for threads and descriptors are counted.
-static ALONE: Mutex<()> = Mutex::new(());
+// ---- the process --------------------------------------------------------------------------------
 
-fn soak(lasts: Duration, seed: u64) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = peer::left();
+/// Set in the process that is killed; what went wrong there is noted in the file of this name.
+const NOTES: &str = "SESSILE_SOAK_NOTES";
+
+/// Not a test unless it is started by one below: then it is the peer, over its standard input and
+/// output.
+#[test]
+fn is_the_peer_of_a_session_in_another_process() {
+    let Some(notes) = std::env::var_os(NOTES) else { return };
+    let tally = Arc::new(Tally::default());
+    // Each life has numbers of its own: a nanosecond is less than it takes to ask.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    tally.next.store(now.as_nanos() as u64, Ordering::Relaxed);
+    let watched = Arc::clone(&tally);
+    thread::spawn(move || {
+        loop {
+            if get(&watched.wrong) > 0 {
+                std::fs::write(&notes, format!("{:?}", Summary(&watched))).unwrap();
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    });
+    let builder = Session::builder(JsonRpc::new().partial_results()).timeout(PATIENCE);
+    let session = handled(builder, &tally).connect(Stdio::new()).unwrap();
+    while !session.wait_down(PATIENCE) {}
+    std::process::exit(0); // before anything else is written
+}
+
+/// Kills the session's peer at times by the dice, until the session is closed.
+struct Killer {
+    kills: JoinHandle<Vec<u32>>,
+}
+
+impl Killer {
+    fn new(invoker: Invoker, mut dice: Dice, tally: &Arc<Tally>) -> Self {
+        let tally = Arc::clone(tally);
+        let kills = thread::spawn(move || {
+            let mut killed = Vec::new();
+            loop {
+                let number = tally.next.fetch_add(1, Ordering::Relaxed);
+                let pid = match invoker.call::<u32, _>("pid", &(number, "")) {
+                    Ok(pid) => pid,
+                    Err(error) if error.is_closed() => break,
+                    Err(_) => continue,
+                };
+                thread::park_timeout(Duration::from_micros(dice.throw(200_000)));
+                let kill = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+                if kill.unwrap().status.success() {
+                    add(&tally.cuts);
+                    killed.push(pid);
+                } else {
+                    let over = invoker.notify("over?", &()).unwrap_err();
+                    assert!(over.is_closed(), "it was gone before it was killed: {over:?}");
+                }
+            }
+            killed
+        });
+        Self { kills }
+    }
+
+    fn end(self) {
+        self.kills.thread().unpark();
+        for pid in self.kills.join().unwrap() {
+            let place = format!("/proc/{pid}");
+            poll_until("what was killed is reaped", || !std::path::Path::new(&place).exists());
+        }
+    }
+}
+
+// ---- the soak -----------------------------------------------------------------------------------
+
+/// A session, and how what it needs is ended after it.
+type Joined = (Session, Box<dyn FnOnce()>);
+
+fn over_a_line(builder: SessionBuilder, mut dice: Dice, tally: &Arc<Tally>) -> Joined {
+    let server = Server::new(tally);
+    let line = Line::new(server.address.clone(), Dice(dice.throw(1 << 40) | 1), tally);
+    let session = builder.connect(Tcp::new(&line.address)).unwrap();
+    let ends = move || {
+        line.end();
+        server.end();
+    };
+    (session, Box::new(ends))
+}
+
+fn with_a_process(builder: SessionBuilder, dice: Dice, tally: &Arc<Tally>) -> Joined {
+    let notes = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let notes = notes.join(format!("soak-{}", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "is_the_peer_of_a_session_in_another_process", "--nocapture"])
+        .env(NOTES, &notes)
+        .stderr(std::process::Stdio::null());
+    let session = builder.connect(ChildStdio::new(command)).unwrap();
+    let killer = Killer::new(session.invoker(), dice, tally);
+    let ends = move || {
+        killer.end();
+        assert!(!notes.exists(), "{}", std::fs::read_to_string(&notes).unwrap());
+    };
+    (session, Box::new(ends))
+}
+
+/// What may stay allocated: of the process and of the test's thread, not of calls.
+const LEFT: usize = 64 << 10;
+
+fn soak(lasts: Duration, joined: fn(SessionBuilder, Dice, &Arc<Tally>) -> Joined) {
+    let (before, bytes) = (peer::left(), allocated());
+    let seed = seed();
     eprintln!("the seed is {seed}");
     let mut dice = Dice(seed | 1);
     let tally = Arc::new(Tally::default());
-    let server = Server::new(&tally);
-    let line = Line::new(server.address.clone(), Dice(dice.throw(1 << 40) | 1), &tally);
     let builder = Session::builder(JsonRpc::new().partial_results()).timeout(PATIENCE);
     let again = builder.reconnect(Duration::from_millis(1), Duration::from_millis(20));
-    let session = handled(again, &tally).connect(Tcp::new(&line.address)).unwrap();
+    let (session, ends_peer) =
+        joined(handled(again, &tally), Dice(dice.throw(1 << 40) | 1), &tally);
     let session = Arc::new(session);
     let watchdog = Watchdog::new(lasts + 2 * PATIENCE, &tally, &session);
 
@@ -405,14 +516,16 @@ fn soak(lasts: Duration, seed: u64) {
     assert!(session.stats().connections > 1);
 
     ends(&session);
-    line.end();
-    server.end();
+    ends_peer();
     watchdog.end();
-    drop(session);
+    drop((session, tally));
     poll_until("no thread and no descriptor is left", || {
         let left = peer::left();
         left.0 <= before.0 && left.1 <= before.1
     });
+    let left = || allocated().saturating_sub(bytes);
+    poll_until("no buffer is left", || left() < LEFT);
+    eprintln!("{} bytes are left", left());
 }
 
 fn seed() -> u64 {
@@ -420,13 +533,19 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| u64::from(std::process::id()) << 8 | 0x5e55_11e0_0000_0001)
 }
 
+const BRIEFLY: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(120);
+
+/// One after the other in one test, for what others of this process do is counted as well.
 #[test]
-fn calls_are_lost_or_something_is_left_of_a_line_that_is_cut() {
-    soak(Duration::from_secs(2), seed());
+fn calls_are_lost_or_something_is_left_of_a_line_that_is_cut_or_a_peer_that_is_killed() {
+    soak(BRIEFLY, over_a_line);
+    soak(BRIEFLY, with_a_process);
 }
 
 #[test]
-#[ignore = "takes two minutes"]
+#[ignore = "takes four minutes"]
 fn calls_are_lost_or_something_is_left_after_two_minutes() {
-    soak(Duration::from_secs(120), seed());
+    soak(LONG, over_a_line);
+    soak(LONG, with_a_process);
 }

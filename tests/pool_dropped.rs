@@ -1,39 +1,16 @@
 //! The last handle of a pool goes.
 
-#![allow(unsafe_code)] // an allocator that counts
-
+#[path = "support/allocated.rs"]
+mod allocated;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use allocated::allocated;
 use sessile::{CloseReason, Context, Manager, Pool, Registry};
 use support::*;
-
-/// How many bytes are allocated: what no other test here changes by much for long.
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: all is left to the system's allocator; what is added allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[test]
 fn a_clone_dropped_closes_the_pool() {
@@ -158,7 +135,7 @@ fn places_are_not_reused_or_reused_too_early() {
     let mut early = 0;
     for round in 0..POOLS {
         if round == POOLS / 10 {
-            early = ALLOCATED.load(Ordering::Relaxed);
+            early = allocated();
         }
         let pool = Pool::builder(Counted::new(&count)).registry(&registry).build().unwrap();
         for to in &pools {
@@ -172,7 +149,7 @@ fn places_are_not_reused_or_reused_too_early() {
         assert!(alive.load(Ordering::SeqCst) <= 4, "{} left", alive.load(Ordering::SeqCst));
     }
     // A place lost each time would be 24 bytes in each thread's table; a pool lost, far more.
-    let late = ALLOCATED.load(Ordering::Relaxed);
+    let late = allocated();
     assert!(late < early + 100_000, "{early} bytes after a tenth of the pools, {late} after all");
     drop(pools);
     jobs.into_iter().for_each(Pending::wait);
