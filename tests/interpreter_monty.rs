@@ -2,12 +2,14 @@
 
 #![cfg(feature = "monty")]
 
-use std::sync::mpsc;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sessile::interpreter::monty::{Monty, MontyManager};
-use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, Output};
+use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, InterruptHandle, Output};
 
 fn run(python: &mut Monty, code: &str) -> Execution {
     python.run(code).unwrap()
@@ -207,4 +209,178 @@ fn output_of_one_cell_is_not_in_the_next() {
     run(python, "print('a', end='')");
     let execution = run(python, "print('b')");
     assert_eq!(execution.outputs, [Output::Stdout { text: "b\n".into() }]);
+}
+
+// ---- host functions -------------------------------------------------------------------------------
+
+#[test]
+fn host_functions_are_called_on_the_thread_of_the_cell() {
+    let here = thread::current().id();
+    let manager = MontyManager::new()
+        .function("add", |call| {
+            let sum: i64 = call.args.iter().filter_map(Value::as_i64).sum();
+            Ok(json!(sum + call.kwargs.get("more").and_then(Value::as_i64).unwrap_or(0)))
+        })
+        .function("echo", move |mut call| {
+            assert_eq!(thread::current().id(), here);
+            Ok(call.args.pop().unwrap_or_default())
+        });
+    let python = &mut manager.start();
+    shows(python, "add(1, 2, more=3)", Some("6"));
+    shows(python, "[add(n, n) for n in range(3)]", Some("[0, 2, 4]"));
+    let code = "echo({'a': [1, 2.5, 'é', None, True], 'b': (1, 2), 'c': {}})";
+    shows(python, code, Some("{'a': [1, 2.5, 'é', None, True], 'b': [1, 2], 'c': {}}"));
+    // They are names like any: kept, passed on, and hidden by a cell's own.
+    shows(python, "f = add\n[f(n) for n in (1, 2)]", Some("[1, 2]"));
+    shows(python, "def add(a, b):\n    return 'mine'\nadd(1, 2)", Some("'mine'"));
+    let execution = run(python, "print('before')\necho(1)\nprint('after')\nnothing()");
+    assert_eq!(execution.stdout(), "before\nafter\n");
+    let error = execution.error.unwrap();
+    assert_eq!(&*error.value, "name 'nothing' is not defined");
+    for code in ["open('/etc/passwd')", "import os\nos.environ['HOME']", "import socket"] {
+        assert!(run(python, code).error.is_some(), "{code}");
+    }
+}
+
+#[test]
+fn errors_of_host_functions_are_exceptions() {
+    let manager = MontyManager::new()
+        .function("fail", |_| anyhow::bail!("no luck"))
+        .function("huge", |_| Ok(json!(u64::MAX)))
+        .function("take", |_| Ok(Value::Null));
+    let python = &mut manager.start();
+    let error = run(python, "fail()").error.unwrap();
+    assert_eq!((&*error.name, &*error.value), ("RuntimeError", "no luck"));
+    let code = "try:\n    fail()\nexcept RuntimeError as e:\n    r = str(e)\nr";
+    shows(python, code, Some("'no luck'"));
+    let error = run(python, "take({1: 2})").error.unwrap();
+    assert_eq!(error.name, "TypeError");
+    assert!(error.value.contains("take()"), "{error:?}");
+    assert_eq!(run(python, "take(float('nan'))").error.unwrap().name, "TypeError");
+    let code = "x = []\nfor i in range(150):\n    x = [x]\ntake(x)";
+    assert_eq!(run(python, code).error.unwrap().name, "TypeError");
+    shows(python, "huge() > 1", Some("True"));
+}
+
+#[test]
+fn time_in_host_functions_counts() {
+    let manager = MontyManager::new().function("wait", |_| {
+        thread::sleep(Duration::from_millis(30));
+        Ok(Value::Null)
+    });
+    let python = &mut manager.start();
+    let limit = ExecuteOptions::new().timeout(Duration::from_millis(100));
+    let code = "n = 0\ntry:\n    while True:\n        wait()\n        n += 1\nexcept BaseException:\n    n = -1";
+    let execution = python.execute(code, &limit).unwrap();
+    assert!(execution.timed_out);
+    assert_eq!(execution.error.unwrap().name, "KeyboardInterrupt");
+    shows(python, "0 < n < 5", Some("True"));
+}
+
+#[test]
+fn host_functions_may_interrupt_and_panic() {
+    let handle: Arc<OnceLock<InterruptHandle>> = Arc::default();
+    let theirs = Arc::clone(&handle);
+    let manager = MontyManager::new()
+        .function("stop", move |_| {
+            theirs.get().unwrap().interrupt();
+            Ok(Value::Null)
+        })
+        .function("boom", |_| panic!("mine"));
+    let mut python = manager.start();
+    handle.set(python.interrupt_handle()).unwrap();
+    let execution = run(&mut python, "x = 1\nstop()\nx = 2");
+    assert_eq!(execution.error.unwrap().name, "KeyboardInterrupt");
+    assert!(!execution.timed_out);
+    shows(&mut python, "x", Some("1"));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| python.run("boom()")));
+    assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"mine"));
+    assert!(!python.is_alive());
+    python.reset().unwrap();
+    shows(&mut python, "1 + 1", Some("2"));
+}
+
+// ---- sessions as bytes ----------------------------------------------------------------------------
+
+#[test]
+fn a_session_goes_on_where_it_was_saved() {
+    let manager = MontyManager::new().function("host", |_| Ok(json!("here")));
+    let mut python = manager.start();
+    run(&mut python, "def f(n):\n    return 10 // n\nx = {'k': [1, (2, 3)]}\ny = x['k']");
+    run(&mut python, "y.append('ñ')\nhost()");
+    let bytes = python.save().unwrap();
+    run(&mut python, "x = None");
+    let mut restored =
+        thread::spawn(move || MontyManager::new().restore(&bytes).unwrap()).join().unwrap();
+    shows(&mut restored, "x", Some("{'k': [1, (2, 3), 'ñ']}"));
+    shows(&mut restored, "y is x['k']", Some("True"));
+    let execution = run(&mut restored, "f(0)");
+    assert_eq!(execution.execution_count, 5);
+    let traceback = execution.error.unwrap().traceback;
+    assert!(
+        traceback.contains("File \"<cell 1>\", line 2, in f\n    return 10 // n"),
+        "{traceback}"
+    );
+    assert!(traceback.contains("File \"<cell 5>\", line 1, in <module>"), "{traceback}");
+    let names = restored.variables(&ExecuteOptions::new()).unwrap();
+    assert_eq!(names.iter().map(|one| &*one.name).collect::<String>(), "fxy");
+    // Functions are the manager's, not the session's.
+    let execution = run(&mut restored, "host()");
+    assert!(execution.error.is_some());
+    shows(&mut python, "x", None);
+}
+
+#[test]
+fn limits_are_those_of_the_manager_that_restores() {
+    let mut python = Monty::start();
+    run(&mut python, "def r(n):\n    return 0 if n == 0 else r(n - 1)");
+    let bytes = python.save().unwrap();
+    let strict = MontyManager::new().max_recursion(50).timeout(Duration::from_millis(50));
+    let mut restored = strict.restore(&bytes).unwrap();
+    assert_eq!(run(&mut restored, "r(100)").error.unwrap().name, "RecursionError");
+    assert!(run(&mut restored, "while True: pass").timed_out);
+}
+
+#[test]
+fn bytes_that_are_no_session_are_refused() {
+    let manager = MontyManager::new();
+    let bytes = manager.start().save().unwrap();
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    for bad in [&b""[..], b"nonsense", &bytes[..20], &bytes[..bytes.len() - 1], &other] {
+        let error = manager.restore(bad).unwrap_err();
+        assert!(error.is_start(), "{error}");
+    }
+}
+
+// ---- what could end the process -------------------------------------------------------------------
+
+#[test]
+fn source_nested_deep_is_refused() {
+    let python = &mut Monty::start();
+    for code in [
+        format!("{}1", "1 + ".repeat(100_000)),
+        format!("x{}", ".a".repeat(100_000)),
+        format!("f{}", "()[0]".repeat(50_000)),
+        format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000)),
+        format!("{}1", "not ".repeat(100_000)),
+        format!("{}1", "-".repeat(100_000)),
+        format!("{}1", "lambda: ".repeat(50_000)),
+        format!("if 0: pass\n{}", "elif 0: pass\n".repeat(20_000)),
+    ] {
+        let error = run(python, &code).error.unwrap();
+        assert_eq!(error.name, "SyntaxError");
+        assert!(error.value.contains("nested"), "{error:?}");
+    }
+    shows(python, "'alive'", Some("'alive'"));
+    assert_eq!(run(python, "0").execution_count, 10);
+}
+
+#[test]
+fn huge_integers_are_refused_before_they_are_made() {
+    let python = &mut MontyManager::new().max_memory(1 << 20).start();
+    for code in ["10 ** 10 ** 8", "1 << 10 ** 9", "(1 << 4_000_000) ** 100"] {
+        assert_eq!(run(python, code).error.unwrap().name, "MemoryError", "{code}");
+    }
+    shows(python, "len(str(2 ** 1000))", Some("302"));
 }

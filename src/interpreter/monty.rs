@@ -20,17 +20,21 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use monty::MontyRepl;
+use monty::{Dump, MontyRepl, ReplProgress, Session, SessionRef};
 use monty_types::{
-    CompileOptions, ExcType, MontyException, MontyObject, PrintWriter, PrintWriterCallback,
-    ResourceLimits, ResourceTracker,
+    CompileOptions, ExcType, ExtFunctionResult, MontyException, MontyObject, NameLookupResult,
+    PrintWriter, PrintWriterCallback, ResourceLimits, ResourceTracker,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use self::host::HostFunctions;
 use self::source::Source;
 use super::text::{Gatherer, SHOWN, cut};
 use super::{
@@ -39,8 +43,15 @@ use super::{
 };
 use crate::{Context, Interrupt, Manager};
 
+mod host;
 mod source;
 
+pub use host::HostCall;
+
+/// What Monty calls a session in its own messages; no one sees it.
+const NAME: &str = "cell";
+/// How a saved session begins: changed with everything in it.
+const SAVED: &[u8] = b"sessile monty 1\n";
 /// Runs before the first cell. `repr` is bound as a default, so that a cell may use the name.
 const PRELUDE: &str = "\
 def __sessile_show__(value, repr=repr):
@@ -74,13 +85,20 @@ pub struct MontyManager {
     max_memory: usize,
     max_recursion: usize,
     gc_interval: Option<usize>,
+    functions: HostFunctions,
 }
 
 impl MontyManager {
     /// No time limit of its own, 256 MiB, 1000 calls deep.
     #[must_use]
     pub const fn new() -> Self {
-        Self { timeout: None, max_memory: 256 << 20, max_recursion: 1000, gc_interval: None }
+        Self {
+            timeout: None,
+            max_memory: 256 << 20,
+            max_recursion: 1000,
+            gc_interval: None,
+            functions: HostFunctions::new(),
+        }
     }
 
     /// The time limit of cells whose [`ExecuteOptions`] name none. It is looked at between
@@ -123,31 +141,98 @@ impl MontyManager {
         self
     }
 
+    /// Gives code a function of ours to call by this name, wherever no cell has bound it.
+    ///
+    /// It runs on the thread that runs the cell, and the cell waits for it; its time counts for the
+    /// cell's limit, which is looked at when it has come back. An error becomes a `RuntimeError` in
+    /// the cell. What it reaches, code in the sandbox reaches: this is the one way out of it.
+    ///
+    /// ```
+    /// use sessile::interpreter::Interpreter;
+    /// use sessile::interpreter::monty::MontyManager;
+    ///
+    /// let manager = MontyManager::new().function("lookup", |call| {
+    ///     anyhow::ensure!(call.args == ["Ulm"], "unknown");
+    ///     Ok(serde_json::json!({ "height": 161.53 }))
+    /// });
+    /// let execution = manager.start().run("lookup('Ulm')['height'] * 2")?;
+    /// assert_eq!(execution.text(), Some("323.06"));
+    /// # Ok::<(), sessile::interpreter::InterpreterError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Not here; but if `function` panics, so does [`execute`](Interpreter::execute), and the session
+    /// is dead then.
+    #[must_use]
+    pub fn function(
+        mut self,
+        name: impl Into<String>,
+        function: impl Fn(HostCall) -> anyhow::Result<Value> + Send + Sync + 'static,
+    ) -> Self {
+        self.functions.insert(name.into(), Arc::new(function));
+        self
+    }
+
+    /// Makes a session of what [`save`](Monty::save) gave, with this manager's limits and functions.
+    ///
+    /// On any thread, in any process with the same version of this crate. Only for bytes that come
+    /// from `save`: others are refused where that is noticed, and it cannot always be.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a session of this version:
+    /// [`is_start`](InterpreterError::is_start).
+    pub fn restore(&self, bytes: &[u8]) -> Result<Monty, InterpreterError> {
+        let unreadable = |what: &dyn fmt::Display| {
+            InterpreterError::start(format!("the saved session cannot be read: {what}"), None)
+        };
+        let rest = bytes.strip_prefix(SAVED).ok_or_else(|| unreadable(&"it is none"))?;
+        let (length, rest) = rest.split_first_chunk().ok_or_else(|| unreadable(&"it is cut"))?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (head, dump) = rest.split_at_checked(length).ok_or_else(|| unreadable(&"it is cut"))?;
+        let head: Head = serde_json::from_slice(head).map_err(|error| unreadable(&error))?;
+        // A panic would come of bytes that are not ours.
+        let loaded = panic::catch_unwind(|| Dump::load(dump));
+        let loaded = loaded.map_err(|_| unreadable(&"it panicked"))?;
+        let Session::Idle(mut repl) = loaded.map_err(|error| unreadable(&error))?.state else {
+            return Err(unreadable(&"it is in the midst of a cell"));
+        };
+        *repl.tracker_mut() = self.tracker();
+        let Head { pieces, names, count } = head;
+        let stop = Arc::default();
+        Ok(Monty { settings: self.clone(), repl: Some(*repl), pieces, names, stop, count })
+    }
+
     /// Makes a session. It does no I/O and cannot fail.
     #[must_use]
     pub fn start(&self) -> Monty {
         Monty {
             repl: Some(self.repl()),
             settings: self.clone(),
-            fed: Vec::new(),
+            pieces: Vec::new(),
             names: BTreeSet::new(),
             stop: Arc::default(),
             count: 0,
         }
     }
 
-    fn repl(&self) -> MontyRepl {
+    fn tracker(&self) -> ResourceTracker {
         let limits = ResourceLimits {
             max_memory: Some(self.max_memory),
             max_recursion_depth: self.max_recursion,
             gc_interval: self.gc_interval,
             ..ResourceLimits::default()
         };
+        ResourceTracker::new(limits)
+    }
+
+    fn repl(&self) -> MontyRepl {
         let options = CompileOptions {
             // Messages as CPython has them, so that engines agree.
             assert_message_annotations: false.into(),
         };
-        let mut repl = MontyRepl::new("cell", ResourceTracker::new(limits), options);
+        let mut repl = MontyRepl::new(NAME, self.tracker(), options);
         repl.feed_run(PRELUDE, Vec::new(), PrintWriter::Disabled)
             .expect("the prelude is valid Python that raises nothing");
         repl
@@ -185,15 +270,31 @@ pub struct Monty {
     /// `None`: dead.
     repl: Option<MontyRepl>,
     /// What Monty was fed after the prelude.
-    fed: Vec<Fed>,
+    pieces: Vec<Piece>,
     /// All that cells may have bound.
     names: BTreeSet<String>,
     stop: Arc<AtomicBool>,
     count: u64,
 }
 
+/// What came of a piece that Monty was fed.
+enum Fed {
+    Value(MontyObject),
+    Raised(MontyException),
+    TimedOut,
+}
+
+/// What is saved of a session beside Monty's own state.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    pieces: Vec<Piece>,
+    names: BTreeSet<String>,
+    count: u64,
+}
+
 /// How a piece that Monty was fed relates to cells as they were given to us.
-struct Fed {
+#[derive(Clone, Serialize, Deserialize)]
+struct Piece {
     /// The cell's number.
     cell: u64,
     /// The line that was put in before its last expression.
@@ -208,6 +309,26 @@ impl Monty {
     }
 }
 
+impl Monty {
+    /// The whole session as bytes, for [`restore`](MontyManager::restore); it goes on as it was.
+    ///
+    /// Host functions are not in it. What is takes about as much room as it does in memory.
+    ///
+    /// # Errors
+    ///
+    /// The session is dead, or holds what cannot be written down; it is as it was then.
+    pub fn save(&self) -> Result<Vec<u8>, InterpreterError> {
+        let repl = self.repl.as_ref().ok_or_else(InterpreterError::dead)?;
+        let refused = |error: &dyn fmt::Display| InterpreterError::refused(error.to_string());
+        let Self { pieces, names, count, .. } = self;
+        let head = Head { pieces: pieces.clone(), names: names.clone(), count: *count };
+        let head = serde_json::to_vec(&head).map_err(|error| refused(&error))?;
+        let dump =
+            monty::dump(NAME, None, SessionRef::Idle(repl)).map_err(|error| refused(&error))?;
+        Ok([SAVED, &(head.len() as u64).to_be_bytes(), &head, &dump].concat())
+    }
+}
+
 impl Interpreter for Monty {
     fn execute_with(
         &mut self,
@@ -215,38 +336,22 @@ impl Interpreter for Monty {
         options: &ExecuteOptions,
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
-        let Some(repl) = &mut self.repl else {
-            return Err(InterpreterError::dead());
-        };
         let start = Instant::now();
-        self.stop.store(false, Ordering::Relaxed);
-        let limit = options.timeout.or(self.settings.timeout);
-        // Counts from now on; without a limit, the last cell's must not stay.
-        repl.tracker_mut().set_max_duration(limit.unwrap_or(Duration::MAX));
-        let Source { text: source, inserted } = source::prepare(code, &mut self.names);
-        self.fed.push(Fed { cell: self.count + 1, inserted });
         let gatherer = Gatherer::new(options.max_output, on_output);
-        let mut printer = Printer { gatherer, stop: &self.stop };
-
-        // A panic inside Monty leaves the session in an unknown state, which nobody will look at.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-            repl.feed_run(&source, Vec::new(), PrintWriter::Callback(&mut printer))
-        }));
-        let foreign = printer.gatherer.is_showing();
-        let (outputs, mut truncated) = printer.gatherer.finish();
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(panic) => {
-                self.repl = None;
-                if foreign {
-                    panic::resume_unwind(panic);
-                }
-                return Err(InterpreterError::died("it panicked").with_outputs(outputs));
-            }
+        let stop = Arc::clone(&self.stop);
+        let mut printer = Printer { gatherer, stop: &stop };
+        let outcome = if source::is_too_deep(code) {
+            self.repl.as_ref().ok_or_else(InterpreterError::dead)?;
+            let what = "the source is nested too deep".to_owned();
+            Ok(Fed::Raised(MontyException::new(ExcType::SyntaxError, Some(what))))
+        } else {
+            let Source { text, inserted } = source::prepare(code, &mut self.names);
+            self.feed(&text, Piece { cell: self.count + 1, inserted }, options, &mut printer)
         };
-
+        let (outputs, mut truncated) = printer.gatherer.finish();
+        let outcome = outcome.map_err(|error| error.with_outputs(outputs.clone()))?;
         self.count += 1;
-        let timed_out = outcome.is_err() && repl.tracker().check_time().is_err();
+        let timed_out = matches!(outcome, Fed::TimedOut);
         let (mut result, mut error) = (None, None);
         let mut bounded = |text: &str| {
             let kept = cut(text, options.max_output);
@@ -254,13 +359,16 @@ impl Interpreter for Monty {
             kept.to_owned()
         };
         match outcome {
-            Ok(MontyObject::String(text)) => {
+            Fed::Value(MontyObject::String(text)) => {
                 let plain = ("text/plain".to_owned(), bounded(&text).into());
                 result = Some([plain].into());
             }
-            Ok(_) => {} // there was no last expression, it was `None`, or it ended in a semicolon
-            Err(exception) => {
-                let exception = if timed_out { interrupted() } else { exception };
+            Fed::Value(_) => {} // there was no last expression, it was `None`, or it ended in a semicolon
+            Fed::TimedOut | Fed::Raised(_) => {
+                let exception = match outcome {
+                    Fed::Raised(exception) => exception,
+                    _ => interrupted(),
+                };
                 let ErrorInfo { name, value, traceback } = self.describe(&exception);
                 error = Some(ErrorInfo {
                     name,
@@ -283,9 +391,9 @@ impl Interpreter for Monty {
     }
 
     fn reset(&mut self) -> Result<(), InterpreterError> {
-        let Self { settings, repl, fed, names, stop: _, count } = self;
+        let Self { settings, repl, pieces, names, stop: _, count } = self;
         *repl = Some(settings.repl());
-        fed.clear();
+        pieces.clear();
         names.clear();
         *count = 0;
         Ok(())
@@ -313,13 +421,79 @@ impl Interpreter for Monty {
 }
 
 impl Monty {
+    /// Feeds Monty a piece of code, and answers what it asks of the host meanwhile.
+    fn feed(
+        &mut self,
+        code: &str,
+        piece: Piece,
+        options: &ExecuteOptions,
+        printer: &mut Printer<'_>,
+    ) -> Result<Fed, InterpreterError> {
+        // If anything panics from here on, the session is in a state that nobody shall look at.
+        let mut repl = self.repl.take().ok_or_else(InterpreterError::dead)?;
+        self.stop.store(false, Ordering::Relaxed);
+        let limit = options.timeout.or(self.settings.timeout);
+        // Counts from now on; without a limit, the last cell's must not stay.
+        repl.tracker_mut().set_max_duration(limit.unwrap_or(Duration::MAX));
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let functions = &self.settings.functions;
+        self.pieces.push(piece);
+        let mut late = false;
+        let (repl, result) = if functions.is_empty() {
+            let result = guarded(printer, |print| repl.feed_run(code, Vec::new(), print))?;
+            (repl, result)
+        } else {
+            let mut step = guarded(printer, |print| repl.feed_start(code, Vec::new(), print))?;
+            loop {
+                step = match step {
+                    Ok(ReplProgress::Complete { repl, value }) => break (repl, Ok(value)),
+                    Err(failed) => break (failed.repl, Err(failed.error)),
+                    Ok(ReplProgress::NameLookup(lookup)) => {
+                        let (name, docstring) = (lookup.name.clone(), None);
+                        let known = lookup.object_id().is_none() && functions.contains(&name);
+                        let answer = if known {
+                            MontyObject::Function { name, docstring }.into()
+                        } else {
+                            NameLookupResult::Undefined
+                        };
+                        guarded(printer, |print| lookup.resume(answer, print))?
+                    }
+                    Ok(ReplProgress::FunctionCall(mut call)) => {
+                        let (args, kwargs) =
+                            (mem::take(&mut call.args), mem::take(&mut call.kwargs));
+                        let answer = functions.call(&call.function_name, args, kwargs);
+                        late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                        if late || self.stop.load(Ordering::Relaxed) {
+                            guarded(printer, |print| call.abort(interrupted(), print))?
+                        } else {
+                            guarded(printer, |print| call.resume(answer, print))?
+                        }
+                    }
+                    Ok(ReplProgress::OsCall(call)) => {
+                        let error = ExtFunctionResult::Error(out_of_reach());
+                        guarded(printer, |print| call.resume(error, print))?
+                    }
+                    Ok(ReplProgress::ResolveFutures(futures)) => {
+                        guarded(printer, |print| futures.abort(out_of_reach(), print))?
+                    }
+                };
+            }
+        };
+        let late = late || result.is_err() && repl.tracker().check_time().is_err();
+        self.repl = Some(repl);
+        Ok(match result {
+            Ok(value) => Fed::Value(value),
+            Err(_) if late => Fed::TimedOut,
+            Err(exception) => Fed::Raised(exception),
+        })
+    }
+
     /// Asks for each name that cells may have bound; `None` if that took too long.
     fn list_variables(
         &mut self,
         show: bool,
         options: &ExecuteOptions,
     ) -> Result<Option<Vec<Variable>>, InterpreterError> {
-        let repl = self.repl.as_mut().ok_or_else(InterpreterError::dead)?;
         let show = if show { "True" } else { "False" };
         let mut code = String::from("__sessile_variables__ = []\n");
         for name in self.names.iter().filter(|name| !name.starts_with('_')) {
@@ -330,20 +504,12 @@ impl Monty {
             );
         }
         code.push_str("__sessile_variables__");
-        self.fed.push(Fed { cell: self.count, inserted: None });
-        self.stop.store(false, Ordering::Relaxed);
-        let limit = options.timeout.or(self.settings.timeout);
-        repl.tracker_mut().set_max_duration(limit.unwrap_or(Duration::MAX));
         let mut ignore = |_: OutputRef<'_>| {};
-        let mut printer = Printer { gatherer: Gatherer::new(0, &mut ignore), stop: &self.stop };
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-            repl.feed_run(&code, Vec::new(), PrintWriter::Callback(&mut printer))
-        }));
-        let Ok(outcome) = outcome else {
-            self.repl = None;
-            return Err(InterpreterError::died("it panicked"));
-        };
-        let Ok(MontyObject::List(found)) = outcome else {
+        let stop = Arc::clone(&self.stop);
+        let mut printer = Printer { gatherer: Gatherer::new(0, &mut ignore), stop: &stop };
+        let piece = Piece { cell: self.count, inserted: None };
+        let outcome = self.feed(&code, piece, options, &mut printer)?;
+        let Fed::Value(MontyObject::List(found)) = outcome else {
             return Ok(None);
         };
         let mut room = options.max_output;
@@ -371,9 +537,9 @@ impl Monty {
                 return None;
             }
             let mut frame = frame.clone();
-            let fed = number.checked_sub(1).and_then(|i| self.fed.get(i))?;
-            frame.filename = format!("<cell {}>", fed.cell);
-            if let Some(inserted) = fed.inserted {
+            let piece = number.checked_sub(1).and_then(|i| self.pieces.get(i))?;
+            frame.filename = format!("<cell {}>", piece.cell);
+            if let Some(inserted) = piece.inserted {
                 if frame.start.line == inserted && frame.end.line > inserted {
                     return None; // the call that shows the value
                 }
@@ -399,7 +565,7 @@ impl Monty {
 
 impl fmt::Debug for Monty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settings, repl, fed: _, names: _, stop: _, count } = self;
+        let Self { settings, repl, pieces: _, names: _, stop: _, count } = self;
         f.debug_struct("Monty")
             .field("settings", settings)
             .field("alive", &repl.is_some())
@@ -429,6 +595,25 @@ impl PrintWriterCallback for Printer<'_> {
     fn poll_flush(&mut self) -> Result<(), MontyException> {
         if self.stop.load(Ordering::Relaxed) { Err(interrupted()) } else { Ok(()) }
     }
+}
+
+/// Runs Monty. Its own panic is the engine's death; one of `on_output` goes on to the caller.
+fn guarded<R>(
+    printer: &mut Printer<'_>,
+    run: impl FnOnce(PrintWriter<'_>) -> R,
+) -> Result<R, InterpreterError> {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(PrintWriter::Callback(printer))));
+    outcome.map_err(|panic| {
+        if printer.gatherer.is_showing() {
+            panic::resume_unwind(panic);
+        }
+        InterpreterError::died("it panicked")
+    })
+}
+
+fn out_of_reach() -> MontyException {
+    let what = "files, the system and what has to be waited for are out of reach".to_owned();
+    MontyException::new(ExcType::NotImplementedError, Some(what))
 }
 
 fn interrupted() -> MontyException {

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::mem;
 
+use ruff_python_ast::token::TokenKind;
 use ruff_python_ast::visitor::{self, Visitor};
 use ruff_python_ast::{Alias, ExceptHandler, Expr, ExprContext, ModModule, Stmt};
-use ruff_python_parser::Parsed;
+use ruff_python_parser::{Mode, Parsed, lexer};
 
 /// A cell, ready for Monty.
 pub(super) struct Source<'a> {
@@ -13,6 +15,56 @@ pub(super) struct Source<'a> {
     pub(super) text: Cow<'a, str>,
     /// The number of the line that was put in before the last expression.
     pub(super) inserted: Option<u32>,
+}
+
+/// How deep a tree may become that the parser builds without recursion of its own.
+///
+/// Monty takes no more than 200 levels, but it looks at the finished tree, and even to drop a tree of
+/// some thousand levels overflows a stack of 2 MiB in a build that is not optimized.
+const DEEPEST: usize = 1000;
+
+/// Whether the parser would build a tree from this that is too deep for anybody to touch.
+///
+/// Nesting is bounded by the parser, which recurses for it. Chains are not: `1 + 1 + ..`, `a.b.c..`,
+/// `f()()..` each add a level per link. So for each bracket that is open the links are counted since
+/// the last comma or line in it, and the sum is what the tree cannot be deeper than.
+pub(super) fn is_too_deep(code: &str) -> bool {
+    if code.len() <= DEEPEST {
+        return false; // each level takes a byte
+    }
+    let mut lexer = lexer::lex(code, Mode::Module);
+    let (mut open, mut links, mut sum) = (Vec::new(), 0, 0);
+    loop {
+        match lexer.next_token() {
+            TokenKind::EndOfFile => return false,
+            TokenKind::Lpar | TokenKind::Lsqb | TokenKind::Lbrace => {
+                (links, sum) = (links + 1, sum + 1);
+                open.push(mem::take(&mut links));
+            }
+            TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace => {
+                sum -= links;
+                links = open.pop().unwrap_or_default();
+            }
+            TokenKind::Comma | TokenKind::Newline | TokenKind::Semi => sum -= mem::take(&mut links),
+            TokenKind::Dot
+            | TokenKind::Plus
+            | TokenKind::Minus
+            | TokenKind::Star
+            | TokenKind::Slash
+            | TokenKind::DoubleSlash
+            | TokenKind::Percent
+            | TokenKind::At
+            | TokenKind::Amper
+            | TokenKind::Vbar
+            | TokenKind::CircumFlex
+            | TokenKind::LeftShift
+            | TokenKind::RightShift => (links, sum) = (links + 1, sum + 1),
+            _ => {}
+        }
+        if sum > DEEPEST {
+            return true;
+        }
+    }
 }
 
 /// Prepares a cell, and adds what it may bind at top level to `names`.
@@ -132,6 +184,26 @@ mod tests {
         assert_eq!(shown("a ; # c"), "a ; # c\nNone");
         assert_eq!(shown("a # ;"), "__sessile_show__((\na\n)) # ;");
         assert_eq!(shown(""), "\n");
+    }
+
+    #[test]
+    fn chains_are_bounded_and_long_code_is_not() {
+        let deep = [
+            format!("{}1", "1 + ".repeat(1500)),
+            format!("x = (1,\n{}1)", "1*".repeat(1500)),
+            format!("f{}", ".a()[0]".repeat(600)),
+            format!("{}1{}", "(1 + 1 + 1 + ".repeat(400), ")".repeat(400)),
+        ];
+        assert!(deep.iter().all(|code| is_too_deep(code)));
+        let wide = [
+            "x += 1\n".repeat(5000),
+            format!("x = [{}]", "a.b + f(c), ".repeat(5000)),
+            format!("f({})", "(1), ".repeat(5000)),
+            "x.y = a[0] * 3;".repeat(5000),
+            format!("'{}'", "1+".repeat(5000)),
+            ")".repeat(5000),
+        ];
+        assert!(!wide.iter().any(|code| is_too_deep(code)));
     }
 
     #[test]
