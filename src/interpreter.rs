@@ -59,6 +59,8 @@ mod execution;
 mod interrupt;
 #[cfg(feature = "jupyter")]
 pub mod jupyter;
+#[cfg(all(feature = "cpython", unix))]
+mod lease;
 #[cfg(feature = "monty")]
 pub mod monty;
 mod options;
@@ -70,7 +72,24 @@ pub use execution::{
     ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream, Variable,
 };
 pub use interrupt::InterruptHandle;
+#[cfg(all(feature = "cpython", unix))]
+pub use lease::Reclaimed;
 pub use options::ExecuteOptions;
+
+/// Removes what processes of this user that are gone have left behind on this machine: the processes
+/// their sessions had started, and the sessions' own directories.
+///
+/// Sessions are written down in a *lease* while they live, below the directory of temporary files. A
+/// process that is killed leaves its leases; whose lock is let go of is dead, whatever its number.
+/// What belongs to a process that lives is never touched. The first CPython that a process starts
+/// does this too. Runs on the calling thread; takes milliseconds.
+///
+/// A process is found by its environment (on Linux; elsewhere only directories are removed), so one
+/// that has been given an environment without `SESSILE_LEASE` is not found.
+#[cfg(all(feature = "cpython", unix))]
+pub fn reclaim() -> Reclaimed {
+    cpython::reclaim()
+}
 
 /// A Python session: cells go in, [`Execution`]s come out.
 ///

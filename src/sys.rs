@@ -8,6 +8,8 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
@@ -156,6 +158,64 @@ pub(crate) fn detach_and_bind(command: &mut Command) {
     // SAFETY: between fork and exec `prepare` makes system calls only: it allocates nothing (the
     // errors are numbers), takes no lock, and touches no memory that another thread may be changing.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Whether to wait for a lock that another process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
+/// Locks a file until it is closed, everywhere it is open; whether that was possible.
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) fn lock(file: &impl AsRawFd, wait: Wait) -> io::Result<bool> {
+    let how = if wait == Wait::Yes { 0 } else { libc::LOCK_NB };
+    loop {
+        // SAFETY: no pointers are passed.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | how) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => return Ok(false),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// The user that this process acts as.
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) fn user() -> u32 {
+    // SAFETY: no arguments; it cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Kills a process that need not be a child of ours, if it is the right one when looked at.
+///
+/// It is held by a descriptor from before the look until after the signal, so that no other process
+/// that may have got its number meanwhile can be hit.
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) fn kill_if(pid: libc::pid_t, is_right: impl FnOnce() -> bool) -> bool {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let Ok(fd) = RawFd::try_from(fd) else {
+        return false;
+    };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: valid: the call has just given us this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: valid: a null pointer asks for the information that `kill` would send.
+    is_right()
+        && unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), libc::SIGKILL, no_info, 0)
+        } == 0
 }
 
 /// Signals a process; a negative number means the group of that leader.

@@ -36,7 +36,7 @@
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 use std::{fmt, fs, io, iter};
 
@@ -47,9 +47,12 @@ use super::{
 };
 use crate::{CloseReason, Context, Interrupt, Manager, sys};
 
+mod left;
 mod private_dir;
 mod process;
 mod shelf;
+
+pub(super) use left::reclaim;
 
 /// Starts a CPython for each thread, and holds the settings they share.
 ///
@@ -238,6 +241,10 @@ impl CPythonManager {
     }
 
     fn ready(&self) -> Result<Ready, InterpreterError> {
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| {
+            reclaim();
+        });
         match self.shelf.take(&self.settings) {
             Some(spare) => Ok(spare),
             None => Child::start(&self.settings),

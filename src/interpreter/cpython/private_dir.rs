@@ -6,24 +6,25 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::super::lease::Lease;
+use super::left::Left;
+
 /// Made empty, for this user only; removed with all that is in it when dropped.
 #[derive(Debug)]
 pub(super) struct PrivateDir(PathBuf);
 
 impl PrivateDir {
-    pub(super) fn new() -> io::Result<Self> {
+    /// Where the lease says, if there is one.
+    pub(super) fn new(lease: Option<&(Lease, Left)>) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        loop {
+        let unwritten = || {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("sessile-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            // Never one that was there before, so nobody can have put anything into it.
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
+            std::env::temp_dir().join(format!("sessile-dir-{}-{number}", std::process::id()))
+        };
+        let path = lease.and_then(|(_, left)| left.dir.clone()).unwrap_or_else(unwritten);
+        // Never one that was there before, so nobody can have put anything into it.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::super::lease::Lease;
 use super::super::text::{Decoder, Gatherer, cut};
 use super::super::{
     ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, OutputRef,
     Stream, Variable,
 };
 use super::Settings;
+use super::left::{Left, MARK};
 use super::private_dir::PrivateDir;
 use crate::sys::{self, Watched};
 
@@ -89,6 +91,7 @@ pub(super) struct Child {
     buffer: Box<[u8]>,
     /// Removed last, when nothing of the child's is running any more.
     dir: Option<PrivateDir>,
+    _lease: Option<Lease>,
 }
 
 /// A child that waits for its first cell, and the version of its Python.
@@ -173,6 +176,12 @@ impl Child {
         let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
         let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
 
+        // From before there is anything to be left behind. Where nothing can be written down, it
+        // goes without.
+        let lease = Left::write_down(settings.private_dir);
+        let dir = settings.private_dir.then(|| PrivateDir::new(lease.as_ref())).transpose();
+        let dir = dir.map_err(failed("no directory of its own"))?;
+
         // The driver comes over the channel, so that a list of processes stays readable.
         let boot = format!(
             "import os\nd=b''\nwhile len(d)<{n}:\n b=os.read(0,{n}-len(d))\n if not b:os._exit(1)\n \
@@ -182,8 +191,9 @@ impl Child {
         let mut command = process::Command::new(&settings.python);
         command.args(&settings.args).arg("-c").arg(boot);
         command.envs(settings.env.iter().map(|(name, value)| (name, value)));
-        let dir = settings.private_dir.then(PrivateDir::new).transpose();
-        let dir = dir.map_err(failed("no directory of its own"))?;
+        if let Some((_, left)) = &lease {
+            command.env(MARK, &left.mark);
+        }
         if let Some(dir) = dir.as_ref().map(PrivateDir::path).or(settings.current_dir.as_deref()) {
             command.current_dir(dir);
         }
@@ -206,6 +216,7 @@ impl Child {
             untold: Vec::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             dir,
+            _lease: lease.map(|(lease, _)| lease),
         };
         child.greet(settings.start_timeout).map(|version| Ready { child, version }).map_err(
             |Greeting { what, said }| {

@@ -1,0 +1,205 @@
+//! What is left when a process is killed, and how it is found. The processes are this test program,
+//! run again in another role, with a directory of temporary files of the test's own.
+
+#![cfg(all(feature = "cpython", target_os = "linux"))]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sessile::interpreter::cpython::CPythonManager;
+use sessile::interpreter::{Interpreter, reclaim};
+
+mod support;
+use support::poll_until;
+
+/// Removed at the end, with what is in it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sessile-test-leases-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn run_as(&self, role: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([role, "--exact", "--ignored", "--nocapture", "--quiet"]);
+        command.env("TMPDIR", &self.0);
+        command
+    }
+
+    /// How many things a process that comes next removes, and cannot remove.
+    fn reclaim(&self) -> String {
+        let output = self.run_as("reclaimer").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let line = said.lines().find_map(|line| line.strip_prefix("reclaimed "));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    }
+
+    /// All that lies there, but for the lock of all.
+    fn left(&self) -> Vec<PathBuf> {
+        let (mut todo, mut found) = (vec![self.0.clone()], Vec::new());
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    todo.push(path.clone());
+                }
+                found.push(path.strip_prefix(&self.0).unwrap().to_owned());
+            }
+        }
+        // The directory of all owners, and the lock in it, stay.
+        found.retain(|path| {
+            path.components().count() > 1 && !path.ends_with("lock")
+                || path.components().count() == 1 && !self.0.join(path).join("lock").exists()
+        });
+        found
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process with a session, whose cell has started a process that has left the session.
+struct Holder {
+    process: Child,
+    /// It ends in order when this is closed.
+    line: Option<ChildStdin>,
+    /// Read to its end, or it could not say how its test went.
+    said: Lines<BufReader<ChildStdout>>,
+    python: String,
+    stray: String,
+    dir: PathBuf,
+}
+
+impl Holder {
+    fn start(place: &Place) -> Self {
+        let mut command = place.run_as("holder");
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = said
+            .by_ref()
+            .map(Result::unwrap)
+            .find_map(|l| l.strip_prefix("holding ").map(str::to_owned));
+        let ready = ready.expect("the holder says when it is ready");
+        let [python, stray, dir] = ready.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let line = process.stdin.take();
+        Self { process, line, said, python: python.into(), stray: stray.into(), dir: dir.into() }
+    }
+
+    fn kill(mut self) -> (String, String, PathBuf) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        (self.python, self.stray, self.dir)
+    }
+
+    fn end(mut self) -> (String, String, PathBuf) {
+        drop(self.line.take());
+        self.said.by_ref().for_each(drop);
+        assert!(self.process.wait().unwrap().success());
+        (self.python, self.stray, self.dir)
+    }
+}
+
+/// Whether a process is there that is not only waiting to be reaped.
+fn runs(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+}
+
+fn end_of(pid: &str) {
+    poll_until("the process has ended", || !runs(pid));
+}
+
+#[test]
+#[ignore = "a role that the other tests run"]
+fn holder() {
+    let mut python = CPythonManager::new().private_dir().start().unwrap();
+    let code = "import os, subprocess\nopen('mine', 'w').close()\n\
+                p = subprocess.Popen(['sleep', '600'], start_new_session=True,\n    \
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n\
+                print(os.getpid(), p.pid, os.getcwd())";
+    println!("holding {}", python.run(code).unwrap().stdout().trim_end());
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).unwrap();
+    python.run("p.kill(); p.wait()").unwrap();
+}
+
+#[test]
+#[ignore = "a role that the other tests run"]
+fn reclaimer() {
+    let reclaimed = reclaim();
+    println!("reclaimed {} {}", reclaimed.removed, reclaimed.kept);
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_by_the_next() {
+    let place = Place::new();
+    let (python, stray, dir) = Holder::start(&place).kill();
+    end_of(&python); // by itself
+    assert!(runs(&stray) && dir.join("mine").exists());
+    assert_eq!(place.reclaim(), "1 0");
+    end_of(&stray);
+    assert_eq!(place.left(), [] as [&Path; 0]);
+    assert_eq!(place.reclaim(), "0 0");
+}
+
+#[test]
+fn the_first_start_of_a_process_reclaims_too() {
+    let place = Place::new();
+    let (_, stray, dir) = Holder::start(&place).kill();
+    let next = Holder::start(&place);
+    end_of(&stray);
+    assert!(!dir.exists() && next.dir.exists());
+    next.end();
+    assert_eq!(place.left(), [] as [&Path; 0]);
+}
+
+#[test]
+fn what_belongs_to_a_living_process_is_not_touched() {
+    let place = Place::new();
+    let living = Holder::start(&place);
+    let (_, stray, _) = Holder::start(&place).kill();
+    assert_eq!(place.reclaim(), "1 0");
+    end_of(&stray);
+    assert!(runs(&living.python) && runs(&living.stray) && living.dir.join("mine").exists());
+    let (_, _, dir) = living.end();
+    assert!(!dir.exists());
+    assert_eq!(place.left(), [] as [&Path; 0]);
+}
+
+#[test]
+fn a_process_that_ends_in_order_leaves_nothing() {
+    let place = Place::new();
+    let (python, stray, dir) = Holder::start(&place).end();
+    assert!(!runs(&python) && !runs(&stray) && !dir.exists());
+    assert_eq!(place.left(), [] as [&Path; 0]);
+}
+
+#[test]
+fn many_reclaimers_at_once_remove_each_thing_once() {
+    let place = Place::new();
+    let killed: Vec<_> = (0..3).map(|_| Holder::start(&place)).collect();
+    let killed: Vec<_> = killed.into_iter().map(Holder::kill).collect();
+    let removed = std::thread::scope(|s| {
+        let all: Vec<_> = (0..4).map(|_| s.spawn(|| place.reclaim())).collect();
+        let sums = all.into_iter().map(|one| one.join().unwrap());
+        sums.map(|sum| sum.split(' ').next().unwrap().parse::<usize>().unwrap()).sum::<usize>()
+    });
+    assert_eq!(removed, 3);
+    for (_, stray, dir) in killed {
+        end_of(&stray);
+        assert!(!dir.exists());
+    }
+    assert_eq!(place.left(), [] as [&Path; 0]);
+}
