@@ -572,3 +572,40 @@ struct WorkCrossesThreads;
 /// ```
 // The first has no code of its own: rustc reports "lifetime may not live long enough".
 struct WorkersInstancesStayInside;
+
+/// Threads cannot share an interpreter, which is how their answers would cross.
+///
+/// ```compile_fail,E0596
+/// use std::sync::Arc;
+/// use sessile::interpreter::{Interpreter, monty::Monty};
+///
+/// let shared = Arc::new(Monty::start());
+/// let theirs = Arc::clone(&shared);
+/// std::thread::spawn(move || theirs.run("x = 1"));
+/// shared.run("x = 2").unwrap();
+/// ```
+///
+/// ```compile_fail,E0499
+/// use sessile::interpreter::{Interpreter, monty::Monty};
+///
+/// let mut shared = Monty::start();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| shared.run("x = 1"));
+///     scope.spawn(|| shared.run("x = 2"));
+/// });
+/// ```
+///
+/// Each has its own:
+///
+/// ```
+/// use sessile::Pool;
+/// use sessile::interpreter::{Interpreter, monty::{Monty, MontyManager}};
+///
+/// let pool = Pool::builder(MontyManager::new()).build().unwrap();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| pool.with(|python: &mut Monty| python.run("x = 1")));
+///     scope.spawn(|| pool.with(|python: &mut Monty| python.run("x = 2")));
+/// });
+/// ```
+#[cfg(feature = "monty")]
+struct InterpretersAreNotShared;

@@ -746,18 +746,35 @@ fn pid(python: &mut CPython) -> String {
     run(python, "import os\nos.getpid()").text().unwrap().to_owned()
 }
 
+/// The children that threads which keep spares have started.
+fn of_the_keeper() -> String {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let read = |task: &std::fs::DirEntry, file: &str| {
+        std::fs::read_to_string(task.path().join(file)).unwrap_or_default()
+    };
+    let keepers = tasks.filter(|task| read(task, "comm").starts_with("sessile-spares"));
+    keepers.map(|task| read(&task, "children")).collect()
+}
+
 #[test]
 fn spares_are_adopted_whole() {
     let manager = CPythonManager::new().private_dir().spares(2);
     assert!(manager.warm_up(Duration::from_secs(60)));
+    let spares = of_the_keeper();
     let mut python = manager.start().unwrap();
     let first = pid(&mut python);
+    #[cfg(target_os = "linux")]
+    assert!(spares.split(' ').any(|spare| spare == first), "{first} is none of {spares}");
     run(&mut python, "mine = 1");
     // An adopted session is like any: it stops, it is reset, and it is its own.
     assert!(python.execute("while True: pass", &limit(100)).unwrap().timed_out);
     assert!(manager.warm_up(Duration::from_secs(60)));
+    let spares = of_the_keeper();
     python.reset().unwrap();
-    assert_ne!(pid(&mut python), first);
+    let second = pid(&mut python);
+    assert_ne!(second, first);
+    #[cfg(target_os = "linux")]
+    assert!(spares.split(' ').any(|spare| spare == second), "{second} is none of {spares}");
     shows(&mut python, "'mine' in dir()", Some("False"));
     // Threads that start at once get one each, whether there are enough or not.
     let pids = thread::scope(|s| {
