@@ -46,6 +46,12 @@
 //! dead. While a thread leaves its kernel alone it does not read, so the gateway may cut the connection
 //! (after 90 s of silence, by default). That is seen, and mended, at the next cell.
 //!
+//! # Several gateways
+//!
+//! [`Gateways`] places kernels on several, by key or by load. When one goes, the sessions on it are made
+//! anew elsewhere, and their users are told that the state is lost. An Enterprise Gateway is the way to
+//! a cluster behind one address.
+//!
 //! # What gateways cut
 //!
 //! By default a Kernel Gateway and a Jupyter Server throw output away beyond 1,000 messages or 1 MB of
@@ -65,7 +71,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::gateway::{Endpoint, KernelOptions, LinkOptions};
+use self::gateway::{KernelOptions, LinkOptions};
+use self::gateways::Fleet;
 use self::kernel::{Kernel, Settings, Target};
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
@@ -75,35 +82,37 @@ use crate::{CloseReason, Context, Interrupt, Manager};
 
 mod cell;
 mod gateway;
+mod gateways;
 mod kernel;
 mod rest;
 mod wire;
 
 pub use self::gateway::Gateway;
+pub use self::gateways::{Gateways, Placement};
 
 /// Starts a kernel for each thread, or each key, and holds the settings that they share.
 ///
 /// Cheap to clone. See the [module](self) for an example.
 #[derive(Clone)]
 pub struct JupyterManager {
-    endpoint: Arc<Endpoint>,
+    fleet: Arc<Fleet>,
     settings: Arc<Settings>,
 }
 
 impl JupyterManager {
-    /// For kernels on this gateway, with the default settings.
+    /// For kernels on this gateway, or on these, with the default settings.
     ///
     /// # Errors
     ///
     /// As [`JupyterBuilder::build`].
-    pub fn new(gateway: impl Into<Gateway>) -> Result<Self, BuildError> {
-        Self::builder(gateway).build()
+    pub fn new(gateways: impl Into<Gateways>) -> Result<Self, BuildError> {
+        Self::builder(gateways).build()
     }
 
     /// Sets up a manager.
-    pub fn builder(gateway: impl Into<Gateway>) -> JupyterBuilder {
+    pub fn builder(gateways: impl Into<Gateways>) -> JupyterBuilder {
         JupyterBuilder {
-            gateway: gateway.into(),
+            gateways: gateways.into(),
             settings: Settings {
                 kernel: KernelOptions { name: None, path: None, env: Vec::new() },
                 link: LinkOptions {
@@ -128,16 +137,35 @@ impl JupyterManager {
     /// The gateway cannot be reached, refuses, or has no such kernelspec; the kernel was not ready
     /// [in time](JupyterBuilder::start_timeout): [`is_start`](InterpreterError::is_start).
     pub fn start(&self) -> Result<Jupyter, InterpreterError> {
+        self.start_for(&random_uuid())
+    }
+
+    /// [`start`](Self::start), on the gateway that this key comes to; see [`Placement`]. A
+    /// [`reset`](Interpreter::reset) that needs another kernel goes by it, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start). With several gateways, none could start one, and the error is that of
+    /// the first that was asked.
+    pub fn start_for(&self, key: &str) -> Result<Jupyter, InterpreterError> {
         let target = Arc::new(Target::default());
-        let kernel = Kernel::start(&self.endpoint, &self.settings, &target)?;
-        Ok(Jupyter { manager: self.clone(), target, kernel: Some(kernel) })
+        let kernel = Kernel::start(&self.fleet, key, &self.settings, &target)?;
+        Ok(Jupyter { manager: self.clone(), key: key.to_owned(), target, kernel: Some(kernel) })
+    }
+
+    /// How many kernels of this manager's, and its clones', there are on each gateway, those counted
+    /// that are being started. The gateways are named by scheme, host and port, in the order in which
+    /// they were given.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<(String, usize)> {
+        self.fleet.kernels()
     }
 }
 
 impl fmt::Debug for JupyterManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JupyterManager")
-            .field("gateway", &self.endpoint.label)
+            .field("kernels", &self.fleet)
             .field("settings", &self.settings)
             .finish()
     }
@@ -150,8 +178,8 @@ impl fmt::Debug for JupyterManager {
 impl Manager for JupyterManager {
     type Instance = Jupyter;
 
-    fn create(&self, _: &Context) -> anyhow::Result<Jupyter> {
-        Ok(self.start()?)
+    fn create(&self, cx: &Context) -> anyhow::Result<Jupyter> {
+        Ok(self.start_for(cx.key().unwrap_or(cx.name()))?)
     }
 
     fn has_broken(&self, jupyter: &mut Jupyter) -> bool {
@@ -175,7 +203,7 @@ impl Manager for JupyterManager {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct JupyterBuilder {
-    gateway: Gateway,
+    gateways: Gateways,
     settings: Settings,
 }
 
@@ -290,10 +318,10 @@ impl JupyterBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL of the gateway will not do, holds credentials or a query, or needs TLS and there is
+    /// If there is no gateway; if the URL of one will not do, holds credentials or a query, or needs TLS and there is
     /// none; if a header or a token is none; if an option is zero that must not be.
     pub fn build(self) -> Result<JupyterManager, BuildError> {
-        let Self { gateway, settings } = self;
+        let Self { gateways, settings } = self;
         let zero = [
             ("start_timeout", settings.start_timeout.is_zero()),
             ("request_timeout", settings.request_timeout.is_zero()),
@@ -304,8 +332,7 @@ impl JupyterBuilder {
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::new(option, "must not be zero"));
         }
-        let endpoint = Arc::new(Endpoint::new(gateway)?);
-        Ok(JupyterManager { endpoint, settings: Arc::new(settings) })
+        Ok(JupyterManager { fleet: Fleet::new(gateways)?, settings: Arc::new(settings) })
     }
 }
 
@@ -316,6 +343,7 @@ impl JupyterBuilder {
 /// [`close_timeout`](JupyterBuilder::close_timeout).
 pub struct Jupyter {
     manager: JupyterManager,
+    key: String,
     target: Arc<Target>,
     /// `None`: dead.
     kernel: Option<Kernel>,
@@ -338,6 +366,12 @@ impl Jupyter {
     #[must_use]
     pub fn kernel_id(&self) -> Option<&str> {
         self.kernel.as_ref().map(Kernel::id)
+    }
+
+    /// The gateway that it is on: scheme, host and port. `None` if it is dead.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&str> {
+        self.kernel.as_ref().map(Kernel::label)
     }
 
     /// Takes the kernel away from `self` while it works, so that a panic amid that ends it.
@@ -373,8 +407,8 @@ impl Interpreter for Jupyter {
             self.kernel = Some(kernel);
             return Ok(());
         }
-        let JupyterManager { endpoint, settings } = &self.manager;
-        self.kernel = Some(Kernel::start(endpoint, settings, &self.target)?);
+        let JupyterManager { fleet, settings } = &self.manager;
+        self.kernel = Some(Kernel::start(fleet, &self.key, settings, &self.target)?);
         Ok(())
     }
 
@@ -399,7 +433,7 @@ impl Interpreter for Jupyter {
 impl fmt::Debug for Jupyter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jupyter")
-            .field("gateway", &self.kernel.as_ref().map(Kernel::label))
+            .field("gateway", &self.gateway())
             .field("kernel", &self.kernel_id())
             .field("language", &self.language())
             .finish_non_exhaustive()

@@ -1,7 +1,7 @@
 //! A gateway: where it is, who we are to it, and the two ways to speak with it.
 
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -138,7 +138,6 @@ pub(super) struct Endpoint {
     username: String,
     #[cfg(feature = "tls")]
     roots: Vec<Vec<u8>>,
-    is_enterprise: OnceLock<bool>,
     /// Kernels that could not be ended, for it did not answer.
     left: Mutex<Vec<String>>,
 }
@@ -205,7 +204,6 @@ impl Endpoint {
             username: gateway.username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
             #[cfg(feature = "tls")]
             roots: gateway.roots,
-            is_enterprise: OnceLock::new(),
             left: Mutex::default(),
         };
         // Whatever the WebSocket would refuse is to be known now.
@@ -219,10 +217,15 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Starts a kernel, and gives its id.
-    pub(super) fn start(&self, options: &KernelOptions, by: Deadline) -> Result<String, RestError> {
+    /// Starts a kernel, and gives its id. The gateway has to say by `answer_by` that it is there.
+    pub(super) fn start(
+        &self,
+        options: &KernelOptions,
+        answer_by: Deadline,
+        by: Deadline,
+    ) -> Result<String, RestError> {
         let mut env = Map::new();
-        if self.is_enterprise(by)? {
+        if self.rest.is_enterprise(answer_by.earlier(by))? {
             env.insert("KERNEL_USERNAME".to_owned(), Value::from(&*self.username));
         }
         env.extend(options.env.iter().map(|(name, value)| (name.clone(), Value::from(&**value))));
@@ -237,14 +240,6 @@ impl Endpoint {
             Err(_) => {}
         }
         started
-    }
-
-    fn is_enterprise(&self, by: Deadline) -> Result<bool, RestError> {
-        if let Some(known) = self.is_enterprise.get() {
-            return Ok(*known);
-        }
-        let is = self.rest.is_enterprise(by)?;
-        Ok(*self.is_enterprise.get_or_init(|| is))
     }
 
     /// Ends a kernel; or remembers to, if the gateway does not get round to it.

@@ -29,6 +29,7 @@ use serde_json::json;
 
 use super::cell::{self, Cell, Late};
 use super::gateway::{Endpoint, KernelOptions, LinkOptions};
+use super::gateways::{Fleet, Seat};
 use super::rest::RestError;
 use super::wire::{self, Empty, Frame, Framing, Incoming, Request};
 use crate::deadline::Deadline;
@@ -65,6 +66,8 @@ pub(super) struct Settings {
 
 pub(super) struct Kernel {
     endpoint: Arc<Endpoint>,
+    /// Where it counts.
+    seat: Seat,
     settings: Arc<Settings>,
     target: Arc<Target>,
     id: String,
@@ -171,16 +174,41 @@ struct Execute<'a> {
 impl Kernel {
     // ---- start and end ------------------------------------------------------------------------
 
-    /// Starts a kernel, and waits until it has answered.
+    /// Starts a kernel on the best gateway for its key that can start one, and waits until it has
+    /// answered.
     pub(super) fn start(
-        endpoint: &Arc<Endpoint>,
+        fleet: &Arc<Fleet>,
+        key: &str,
         settings: &Arc<Settings>,
         target: &Arc<Target>,
     ) -> Result<Self, InterpreterError> {
+        let mut tried = Vec::new();
+        let mut problem = None;
+        while let Some(seat) = fleet.seat(key, &tried) {
+            tried.push(seat.place);
+            match Self::start_at(seat, settings, target) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => problem = problem.or(Some(error)), // the first choice's says most
+            }
+        }
+        Err(problem.expect("there is at least one gateway"))
+    }
+
+    fn start_at(
+        seat: Seat,
+        settings: &Arc<Settings>,
+        target: &Arc<Target>,
+    ) -> Result<Self, InterpreterError> {
+        let endpoint = &seat.endpoint;
         let by = Deadline::after(settings.start_timeout);
-        let id = endpoint.start(&settings.kernel, by).map_err(|error| refused(endpoint, &error))?;
+        let answer_by = Deadline::after(settings.request_timeout);
+        let started = endpoint.start(&settings.kernel, answer_by, by);
+        seat.failed(started.as_ref().is_err_and(RestError::is_unreachable));
+        let id = started.map_err(|error| refused(endpoint, &error))?;
+        let endpoint = Arc::clone(endpoint);
         let mut kernel = Self {
-            endpoint: Arc::clone(endpoint),
+            endpoint: Arc::clone(&endpoint),
+            seat,
             settings: Arc::clone(settings),
             target: Arc::clone(target),
             id,
@@ -194,7 +222,7 @@ impl Kernel {
             untold: None,
         };
         // From here on it is ended if it is dropped.
-        target.aim(endpoint, &kernel.id);
+        target.aim(&endpoint, &kernel.id);
         let not_ready = |why: &str| {
             InterpreterError::start(format!("the kernel at {}: {why}", endpoint.label), None)
         };
@@ -254,6 +282,7 @@ impl Kernel {
         if !id.is_empty() {
             self.target.miss(&id);
             self.endpoint.leave(id);
+            self.seat.failed(true);
         }
     }
 
