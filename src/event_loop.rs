@@ -23,8 +23,9 @@
 //!
 //! What was posted is queued behind what is ready; then the loop sleeps, if there is nothing to do,
 //! until post, a source or a timer wakes it; then it queues what became ready and what is due, and
-//! calls what is queued. What a callback schedules runs in the next turn. At most
-//! [`batch`](EventLoopBuilder::batch) callbacks run in one, so that sources and timers are not starved.
+//! calls what is queued. What a callback schedules runs in the next turn. While there is something to do
+//! it looks at its sources every other turn. At most [`batch`](EventLoopBuilder::batch) callbacks run in
+//! one, so that sources and timers are not starved.
 //!
 //! # When the loop closes
 //!
