@@ -407,7 +407,7 @@ fn times_out(other: fn(&Place), step: ConnectStep) {
     let setup = builder().connect_timeout(WITHIN);
     let (session, ()) = place.connect(setup, place.trusted(), other);
     let error = session.unwrap_err();
-    assert!(before.elapsed() >= WITHIN, "{:?}", before.elapsed());
+    assert!((WITHIN..PATIENCE).contains(&before.elapsed()), "{:?}", before.elapsed());
     assert_eq!((failure(&error).step(), failure(&error).is_timeout()), (step, true));
 }
 
