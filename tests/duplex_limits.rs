@@ -195,13 +195,14 @@ fn a_reader_that_catches_up_lets_in_more_for_one_that_does_not() {
 /// Nothing is heard while nobody listens: that is not the peer's silence.
 #[test]
 fn a_session_that_has_stopped_reading_takes_its_peer_for_silent() {
-    let (session, mut peer, _place) = pair(|builder| pausing(builder).silence(SHORT));
+    let silence = 10 * SHORT; // until it is full, the peer is to be heard
+    let (session, mut peer, _place) = pair(|builder| pausing(builder).silence(silence));
     let call = session.invoker().invoke("m", &()).unwrap();
     let (id, _) = peer.asked();
     let says: String = (0..30).map(|n| item(id, n, KIB)).collect();
     peer.say_raw(says.as_bytes());
     poll_until("it is full", || session.stats().frames_read >= 10);
-    assert!(!session.wait_down(4 * SHORT));
+    assert!(!session.wait_down(2 * silence));
     let mut numbers = Vec::new();
     let error = call.map(|a| a.map(|a| numbers.push(number(&a)))).find_map(Result::err).unwrap();
     assert_eq!(numbers, Vec::from_iter(0..30));
@@ -339,9 +340,10 @@ fn a_peer_that_only_asks_fills_the_memory() {
     let stream = peer.stream().try_clone().unwrap();
     let asks = thread::spawn(move || {
         use std::io::Write;
-        let method = "m".repeat(100);
-        let ask = |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": method});
-        let some: String = (0..1000).map(|id| format!("{}\n", ask(id))).collect();
+        // The id is in the answer, too: so few frames fill what the system takes.
+        let rest = "x".repeat(8 * KIB);
+        let ask = |n: u64| json!({"jsonrpc": "2.0", "id": format!("{n}{rest}"), "method": "m"});
+        let some: String = (0..100).map(|n| format!("{}\n", ask(n))).collect();
         let end = Instant::now() + PATIENCE;
         while (&stream).write_all(some.as_bytes()).is_ok() {
             assert!(Instant::now() < end, "it is heard for ever");
