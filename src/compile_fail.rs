@@ -575,7 +575,7 @@ struct WorkersInstancesStayInside;
 
 /// Threads cannot share an interpreter, which is how their answers would cross.
 ///
-/// ```compile_fail,E0596
+/// ```compile_fail,E0277
 /// use std::sync::Arc;
 /// use sessile::interpreter::{Interpreter, monty::Monty};
 ///

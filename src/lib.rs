@@ -128,6 +128,10 @@ pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
 
+    #[cfg(all(feature = "monty", feature = "cpython", unix))]
+    #[doc = include_str!("../docs/interpreters.md")]
+    pub mod interpreters {}
+
     #[cfg(all(feature = "dify", unix))]
     #[doc = include_str!("../docs/dify.md")]
     pub mod dify {}
