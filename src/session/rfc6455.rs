@@ -24,5 +24,5 @@ pub use self::connect::{ConnectError, ConnectStep};
 pub(crate) use self::frames::Goodbye;
 pub(super) use self::frames::{FrameError, Frames, farewell};
 pub(super) use self::opening::{Opening, Token};
-pub(crate) use self::stream::Socket;
-pub(super) use self::stream::{Patience, Stream};
+pub(super) use self::stream::Patience;
+pub(crate) use self::stream::{Socket, Stream};

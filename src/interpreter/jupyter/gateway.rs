@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use ureq::http::Uri;
-use ureq::http::header::{HeaderName, HeaderValue};
+use tungstenite::http::Uri;
+use tungstenite::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::rest::{self, Rest, RestError, Wanted};
+use super::rest::{Rest, RestError, Wanted};
 use super::wire::{Framing, SUBPROTOCOL};
 use crate::deadline::Deadline;
 use crate::pool::BuildError;
@@ -170,34 +170,40 @@ impl Endpoint {
         }
         let path = uri.path().trim_end_matches('/');
         let mut headers = gateway.headers;
+        if let Some(token) = &gateway.token {
+            if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+                return Err(BuildError::new("token", "is beside a header `Authorization`"));
+            }
+            if HeaderValue::from_str(token).is_err() {
+                let odd = "has a character that a header cannot have";
+                return Err(BuildError::new("token", odd));
+            }
+            // All servers take just this form.
+            headers.push((AUTHORIZATION.to_string(), format!("token {token}")));
+        }
         let mut lines = Vec::new();
         for (name, value) in &headers {
             let odd = || BuildError::new("header", "is no header");
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd())?;
-            let mut value = HeaderValue::from_str(value).map_err(|_| odd())?;
-            value.set_sensitive(true);
-            lines.push((name, value));
+            let value = HeaderValue::from_str(value).map_err(|_| odd())?;
+            lines.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
-        if let Some(token) = &gateway.token {
-            let odd = BuildError::new("token", "has a character that a header cannot have");
-            let line = rest::authorization(token).ok_or(odd)?;
-            if lines.iter().any(|(name, _)| *name == line.0) {
-                return Err(BuildError::new("token", "is beside a header `Authorization`"));
-            }
-            let value = line.1.to_str().expect("it was made of a string");
-            headers.push((line.0.to_string(), value.to_owned()));
-            lines.push(line);
-        }
+        let dialler = WebSocketManager::builder(&format!("{websocket}://{authority}/"));
+        #[cfg(feature = "tls")]
+        let dialler = gateway
+            .roots
+            .iter()
+            .fold(dialler, |dialler, root| dialler.root_certificate(root.clone()));
         // An Enterprise Gateway starts none for root.
         let is_somebody = |user: &String| !user.is_empty() && user != "root";
         let user = || std::env::var("USER").ok().filter(is_somebody);
         let endpoint = Self {
-            rest: Rest::new(
-                format!("{scheme}://{authority}{path}"),
-                lines,
-                #[cfg(feature = "tls")]
-                &gateway.roots,
-            ),
+            rest: Rest {
+                dialler: dialler.build()?,
+                authority: authority.to_owned(),
+                base: path.to_owned(),
+                headers: lines,
+            },
             label: format!("{scheme}://{authority}"),
             base: format!("{websocket}://{authority}{path}"),
             headers,

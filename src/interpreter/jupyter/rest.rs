@@ -1,26 +1,35 @@
 //! What a gateway is asked for by HTTP.
+//!
+//! By the crate's own connections, and not by a client of the shelf: those write what they send to the
+//! log, at its most talkative, with the token in it. What is needed is little: one request for each
+//! connection, an answer of some kilobytes, one deadline for all of it.
 
+use std::error::Error;
 use std::fmt;
-use std::time::Duration;
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
-use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use ureq::http::{Method, Request, StatusCode};
 
 use crate::deadline::Deadline;
+use crate::session::websocket::WebSocketManager;
 
 /// The longest answer that is read.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
+/// The most headers that an answer may have.
+const MAX_HEADERS: usize = 64;
 /// How much of a server's own explanation is passed on.
 const MAX_MESSAGE: usize = 300;
 
 /// Asks a gateway. Each request has a connection of its own: none is left open for a forked child to
 /// inherit, or for a gateway that is shut down to wait for.
 pub(super) struct Rest {
-    agent: ureq::Agent,
+    pub(super) dialler: WebSocketManager,
+    /// Host and port.
+    pub(super) authority: String,
     /// Without a slash at the end.
-    base: String,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) base: String,
+    /// As lines.
+    pub(super) headers: Vec<u8>,
 }
 
 /// Why a request came to nothing.
@@ -87,41 +96,15 @@ struct Model {
 }
 
 impl Rest {
-    pub(super) fn new(
-        base: String,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        #[cfg(feature = "tls")] roots: &[Vec<u8>],
-    ) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // Neither is a token to be sent to where an answer points, nor to a proxy that the
-            // environment names: the WebSocket would not go there either.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .max_idle_connections(0);
-        #[cfg(feature = "tls")]
-        let config = {
-            use ureq::tls::{Certificate, RootCerts, TlsConfig};
-            let own = roots.iter().map(|der| Certificate::from_der(der).to_owned());
-            let trusted = match roots {
-                [] => RootCerts::WebPki,
-                _ => RootCerts::from(own),
-            };
-            config.tls_config(TlsConfig::builder().root_certs(trusted).build())
-        };
-        Self { agent: config.build().into(), base, headers }
-    }
-
     /// Whether it is an Enterprise Gateway.
     pub(super) fn is_enterprise(&self, by: Deadline) -> Result<bool, RestError> {
-        let Api { gateway_version } = read(&self.ask(Method::GET, "/api", None::<&()>, by)?)?;
+        let Api { gateway_version } = read(&self.ask("GET", "/api", None::<&()>, by)?)?;
         Ok(gateway_version.is_some())
     }
 
     /// Starts a kernel and gives its id. It is not ready yet.
     pub(super) fn start(&self, wanted: &Wanted<'_>, by: Deadline) -> Result<String, RestError> {
-        let body = self.ask(Method::POST, "/api/kernels", Some(wanted), by)?;
+        let body = self.ask("POST", "/api/kernels", Some(wanted), by)?;
         let Model { id } = read(&body)?;
         // It becomes part of paths.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -133,7 +116,7 @@ impl Rest {
 
     /// Whether the gateway has this kernel.
     pub(super) fn has(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
-        match self.ask(Method::GET, &format!("/api/kernels/{id}"), None::<&()>, by) {
+        match self.ask("GET", &format!("/api/kernels/{id}"), None::<&()>, by) {
             Ok(_) => Ok(true),
             Err(RestError::Status { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -141,16 +124,16 @@ impl Rest {
     }
 
     pub(super) fn interrupt(&self, id: &str, by: Deadline) -> Result<(), RestError> {
-        self.ask(Method::POST, &format!("/api/kernels/{id}/interrupt"), None::<&()>, by).map(drop)
+        self.ask("POST", &format!("/api/kernels/{id}/interrupt"), None::<&()>, by).map(drop)
     }
 
     pub(super) fn restart(&self, id: &str, by: Deadline) -> Result<(), RestError> {
-        self.ask(Method::POST, &format!("/api/kernels/{id}/restart"), None::<&()>, by).map(drop)
+        self.ask("POST", &format!("/api/kernels/{id}/restart"), None::<&()>, by).map(drop)
     }
 
     /// Ends a kernel. One that is not there has ended already.
     pub(super) fn delete(&self, id: &str, by: Deadline) -> Result<(), RestError> {
-        match self.ask(Method::DELETE, &format!("/api/kernels/{id}"), None::<&()>, by) {
+        match self.ask("DELETE", &format!("/api/kernels/{id}"), None::<&()>, by) {
             Ok(_) | Err(RestError::Status { status: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -158,53 +141,162 @@ impl Rest {
 
     fn ask(
         &self,
-        method: Method,
+        method: &str,
         path: &str,
         body: Option<&impl Serialize>,
         by: Deadline,
     ) -> Result<Vec<u8>, RestError> {
-        // Zero would be no time limit to some, and an error to others.
-        let left = by.remaining().map(|left| left.max(Duration::from_millis(1)));
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        let body = match body {
-            Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                serde_json::to_vec(body).expect("what is asked for is JSON")
-            }
-            None => Vec::new(),
-        };
-        let odd = |_| RestError::Odd("its address makes no request");
-        let request = request.body(body).map_err(odd)?;
-        let request =
-            self.agent.configure_request(request).timeout_global(left).http_status_as_error(false);
-        let unreachable = |error: ureq::Error| RestError::Unreachable(error.to_string());
-        let mut answer = self.agent.run(request.build()).map_err(unreachable)?;
-        let status = answer.status();
-        let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        let body = body.map_err(unreachable)?;
-        if status.is_success() {
+        let Self { dialler, authority, base, headers } = self;
+        let content = body.map(|body| serde_json::to_vec(body).expect("what is asked for is JSON"));
+        let kind = if content.is_some() { "Content-Type: application/json\r\n" } else { "" };
+        let content = content.unwrap_or_default();
+        let head = format!(
+            "{method} {base}{path} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\n\
+             Connection: close\r\nContent-Length: {}\r\n{kind}",
+            content.len(),
+        );
+        let request = [head.as_bytes(), headers, b"\r\n", &content].concat();
+
+        let mut stream = dialler.dial(by).map_err(|error| {
+            // The error itself says where; that is told already.
+            let cause = error.source().map_or(error.to_string(), |source| source.to_string());
+            RestError::Unreachable(cause)
+        })?;
+        let sent = stream.write_all(&request).and_then(|()| stream.flush());
+        sent.map_err(|error| broken(&error))?;
+        let Answer { status, body } = Answer::read(&mut stream)?;
+        if (200..300).contains(&status) {
             return Ok(body);
         }
-        Err(RestError::Status { status: status.as_u16(), message: explanation(status, &body) })
+        Err(RestError::Status { status, message: explanation(&body) })
+    }
+}
+
+fn broken(error: &io::Error) -> RestError {
+    RestError::Unreachable(match error.kind() {
+        io::ErrorKind::WouldBlock => "its time is over".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it hung up".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+const NO_HTTP: RestError = RestError::Odd("what answers there does not speak HTTP");
+const TOO_LONG: RestError = RestError::Odd("its answer has no end");
+
+#[cfg_attr(test, derive(Debug))]
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+/// How it is known where a body ends.
+enum Length {
+    Told(usize),
+    Chunked,
+    UntilTheEnd,
+}
+
+impl Answer {
+    fn read(stream: &mut impl Read) -> Result<Self, RestError> {
+        let mut bytes = Vec::new();
+        let (status, length, begin) = loop {
+            if let Some(head) = Self::head(&bytes)? {
+                break head;
+            }
+            if more(stream, &mut bytes)? == 0 {
+                return Err(broken(&io::ErrorKind::UnexpectedEof.into()));
+            }
+        };
+        let mut body = bytes.split_off(begin);
+        loop {
+            match length {
+                Length::Told(length) if body.len() >= length => {
+                    body.truncate(length);
+                    return Ok(Self { status, body });
+                }
+                Length::Chunked => {
+                    if let Some(body) = unchunked(&body)? {
+                        return Ok(Self { status, body });
+                    }
+                }
+                Length::Told(_) | Length::UntilTheEnd => {}
+            }
+            if more(stream, &mut body)? == 0 {
+                return match length {
+                    Length::UntilTheEnd => Ok(Self { status, body }),
+                    Length::Told(_) | Length::Chunked => {
+                        Err(broken(&io::ErrorKind::UnexpectedEof.into()))
+                    }
+                };
+            }
+        }
+    }
+
+    /// Status, and where the body begins and ends; `None` while there is not enough.
+    fn head(bytes: &[u8]) -> Result<Option<(u16, Length, usize)>, RestError> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(begin) = head.parse(bytes).map_err(|_| NO_HTTP)? else {
+            return Ok(None);
+        };
+        let status = head.code.ok_or(NO_HTTP)?;
+        let value = |name: &str| {
+            let mut named = head.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+            named.next().and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
+        };
+        let length = match (status, value("transfer-encoding"), value("content-length")) {
+            (204 | 304, ..) => Length::Told(0),
+            (_, Some(coding), _) if coding.eq_ignore_ascii_case("chunked") => Length::Chunked,
+            (_, Some(_), _) => return Err(NO_HTTP),
+            (_, None, Some(length)) => Length::Told(length.parse().map_err(|_| NO_HTTP)?),
+            (_, None, None) => Length::UntilTheEnd,
+        };
+        Ok(Some((status, length, begin)))
+    }
+}
+
+/// Reads what there is. Gives how much it was.
+fn more(stream: &mut impl Read, to: &mut Vec<u8>) -> Result<usize, RestError> {
+    if to.len() > MAX_ANSWER {
+        return Err(TOO_LONG);
+    }
+    let mut chunk = [0; 4096];
+    let got = stream.read(&mut chunk).map_err(|error| broken(&error))?;
+    to.extend_from_slice(&chunk[..got]);
+    Ok(got)
+}
+
+/// Puts a body together that comes in chunks; `None` while there is not enough.
+fn unchunked(mut bytes: &[u8]) -> Result<Option<Vec<u8>>, RestError> {
+    let mut body = Vec::new();
+    loop {
+        let parsed = httparse::parse_chunk_size(bytes).map_err(|_| NO_HTTP)?;
+        let httparse::Status::Complete((begin, size)) = parsed else { return Ok(None) };
+        if size == 0 {
+            return Ok(Some(body)); // what may follow are headers
+        }
+        let size = usize::try_from(size).map_err(|_| TOO_LONG)?;
+        let end = begin.checked_add(size).ok_or(TOO_LONG)?;
+        let Some(chunk) = bytes.get(begin..end) else { return Ok(None) };
+        body.extend_from_slice(chunk);
+        match bytes.get(end..end + 2) {
+            Some(b"\r\n") => bytes = &bytes[end + 2..],
+            Some(_) => return Err(NO_HTTP),
+            None => return Ok(None),
+        }
     }
 }
 
 /// What a server says about why it refused. It may be a page for people to look at: then nothing.
-fn explanation(status: StatusCode, body: &[u8]) -> String {
+fn explanation(body: &[u8]) -> String {
     #[derive(Default, Deserialize)]
     struct Problem {
+        reason: Option<String>,
         message: Option<String>,
     }
-    let Problem { message } = serde_json::from_slice(body).unwrap_or_default();
-    let message = message.unwrap_or_default();
-    // Which the status says already.
-    if Some(&*message) == status.canonical_reason() {
-        return String::new();
-    }
-    let plain = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let Problem { reason, message } = serde_json::from_slice(body).unwrap_or_default();
+    let text = message.or(reason).unwrap_or_default();
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(MAX_MESSAGE).collect()
 }
 
@@ -212,9 +304,55 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RestError> {
     serde_json::from_slice(body).map_err(|_| RestError::Odd("its answer is not a gateway's"))
 }
 
-/// The header by which a token is shown. All servers take just this form.
-pub(super) fn authorization(token: &str) -> Option<(HeaderName, HeaderValue)> {
-    let mut value = HeaderValue::from_str(&format!("token {token}")).ok()?;
-    value.set_sensitive(true);
-    Some((AUTHORIZATION, value))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Byte by byte.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let one = self.0.len().min(1);
+            self.0.read(&mut buf[..one])
+        }
+    }
+
+    fn answer(text: &str) -> Result<(u16, String), String> {
+        let answer = Answer::read(&mut Slow(text.as_bytes())).map_err(|error| error.to_string())?;
+        Ok((answer.status, String::from_utf8(answer.body).unwrap()))
+    }
+
+    #[test]
+    fn answers_end_where_they_say() {
+        let told = "HTTP/1.1 201 Created\r\ncontent-LENGTH: 3\r\n\r\nabcd";
+        assert_eq!(answer(told), Ok((201, "abc".into())));
+        let none = "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n";
+        assert_eq!(answer(none), Ok((204, String::new())));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n";
+        assert_eq!(answer(chunked), Ok((200, "abc0123456789".into())));
+        assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\nto the end"), Ok((200, "to the end".into())));
+    }
+
+    #[test]
+    fn answers_that_are_none_are_errors() {
+        for (text, why) in [
+            ("", "hung up"),
+            ("HTTP/1.1 200 OK\r\nContent-Le", "hung up"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "hung up"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "hung up"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabcd\r\n", "HTTP"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", "end"),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "HTTP"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "HTTP"),
+            ("SSH-2.0-OpenSSH\r\n", "HTTP"),
+        ] {
+            let error = answer(text).unwrap_err();
+            assert!(error.contains(why), "{text:?}: {error}");
+        }
+        let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2 << 20));
+        let error = Answer::read(&mut endless.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("no end"), "{error}");
+    }
 }

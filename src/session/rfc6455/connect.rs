@@ -129,9 +129,25 @@ impl Connector {
     ) -> Result<(Stream, Upgraded), ConnectError> {
         let headers = self.headers()?;
         let deadline = Deadline::after(within);
-        let failed = |step, problem| ConnectError::new(&self.target, step, problem, within);
-        let at = |step| move |error| failed(step, Problem::Io(error));
+        let failed =
+            |problem| ConnectError::new(&self.target, ConnectStep::Upgrade, problem, within);
+        let mut stream = self.dial(deadline, within)?;
+        let upgraded = upgrade::ask(&mut stream, &self.target, &self.subprotocols, &headers)
+            .map_err(failed)?;
+        if upgraded.subprotocol.is_none() && !(self.subprotocols.is_empty() || self.or_none) {
+            return Err(failed(Problem::Head("the server chose none of the subprotocols")));
+        }
+        Ok((stream, upgraded))
+    }
 
+    /// Only the connection, which is patient until the deadline; that is so far away.
+    pub(in crate::session) fn dial(
+        &self,
+        deadline: Deadline,
+        within: Duration,
+    ) -> Result<Stream, ConnectError> {
+        let at =
+            |step| move |error| ConnectError::new(&self.target, step, Problem::Io(error), within);
         let addresses = self.look_up(deadline).map_err(at(ConnectStep::LookUp))?;
         let tcp = dial::reach(&addresses, deadline)
             .and_then(|tcp| Tcp::new(tcp, self.quick_ack))
@@ -139,13 +155,7 @@ impl Connector {
         let mut stream = self.secure(tcp, deadline).map_err(at(ConnectStep::Tls))?;
         stream.tcp_mut().reads = Patience::until(deadline, 0);
         stream.tcp_mut().writes = Patience::until(deadline, 0);
-        let upgraded = upgrade::ask(&mut stream, &self.target, &self.subprotocols, &headers)
-            .map_err(|problem| failed(ConnectStep::Upgrade, problem))?;
-        if upgraded.subprotocol.is_none() && !(self.subprotocols.is_empty() || self.or_none) {
-            let problem = Problem::Head("the server chose none of the subprotocols");
-            return Err(failed(ConnectStep::Upgrade, problem));
-        }
-        Ok((stream, upgraded))
+        Ok(stream)
     }
 
     fn headers(&self) -> Result<Vec<u8>, ConnectError> {

@@ -60,7 +60,7 @@ impl Patience {
     }
 }
 
-pub(in crate::session) struct Tcp {
+pub(crate) struct Tcp {
     socket: Arc<Socket>,
     pub(in crate::session) reads: Patience,
     pub(in crate::session) writes: Patience,
@@ -226,7 +226,7 @@ impl Write for Tcp {
 }
 
 /// With or without TLS.
-pub(in crate::session) enum Stream {
+pub(crate) enum Stream {
     Plain(Tcp),
     #[cfg(feature = "tls")]
     Tls(Box<super::tls::TlsStream>),

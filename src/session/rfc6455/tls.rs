@@ -18,7 +18,7 @@ const READ: usize = 17 << 10;
 /// peers could wait for each other until the deadline.
 ///
 /// Dropped, it says that this is the end, if that can be said at once.
-pub(in crate::session) struct TlsStream {
+pub(crate) struct TlsStream {
     tls: ClientConnection,
     tcp: BufReader<Tcp>,
 }

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use super::link::{Limits, Link};
 use super::session::{Settings, WebSocketSession};
+#[cfg(feature = "jupyter")]
+use crate::deadline::Deadline;
 use crate::pool::BuildError;
 use crate::session::error::{Kind, SessionError};
+#[cfg(feature = "jupyter")]
+use crate::session::rfc6455::Stream;
 use crate::session::rfc6455::{Connector, Opening, Token};
 use crate::session::{JsonRpc, Protocol};
 use crate::{CloseReason, Context, Interrupt, Manager};
@@ -82,6 +86,14 @@ impl WebSocketManager {
         let connected = connector.connect(*connect_timeout);
         let (stream, upgraded) = connected.map_err(|error| Kind::Connect(error.into()))?;
         Ok((Link::new(stream, &upgraded.rest, limits), upgraded.subprotocol))
+    }
+
+    /// Only the connection, without the upgrade; it can be read from, and written to, until then.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn dial(&self, by: Deadline) -> Result<Stream, SessionError> {
+        let within = by.remaining().unwrap_or(Duration::MAX);
+        let dialled = self.shared.connector.dial(by, within);
+        dialled.map_err(|error| Kind::Connect(error.into()).into())
     }
 }
 
