@@ -54,7 +54,7 @@ struct Answer {
 }
 
 /// Answers calls until there are no more; then closes all conversations.
-pub fn serve<M>(manager: M, calls: impl BufRead, answers: impl Write + Send) -> Result<()>
+pub(crate) fn serve<M>(manager: M, calls: impl BufRead, answers: impl Write + Send) -> Result<()>
 where
     M: Manager + Send + Sync + 'static,
     M::Instance: Interpreter + Send,
