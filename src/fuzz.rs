@@ -1,8 +1,8 @@
 //! What the fuzz targets drive: decoders, given whatever a peer may send.
 //!
-//! That they do not panic is the least. What they let through must be sound: payloads that are JSON,
-//! and requests that can be answered. What comes in pieces must be the same however it is cut, and no
-//! more of it may be kept than the limit allows.
+//! That they do not panic is the least. What they let through must be sound: payloads that are
+//! JSON, and requests that can be answered. What comes in pieces must be the same however it is
+//! cut, and no more of it may be kept than the limit allows.
 
 use crate::session::{Incoming, JsonRpc, Outgoing, Payload, Protocol, RemoteError};
 
@@ -114,8 +114,8 @@ pub fn lines(input: &[u8]) {
     assert_eq!(split(&[&again]), (should.0, true), "lines that are written are read");
 }
 
-/// Bytes to WebSocket messages, and to those of JSON-RPC in them: whose side we are on, the limits, a
-/// seed for the cuts, and the bytes.
+/// Bytes to WebSocket messages, and to those of JSON-RPC in them: whose side we are on, the limits,
+/// a seed for the cuts, and the bytes.
 #[cfg(feature = "ws")]
 pub fn websocket(input: &[u8]) {
     use crate::session::rfc6455::codec::{
@@ -183,8 +183,8 @@ pub fn websocket(input: &[u8]) {
     let again = decode(&[encoder.unwritten()], max_message);
     assert!(again == (messages.clone(), None), "{again:?} comes of {messages:?}");
 
-    // tungstenite's own reading of them, up to the first goodbye. It sees half a letter before the rest
-    // of its message is there, and says something else of a code that nobody may send.
+    // tungstenite's own reading of them, up to the first goodbye. It sees half a letter before the
+    // rest of its message is there, and says something else of a code that nobody may send.
     let is_close = |message: &(OpCode, Vec<u8>)| message.0 == OpCode::Control(Control::Close);
     let to_close = messages.iter().position(is_close).unwrap_or(messages.len());
     let (theirs, why) = tungstenites(role == Role::Client, max_message, max_frame, bytes);

@@ -1,11 +1,11 @@
-//! WebSocket, as RFC 6455 has it: how one is opened, and what goes over it. Both kinds of session stand
-//! on this.
+//! WebSocket, as RFC 6455 has it: how one is opened, and what goes over it. Both kinds of session
+//! stand on this.
 //!
 //! tungstenite knows the formats: HTTP's part of the handshake, and the headers of frames. Its own
-//! `WebSocket` and its own handshake will not do, for four reasons. They take each mask and each key
-//! from a thread-local generator, which panics where sessions say goodbye: among the destructors of a
-//! thread that ends. They look at a frame only once all of it is there. They know no deadline. And they
-//! write what is said to the log, tokens included.
+//! `WebSocket` and its own handshake will not do, for four reasons. They take each mask and each
+//! key from a thread-local generator, which panics where sessions say goodbye: among the
+//! destructors of a thread that ends. They look at a frame only once all of it is there. They know
+//! no deadline. And they write what is said to the log, tokens included.
 
 pub(crate) mod codec;
 mod connect;

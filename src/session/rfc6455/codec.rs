@@ -141,7 +141,8 @@ impl Decoder {
         }
     }
 
-    /// The next frame, if all of it is there: its header, and where its payload is, without its mask.
+    /// The next frame, if all of it is there: its header, and where its payload is, without its
+    /// mask.
     fn frame(&mut self) -> Result<Option<(FrameHeader, Range<usize>)>, Fault> {
         let malformed = |what| Err(Fault::Malformed(what));
         let mut cursor = Cursor::new(self.input.unread());
@@ -274,7 +275,8 @@ pub(crate) struct Encoder {
 }
 
 /// The answer to pings. One at a time is under way: of those that come meanwhile only the last is
-/// answered, as section 5.5.3 has it. A peer that pings on and on, and reads nothing, fills no memory.
+/// answered, as section 5.5.3 has it. A peer that pings on and on, and reads nothing, fills no
+/// memory.
 #[derive(Default)]
 struct Pong {
     /// So many bytes of the output, from the first that is unwritten, end with it.

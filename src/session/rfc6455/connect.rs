@@ -198,8 +198,8 @@ impl Connector {
     }
 }
 
-/// Takes the server's part on a connection that somebody else has accepted, within this time. `rest`
-/// came after the client's request: frames.
+/// Takes the server's part on a connection that somebody else has accepted, within this time.
+/// `rest` came after the client's request: frames.
 #[cfg(all(feature = "duplex", unix))]
 pub(in crate::session) fn accept(
     tcp: std::net::TcpStream,
@@ -219,8 +219,8 @@ pub(in crate::session) fn accept(
 /// Why no connection could be made, and at which step.
 ///
 /// It is the [`source`](Error::source) of a [`SessionError`](crate::session::SessionError) that
-/// [is about connecting](crate::session::SessionError::is_connect). It names the host, and nothing else
-/// of the URL; or the address of a client that was accepted.
+/// [is about connecting](crate::session::SessionError::is_connect). It names the host, and nothing
+/// else of the URL; or the address of a client that was accepted.
 #[derive(Debug)]
 pub struct ConnectError {
     target: String,

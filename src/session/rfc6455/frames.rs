@@ -7,8 +7,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use super::codec::{Control, Data, Decoder, Encoder, Fault, Message, OpCode, Role};
 use super::stream::Stream;
 
-/// Reads and writes messages; as patient as its stream is. What a wait that has run out has left half
-/// read or half written goes on with the next call.
+/// Reads and writes messages; as patient as its stream is. What a wait that has run out has left
+/// half read or half written goes on with the next call.
 pub(in crate::session) struct Frames {
     stream: Stream,
     decoder: Decoder,

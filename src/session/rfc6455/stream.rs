@@ -105,8 +105,8 @@ impl Tcp {
         self.socket.tcp.peer_addr()
     }
 
-    /// From here on it does what can be done at once, and asks no patience of anybody. The socket is to
-    /// be watched for readiness.
+    /// From here on it does what can be done at once, and asks no patience of anybody. The socket
+    /// is to be watched for readiness.
     #[cfg(all(feature = "duplex", unix))]
     pub(in crate::session) fn never_wait(&mut self) -> io::Result<()> {
         self.waits = false;
@@ -123,8 +123,9 @@ impl Tcp {
             self.socket.tcp.set_read_timeout(timeout)?;
             self.read_timeout = Some(timeout);
         }
-        // A server that does not know `TCP_NODELAY`, and writes an answer in two pieces, waits for us to
-        // acknowledge the first: 40 ms, if we leave that to the kernel. What we write acknowledges too.
+        // A server that does not know `TCP_NODELAY`, and writes an answer in two pieces, waits for
+        // us to acknowledge the first: 40 ms, if we leave that to the kernel. What we write
+        // acknowledges too.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.quick_ack && self.owes_ack {
             let _ = socket2::SockRef::from(&self.socket.tcp).set_tcp_quickack(true);
@@ -151,8 +152,8 @@ impl Tcp {
 
 /// The time-out to set for a wait as long as `left`, if the one that is set will not do.
 ///
-/// One that is too short does no harm, the wait goes on. So it is set to somewhat less than is left,
-/// and will do for the next waits as well: most need no system call for it.
+/// One that is too short does no harm, the wait goes on. So it is set to somewhat less than is
+/// left, and will do for the next waits as well: most need no system call for it.
 fn to_set(set: Option<Option<Duration>>, left: Option<Duration>) -> Option<Option<Duration>> {
     match (set, left) {
         (Some(None), None) => None,
@@ -163,8 +164,8 @@ fn to_set(set: Option<Option<Duration>>, left: Option<Duration>) -> Option<Optio
     }
 }
 
-/// What a wait that was too long looks like. On Unix `TimedOut` is something else: the peer's host has
-/// acknowledged nothing for many minutes.
+/// What a wait that was too long looks like. On Unix `TimedOut` is something else: the peer's host
+/// has acknowledged nothing for many minutes.
 fn has_run_out(error: &io::Error) -> bool {
     let kind = error.kind();
     kind == io::ErrorKind::WouldBlock || cfg!(windows) && kind == io::ErrorKind::TimedOut

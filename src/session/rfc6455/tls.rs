@@ -14,8 +14,8 @@ use super::stream::{Patience, Tcp};
 /// rustls by itself asks for 4 KiB.
 const READ: usize = 17 << 10;
 
-/// Not rustls' own stream: that one reads nothing while something is left to be written, and two such
-/// peers could wait for each other until the deadline.
+/// Not rustls' own stream: that one reads nothing while something is left to be written, and two
+/// such peers could wait for each other until the deadline.
 ///
 /// Dropped, it says that this is the end, if that can be said at once.
 pub(crate) struct TlsStream {
@@ -47,8 +47,8 @@ impl TlsStream {
         self.tcp.get_mut()
     }
 
-    /// What rustls has not been given yet may hold a record, and so may the socket. What it has been
-    /// given is read before that: see [`read`](Self::read).
+    /// What rustls has not been given yet may hold a record, and so may the socket. What it has
+    /// been given is read before that: see [`read`](Self::read).
     pub(super) fn is_drained(&self) -> bool {
         self.tcp.buffer().is_empty() && self.tcp().drained
     }

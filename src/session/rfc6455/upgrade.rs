@@ -52,7 +52,8 @@ pub(super) fn ask(
     Ok(Upgraded { subprotocol, rest })
 }
 
-/// The server's part. Whatever the path, no subprotocol is chosen. Gives what came after the request.
+/// The server's part. Whatever the path, no subprotocol is chosen. Gives what came after the
+/// request.
 #[cfg(all(feature = "duplex", unix))]
 pub(super) fn grant(stream: &mut Stream) -> Result<Vec<u8>, Problem> {
     let asked = read_head::<server::Request>(stream, b"GET ").and_then(|(request, rest)| {

@@ -25,12 +25,12 @@ use crate::session::rfc6455::{
 /// # Ok::<(), sessile::session::SessionError>(())
 /// ```
 ///
-/// The URL begins with `ws://`, or with `wss://` if the feature `tls` is on. Credentials in it, as in
-/// `wss://name:password@host/`, are sent as basic authentication. Looking up the name, TCP (each of the
-/// host's addresses is tried, with an equal share of the time that is left), TLS and the upgrade all
-/// happen on a thread of their own, and within the session's
-/// [`connect_timeout`](super::super::SessionBuilder::connect_timeout). If that fails, the cause of the
-/// error is a [`ConnectError`](crate::session::websocket::ConnectError).
+/// The URL begins with `ws://`, or with `wss://` if the feature `tls` is on. Credentials in it, as
+/// in `wss://name:password@host/`, are sent as basic authentication. Looking up the name, TCP (each
+/// of the host's addresses is tried, with an equal share of the time that is left), TLS and the
+/// upgrade all happen on a thread of their own, and within the session's
+/// [`connect_timeout`](super::super::SessionBuilder::connect_timeout). If that fails, the cause of
+/// the error is a [`ConnectError`](crate::session::websocket::ConnectError).
 ///
 /// What makes no sense among the settings is told by the first connection, as a
 /// [`BuildError`](crate::BuildError).
@@ -64,8 +64,8 @@ impl WebSocket {
         self
     }
 
-    /// [`bearer_token`](Self::bearer_token), for tokens that expire: asked for one on each connection,
-    /// on the thread that dials, and not within the time limit of that.
+    /// [`bearer_token`](Self::bearer_token), for tokens that expire: asked for one on each
+    /// connection, on the thread that dials, and not within the time limit of that.
     ///
     /// Its error must not tell the token.
     pub fn bearer_token_from(
@@ -84,8 +84,8 @@ impl WebSocket {
         self
     }
 
-    /// Who finds the addresses for a host and port, in place of the system. It runs on a thread of its
-    /// own, within the time limit.
+    /// Who finds the addresses for a host and port, in place of the system. It runs on a thread of
+    /// its own, within the time limit.
     pub fn resolver(
         mut self,
         resolver: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
@@ -132,11 +132,11 @@ impl Connect for WebSocket {
     }
 }
 
-/// A TCP connection that somebody else has accepted, and on which a WebSocket is now agreed upon. It
-/// cannot be made anew.
+/// A TCP connection that somebody else has accepted, and on which a WebSocket is now agreed upon.
+/// It cannot be made anew.
 ///
-/// Whatever path, headers and subprotocols the client asks with, it is granted its WebSocket, and no
-/// subprotocol is chosen.
+/// Whatever path, headers and subprotocols the client asks with, it is granted its WebSocket, and
+/// no subprotocol is chosen.
 #[derive(Debug)]
 pub struct WebSocketAccepted {
     stream: Option<TcpStream>,
@@ -232,9 +232,9 @@ impl Link for Messages {
         Ok((self.frames.stream().tcp().as_fd().try_clone_to_owned()?, None))
     }
 
-    /// The poller knows of what is in the socket. It does not know of what came with the upgrade, nor
-    /// of what TLS has read and not handed out; so that nothing stays there unseen, all of it is handed
-    /// out here, or it is said that there may be more.
+    /// The poller knows of what is in the socket. It does not know of what came with the upgrade,
+    /// nor of what TLS has read and not handed out; so that nothing stays there unseen, all of it
+    /// is handed out here, or it is said that there may be more.
     fn read(&mut self, frame: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         self.hand_out(frame)?;
         let more = match self.frames.fill() {
