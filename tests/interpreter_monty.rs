@@ -274,7 +274,7 @@ fn time_in_host_functions_counts() {
     let execution = python.execute(code, &limit).unwrap();
     assert!(execution.timed_out);
     assert_eq!(execution.error.unwrap().name, "KeyboardInterrupt");
-    shows(python, "0 < n < 5", Some("True"));
+    shows(python, "0 <= n < 5", Some("True"));
 }
 
 #[test]
