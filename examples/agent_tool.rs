@@ -1,5 +1,5 @@
-//! A code interpreter as the tool of an agent: a call comes in as a line of JSON, what came of it goes
-//! out as a line of JSON with Markdown in it, for a model to read.
+//! A code interpreter as the tool of an agent: a call comes in as a line of JSON, what came of it
+//! goes out as a line of JSON with Markdown in it, for a model to read.
 //!
 //! ```text
 //! $ cargo run --example agent_tool --features monty
@@ -7,11 +7,11 @@
 //! {"id":1,"conversation":"alice","is_error":false,"content":"result:\n```text\n42\n```\n"}
 //! ```
 //!
-//! One conversation, one session: it lives on a worker, under the conversation's name, and keeps its
-//! variables from call to call. Calls of one conversation run in order, those of others beside them;
-//! so answers may come in another order than calls, and bear their `id`. The conversation used least
-//! recently is closed when there are too many. `--engine cpython` gives each a CPython of its own, in
-//! a directory of its own.
+//! One conversation, one session: it lives on a worker, under the conversation's name, and keeps
+//! its variables from call to call. Calls of one conversation run in order, those of others beside
+//! them; so answers may come in another order than calls, and bear their `id`. The conversation
+//! used least recently is closed when there are too many. `--engine cpython` gives each a CPython
+//! of its own, in a directory of its own.
 
 use std::io::{self, BufRead, Write};
 use std::sync::Mutex;

@@ -384,3 +384,16 @@ fn huge_integers_are_refused_before_they_are_made() {
     }
     shows(python, "len(str(2 ** 1000))", Some("302"));
 }
+
+#[test]
+fn data_nested_deep_stops_at_the_depth_of_calls() {
+    let python = &mut MontyManager::new().max_recursion(100).start();
+    run(python, "x = []\ny = []\nfor i in range(20_000):\n    x = [x]\n    y = [y]");
+    for code in ["x", "x == y", "str(x)"] {
+        let execution = run(python, code);
+        let stopped = execution.error.as_ref().is_some_and(|error| error.name == "RecursionError");
+        let cut = execution.text().is_some_and(|text| text.len() < 1000);
+        assert!(stopped || cut, "{code}: {execution:?}");
+    }
+    shows(python, "'alive'", Some("'alive'"));
+}

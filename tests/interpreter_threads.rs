@@ -1,8 +1,8 @@
 //! A session per thread: nothing crosses, and nothing is left when the threads have gone.
 //!
-//! This is how an agent's code interpreter fails that shares one: threads that work at the same time
-//! are answered with each other's values. The test counts what the whole process holds, so it is the
-//! only one in it.
+//! This is how an agent's code interpreter fails that shares one: threads that work at the same
+//! time are answered with each other's values. The test counts what the whole process holds, so it
+//! is the only one in it.
 
 #![cfg(all(feature = "monty", feature = "cpython", target_os = "linux"))]
 

@@ -10,24 +10,27 @@
 //! The session is a real `__main__`. As in a notebook, the last expression is the result, unless a
 //! semicolon follows it; `await` is allowed at top level; `sys.exit()` ends the cell, not the
 //! session; `display(value)` shows a value on the way; the value's `_repr_html_`, `_repr_png_` and
-//! their like are asked. `input()` and `getpass()` are refused with `StdinNotImplementedError`. Each
-//! cell begins with working standard streams, also if the last one closed them.
+//! their like are asked. matplotlib's figures are shown as PNG, at `show()` or when the cell ends,
+//! unless `MPLBACKEND` or the cell names another backend. `_` is the last value shown. `input()`
+//! and `getpass()` are refused with `StdinNotImplementedError`. Each cell begins with working
+//! standard streams, also if the last one closed them.
 //!
 //! # Whose output it is
 //!
 //! Order is kept between all that Python code prints and what child processes and C code write to
 //! the descriptors; only two descriptors written one after the other, with nothing printed between,
-//! may come in either order. A cell's output is complete when the cell ends. What its threads and child
-//! processes write later never gets into a later cell's output: it is reported beside it, under the
-//! cell it belongs to, as [`late`](super::Execution::late). Two kinds of thread cannot be told apart
-//! and count for the cell that is running: those that C code started, and those that write to the
-//! *descriptor* (`os.write(1, ..)`) rather than to `sys.stdout`.
+//! may come in either order. A cell's output is complete when the cell ends. What its threads and
+//! child processes write later never gets into a later cell's output: it is reported beside it,
+//! under the cell it belongs to, as [`late`](super::Execution::late). Not all can be told
+//! apart; these count for the cell that is running: threads and processes that C code started
+//! without Python's knowing, and threads that write to the *descriptor* (`os.write(1, ..)`) rather
+//! than to `sys.stdout`.
 //!
 //! # When it ends
 //!
 //! [`CPythonManager`]'s `close` gives the child the end of its input, so that it runs its `atexit`
-//! functions, waits, and kills it if need be. Dropping a [`CPython`] kills it at once. Either way it
-//! is reaped, and what it had started in its session ends with it.
+//! functions, waits, and kills it if need be. Dropping a [`CPython`] kills it at once. Either way
+//! it is reaped, and what it had started in its session ends with it.
 //!
 //! On Linux the child also ends, by SIGKILL, with the *thread* that started it, whatever the way
 //! that thread ends. That is what per-thread ownership means; it also means that a `CPython` moved
@@ -126,7 +129,8 @@ impl CPythonManager {
         let bin = home.join("bin");
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let dirs = iter::once(bin.clone()).chain(std::env::split_paths(&inherited));
-        // A directory with a colon in it cannot be on any `PATH`; the interpreter is found all the same.
+        // A directory with a colon in it cannot be on any `PATH`; the interpreter is found all the
+        // same.
         let path = std::env::join_paths(dirs).unwrap_or(inherited);
         self.python(bin.join("python")).env("PATH", path).env("VIRTUAL_ENV", home)
     }
@@ -157,8 +161,8 @@ impl CPythonManager {
 
     /// Gives each session an empty directory of its own to start in, removed when the session ends.
     ///
-    /// It lies where temporary files do, and nobody but this user may look into it. Files are put in
-    /// and taken out by [`put_file`](CPython::put_file) and [`take_file`](CPython::take_file).
+    /// It lies where temporary files do, and nobody but this user may look into it. Files are put
+    /// in and taken out by [`put_file`](CPython::put_file) and [`take_file`](CPython::take_file).
     /// Default: none; this overrides [`current_dir`](Self::current_dir).
     #[must_use]
     pub fn private_dir(self) -> Self {
@@ -188,8 +192,8 @@ impl CPythonManager {
     /// a [`reset`](super::Interpreter::reset) has to wait for Python to start.
     ///
     /// A spare has run nothing and is nobody's; the thread that needs one adopts it whole. They are
-    /// made by a thread of the manager's and its clones', from the first start on. That thread ends,
-    /// and the spares with it, when the managers and all that they have started are gone.
+    /// made by a thread of the manager's and its clones', from the first start on. That thread
+    /// ends, and the spares with it, when the managers and all that they have started are gone.
     ///
     /// An adopted child ends with this process, like any; but if its *thread* ends without giving
     /// up the session, as by `mem::forget`, it goes on until the process ends. Default: 0.
@@ -222,8 +226,8 @@ impl CPythonManager {
         self.with(|settings| settings.close_timeout = time)
     }
 
-    /// Starts a CPython that belongs to the calling thread, and waits until it is ready; or adopts a
-    /// spare.
+    /// Starts a CPython that belongs to the calling thread, and waits until it is ready; or adopts
+    /// a spare.
     ///
     /// # Errors
     ///

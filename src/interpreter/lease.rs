@@ -13,9 +13,9 @@
 //!     <owner>/left-<..>.<kind>        taken over from an owner that is gone
 //! ```
 //!
-//! Whether an owner lives is asked of its lock, which the system lets go of when the process ends, in
-//! whatever way; process ids, which are given out anew, are not relied on. A fork of the owner holds
-//! the lock too.
+//! Whether an owner lives is asked of its lock, which the system lets go of when the process ends,
+//! in whatever way; process ids, which are given out anew, are not relied on. A fork of the owner
+//! holds the lock too.
 //!
 //! A lease that is taken over is moved to the directory of who takes it, so that two never reclaim
 //! the same thing, and nothing is lost if that one is killed as well.

@@ -10,12 +10,15 @@
 //!
 //! # What it does not bound
 //!
-//! Code that sets out to do harm can, although it reaches nothing. Time is looked at between
-//! instructions, so one operation on a huge number, such as `10 ** 10 ** 8`, is not stopped. Memory
-//! is bounded by the value, not in sum. And source or data nested very deep, a sum of fifty thousand
-//! terms or as many lists within each other, overflows the stack of the thread, which ends the
-//! process. Against that, use a process: CPython in a container, or Monty in a
-//! child of your own.
+//! Code that sets out to do harm can, although it reaches nothing but the functions it was
+//! [given](MontyManager::function). Time is looked at between instructions, so one operation on a
+//! huge number, such as `10 ** 10 ** 8`, is not stopped; only
+//! [`max_memory`](MontyManager::max_memory) bounds how huge. Memory is bounded by the value, not in
+//! sum. Source nested too deep is refused; data nested deep, as many lists within each other, stops
+//! at [`max_recursion`](MontyManager::max_recursion) when shown or compared, for which a build that
+//! is not optimized needs more stack than a thread commonly has: it overflows, which ends the
+//! process. Against all that, use a process: CPython in a container, or Monty in a child of your
+//! own.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -162,8 +165,8 @@ impl MontyManager {
     ///
     /// # Panics
     ///
-    /// Not here; but if `function` panics, so does [`execute`](Interpreter::execute), and the session
-    /// is dead then.
+    /// Not here; but if `function` panics, so does [`execute`](Interpreter::execute), and the
+    /// session is dead then.
     #[must_use]
     pub fn function(
         mut self,
@@ -174,7 +177,8 @@ impl MontyManager {
         self
     }
 
-    /// Makes a session of what [`save`](Monty::save) gave, with this manager's limits and functions.
+    /// Makes a session of what [`save`](Monty::save) gave, with this manager's limits and
+    /// functions.
     ///
     /// On any thread, in any process with the same version of this crate. Only for bytes that come
     /// from `save`: others are refused where that is noticed, and it cannot always be.

@@ -1,4 +1,4 @@
-"""The child's side of the CPython engine: runs cells, one after another, and tells what came of each.
+"""The child's side of the CPython engine: runs cells, one after another, and tells what came of it.
 
 Channel. Descriptor 0 is, at start, one end of a socket pair. It is moved away before any cell runs.
     request   cell u32 | limit u64 | length u32 | code, UTF-8.  Two descriptors may ride on it: the
@@ -12,9 +12,9 @@ End of file on the channel means: exit.
 
 Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
 What goes to descriptors 1 and 2 otherwise (os.write, child processes, C code) travels in two pipes
-that the parent reads. Before a frame of output is sent, the pipes must have been emptied (`settle`);
-and the parent takes frames before pipes when it finds both. So neither overtakes the other. After the
-reply the parent empties the pipes itself.
+that the parent reads. Before a frame of output is sent, the pipes must have been emptied
+(`settle`); and the parent takes frames before pipes when it finds both. So neither overtakes the
+other. After the reply the parent empties the pipes itself.
 
 Whose output it is. Each thread belongs to the cell that started it. What it writes after that cell
 has ended is laid by, and reported under its own cell's number. A child process that outlives its
@@ -795,7 +795,8 @@ def receive():
     size, fds = 0, []
     while size < REQUEST.size:
         if told_tainted:  # then there are new pipes, which an ordinary reading would lose
-            more, ancillary, _flags, _from = channel.recvmsg(len(inbox) - size, _socket.CMSG_SPACE(8))
+            room = len(inbox) - size
+            more, ancillary, _flags, _from = channel.recvmsg(room, _socket.CMSG_SPACE(8))
             inbox[size:size + len(more)] = more
             more = len(more)
             for level, kind, packed in ancillary:

@@ -1,7 +1,8 @@
-//! What a session would leave behind if its process were killed: how it is written down, and removed.
+//! What a session would leave behind if its process were killed: how it is written down, and
+//! removed.
 //!
-//! The child itself ends with us. What it has started may not, if that has left the child's session;
-//! and nobody removes its directory.
+//! The child itself ends with us. What it has started may not, if that has left the child's
+//! session; and nobody removes its directory.
 
 use std::fs;
 use std::path::PathBuf;

@@ -19,15 +19,15 @@ pub(super) struct Source<'a> {
 
 /// How deep a tree may become that the parser builds without recursion of its own.
 ///
-/// Monty takes no more than 200 levels, but it looks at the finished tree, and even to drop a tree of
-/// some thousand levels overflows a stack of 2 MiB in a build that is not optimized.
+/// Monty takes no more than 200 levels, but it looks at the finished tree, and even to drop a tree
+/// of some thousand levels overflows a stack of 2 MiB in a build that is not optimized.
 const DEEPEST: usize = 1000;
 
 /// Whether the parser would build a tree from this that is too deep for anybody to touch.
 ///
-/// Nesting is bounded by the parser, which recurses for it. Chains are not: `1 + 1 + ..`, `a.b.c..`,
-/// `f()()..` each add a level per link. So for each bracket that is open the links are counted since
-/// the last comma or line in it, and the sum is what the tree cannot be deeper than.
+/// Nesting is bounded by the parser, which recurses for it. Chains are not: `1 + 1 + ..`,
+/// `a.b.c..`, `f()()..` each add a level per link. So for each bracket that is open the links are
+/// counted since the last comma or line in it, and the sum is what the tree cannot be deeper than.
 pub(super) fn is_too_deep(code: &str) -> bool {
     if code.len() <= DEEPEST {
         return false; // each level takes a byte
@@ -70,8 +70,8 @@ pub(super) fn is_too_deep(code: &str) -> bool {
 /// Prepares a cell, and adds what it may bind at top level to `names`.
 ///
 /// The value of the last expression is shown by Python itself, which alone knows `__repr__`. The
-/// expression stays on lines of its own, so that its columns in tracebacks are right. Code that does
-/// not end in an expression, or does not parse, is left as it is.
+/// expression stays on lines of its own, so that its columns in tracebacks are right. Code that
+/// does not end in an expression, or does not parse, is left as it is.
 pub(super) fn prepare<'a>(code: &'a str, names: &mut BTreeSet<String>) -> Source<'a> {
     let Ok(parsed) = ruff_python_parser::parse_module(code) else {
         return Source { text: Cow::Borrowed(code), inserted: None };
