@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example code_interpreter --features monty
 //! cargo run --example code_interpreter --features monty,cpython -- --engine cpython --threads 8
+//! cargo run --example code_interpreter --features monty,jupyter -- --engine jupyter --start-gateway
 //! ```
 //!
 //! The jobs are cases of several cells that share their variables. Each thread marks its session
@@ -12,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
@@ -19,20 +21,29 @@ use std::time::{Duration, Instant};
 use std::{env, fs, panic, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use data_encoding::BASE64_MIME_PERMISSIVE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessile::interpreter::monty::MontyManager;
-use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, InterpreterError};
+use sessile::interpreter::{
+    ExecuteOptions, Execution, Interpreter, InterpreterError, Output, OutputRef,
+};
 use sessile::{Pool, Registry};
 
 const SNIPPETS: &str = include_str!("data/snippets.json");
 const USAGE: &str = "\
-usage: code_interpreter [--threads N] [--engine embedded|cpython] [--jobs FILE] [--json]
+usage: code_interpreter [--threads N] [--engine embedded|cpython|jupyter] [--jobs FILE] [--json]
+                        [--gateway URL | --start-gateway] [--stream] [--images DIR]
 
-  --threads N   how many threads work, each with a session of its own (4)
-  --engine E    embedded: Monty, in this process; cpython: a child process for each thread
-  --jobs FILE   cases to run, in the form of examples/data/snippets.json (these)
-  --json        the outcome as JSON on standard output";
+  --threads N      how many threads work, each with a session of its own (4)
+  --engine E       embedded: Monty, in this process; cpython: a child process for each thread;
+                   jupyter: a kernel for each thread, on a gateway
+  --gateway URL    where the gateway is; its token is in the environment, as JUPYTER_TOKEN
+  --start-gateway  starts one, by `python3 -m kernel_gateway`, and ends it afterwards
+  --stream         what cells put out, on standard error, as it comes
+  --images DIR     keeps the images that cells show
+  --jobs FILE      cases to run, in the form of examples/data/snippets.json (these)
+  --json           the outcome as JSON on standard output";
 
 // ---- jobs -----------------------------------------------------------------------------------------
 
@@ -94,6 +105,7 @@ struct Tally {
 fn run_case(
     python: &mut impl Interpreter,
     engine: &str,
+    arguments: &Arguments,
     case: &Case,
     mark: &str,
     tally: &mut Tally,
@@ -103,8 +115,17 @@ fn run_case(
     let mut count = 1;
     for (at, cell) in case.cells.iter().enumerate() {
         let limit = cell.timeout_s.map_or(Duration::from_secs(10), Duration::from_secs_f64);
-        let outcome = python.execute(&cell.code, &ExecuteOptions::new().timeout(limit));
+        let mut show = |output: OutputRef<'_>| {
+            if arguments.stream {
+                print_piece(&tally.thread, output);
+            }
+        };
+        let options = ExecuteOptions::new().timeout(limit);
+        let outcome = python.execute_with(&cell.code, &options, &mut show);
         tally.cells += 1;
+        if let (Ok(execution), Some(folder)) = (&outcome, &arguments.images) {
+            save_images(execution, Path::new(folder), &format!("{}-{at}", case.id))?;
+        }
         match judge(engine, case, cell, &outcome) {
             Verdict::AsExpected => tally.as_expected += 1,
             Verdict::Wrong(why) => tally.wrong.push(format!("{} [{at}] {why}", case.id)),
@@ -132,6 +153,34 @@ fn run_case(
     Ok(())
 }
 
+/// On the thread of the cell, while it runs. It is no matter if nobody can read it.
+fn print_piece(thread: &str, output: OutputRef<'_>) {
+    let text = match output {
+        OutputRef::Stdout(text) | OutputRef::Stderr(text) => text,
+        OutputRef::Display(data) => &format!("{:?}", data.keys().collect::<Vec<_>>()),
+        _ => return,
+    };
+    let mut stderr = io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(stderr, "{thread} | {line}");
+    }
+}
+
+/// Each image as a file: the case, the cell, and the how-manieth it is.
+fn save_images(execution: &Execution, folder: &Path, cell: &str) -> Result<()> {
+    let shown = execution.outputs.iter().filter_map(|output| match output {
+        Output::Display { data } => Some(data),
+        _ => None,
+    });
+    let images = shown.chain(&execution.result).filter_map(|data| data.get("image/png")?.as_str());
+    for (number, image) in images.enumerate() {
+        let bytes = BASE64_MIME_PERMISSIVE.decode(image.as_bytes()).context("an image is odd")?;
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join(format!("{cell}-{number}.png")), bytes)?;
+    }
+    Ok(())
+}
+
 /// Compares what the case states, as far as the engine can do it.
 fn judge(
     engine: &str,
@@ -139,10 +188,8 @@ fn judge(
     cell: &Cell,
     outcome: &Result<Execution, InterpreterError>,
 ) -> Verdict {
-    if !case.holds_for_plain_exec
-        || !cell.plain_exec_same
-        || case.tags.iter().any(|t| t == "ipython")
-    {
+    let is_plain = case.holds_for_plain_exec && cell.plain_exec_same;
+    if engine != "Jupyter" && (!is_plain || case.tags.iter().any(|t| t == "ipython")) {
         return Verdict::NotForThisEngine("needs IPython".into());
     }
     let status = cell.expected["status"].as_str().unwrap_or("ok");
@@ -260,7 +307,9 @@ fn run<I: Interpreter + Send + 'static>(
                     let mark = format!("{} has {}", tally.thread, case.id);
                     // This thread's own session, made on first use, or anew if it has died.
                     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                        pool.with(|python| run_case(python, engine, case, &mark, &mut tally))?
+                        pool.with(|python| {
+                            run_case(python, engine, arguments, case, &mark, &mut tally)
+                        })?
                     }));
                     let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked")));
                     if let Err(error) = outcome {
@@ -350,24 +399,115 @@ fn progress(done: usize, all: usize) {
     };
 }
 
+// ---- a gateway ------------------------------------------------------------------------------------
+
+#[cfg(feature = "jupyter")]
+fn on_gateway(arguments: &Arguments) -> Result<ExitCode> {
+    use sessile::interpreter::jupyter::{Gateway, JupyterManager};
+
+    let started = arguments.start_gateway.then(StartedGateway::new).transpose()?;
+    let (url, token) = match (&started, &arguments.gateway) {
+        (Some(started), None) => (&started.url, Some(started.token.clone())),
+        (None, Some(url)) => (url, env::var("JUPYTER_TOKEN").ok()),
+        _ => bail!("--engine jupyter needs --gateway or --start-gateway\n\n{USAGE}"),
+    };
+    let gateway = Gateway::new(url);
+    let gateway = match token {
+        Some(token) => gateway.token(token),
+        None => gateway,
+    };
+    let pool = Pool::builder(JupyterManager::new(gateway)?).name("jupyter").build()?;
+    run(&pool, "Jupyter", arguments)
+}
+
+/// A Kernel Gateway on this machine, for nobody but us. Ends when it is dropped.
+#[cfg(feature = "jupyter")]
+struct StartedGateway {
+    url: String,
+    token: String,
+    process: std::process::Child,
+}
+
+#[cfg(feature = "jupyter")]
+impl StartedGateway {
+    fn new() -> Result<Self> {
+        use std::hash::{BuildHasher, RandomState};
+        use std::net::{TcpListener, TcpStream};
+        use std::process::{Command, Stdio};
+
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?; // free a moment ago
+        let secret = || RandomState::new().hash_one("token"); // seeded by the system
+        let token = format!("{:016x}{:016x}", secret(), secret());
+        let mut process = Command::new("python3")
+            .args(["-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1"])
+            .arg(format!("--KernelGatewayApp.port={}", address.port()))
+            .arg("--KernelGatewayApp.port_retries=0")
+            .env("KG_AUTH_TOKEN", &token)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("python3")?;
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = process.try_wait()? {
+                bail!(
+                    "no gateway: {status}; `python3 -m pip install jupyter_kernel_gateway ipykernel`?"
+                );
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                let _ = process.kill();
+                bail!("the gateway does not listen");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Self { url: format!("http://{address}"), token, process })
+    }
+}
+
+#[cfg(feature = "jupyter")]
+impl Drop for StartedGateway {
+    fn drop(&mut self) {
+        // Its kernels have ended: the pool is closed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 // ---- arguments ------------------------------------------------------------------------------------
 
 struct Arguments {
     threads: usize,
     engine: String,
+    gateway: Option<String>,
+    start_gateway: bool,
+    stream: bool,
+    images: Option<String>,
     jobs: Option<String>,
     json: bool,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut parsed =
-        Arguments { threads: 4, engine: "embedded".to_owned(), jobs: None, json: false };
+    let mut parsed = Arguments {
+        threads: 4,
+        engine: "embedded".to_owned(),
+        gateway: None,
+        start_gateway: false,
+        stream: false,
+        images: None,
+        jobs: None,
+        json: false,
+    };
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value\n\n{USAGE}"));
         match word.as_str() {
             "--threads" => parsed.threads = value()?.parse().context("--threads needs a number")?,
             "--engine" => parsed.engine = value()?,
+            "--gateway" => parsed.gateway = Some(value()?),
+            "--start-gateway" => parsed.start_gateway = true,
+            "--stream" => parsed.stream = true,
+            "--images" => parsed.images = Some(value()?),
             "--jobs" => parsed.jobs = Some(value()?),
             "--json" => parsed.json = true,
             _ => bail!("{USAGE}"),
@@ -394,6 +534,10 @@ fn main() -> Result<ExitCode> {
         }
         #[cfg(not(all(feature = "cpython", unix)))]
         "cpython" => bail!("built without it: --features monty,cpython, on Unix"),
+        #[cfg(feature = "jupyter")]
+        "jupyter" => on_gateway(&arguments),
+        #[cfg(not(feature = "jupyter"))]
+        "jupyter" => bail!("built without it: --features monty,jupyter"),
         other => bail!("no engine is called {other}\n\n{USAGE}"),
     }
 }
