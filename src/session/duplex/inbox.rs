@@ -1,7 +1,6 @@
 //! Where the answers to one invocation lie until its caller takes them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
@@ -9,12 +8,9 @@ use std::thread::{self, Thread};
 use crate::deadline::Deadline;
 use crate::session::error::Kind;
 use crate::session::{Payload, SessionError};
-use crate::sync::look_out;
 
 /// Filled by the session's thread, emptied by the caller's.
 pub(super) struct Inbox {
-    /// Something came since the caller last looked. For waiting without the lock.
-    stirred: AtomicBool,
     state: Mutex<State>,
     capacity: usize,
 }
@@ -89,7 +85,7 @@ pub(super) enum Next {
 impl Inbox {
     /// For so many bytes of answers; one answer always finds room.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { stirred: AtomicBool::new(false), state: Mutex::default(), capacity }
+        Self { state: Mutex::default(), capacity }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,7 +98,6 @@ impl Inbox {
         let result = change(&mut state);
         let waiter = state.waiter.take();
         drop(state);
-        self.stirred.store(true, Ordering::Release);
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -170,14 +165,13 @@ impl Inbox {
         std::mem::take(&mut state.pauses)
     }
 
-    /// Waits for something to take; looks out for it first, if one may. `false`: the time is over.
-    pub(super) fn wait(&self, deadline: Deadline, looks_out: bool) -> bool {
-        if looks_out && look_out(|| self.stirred.swap(false, Ordering::Acquire)) {
-            return true;
-        }
+    /// Waits for something to take. `false`: the time is over.
+    ///
+    /// It does not look out for it first: whoever does keeps a processor from the session's thread, or
+    /// from the peer, and both have to do something before there is an answer.
+    pub(super) fn wait(&self, deadline: Deadline) -> bool {
         loop {
             let mut state = self.state();
-            self.stirred.store(false, Ordering::Relaxed);
             if !state.answers.is_empty() || state.end.is_some() {
                 return true;
             }

@@ -75,8 +75,7 @@ impl Invocation {
             if self.shared.is_loop_thread() {
                 return Err(Kind::WouldDeadlock.into());
             }
-            // Where many wait, those who look out keep the session's thread from what they wait for.
-            if !self.inbox.wait(deadline, self.shared.is_only_one_in_flight()) {
+            if !self.inbox.wait(deadline) {
                 return Err(Kind::TimedOut { waited: wait }.into());
             }
         }

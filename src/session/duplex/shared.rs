@@ -309,11 +309,6 @@ impl Shared {
         Ok(Room { shared: Arc::clone(self) })
     }
 
-    /// Whether there is one invocation only.
-    pub(super) fn is_only_one_in_flight(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) <= 1
-    }
-
     // ---- saying something ---------------------------------------------------------------------
 
     pub(super) fn new_id(&self) -> u64 {
