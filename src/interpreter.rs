@@ -173,3 +173,18 @@ pub trait Interpreter {
         self.execute(code, &ExecuteOptions::new())
     }
 }
+
+/// Takes the engine out of its slot while it works, so that a panic amid that ends it. One that died
+/// is not put back.
+#[cfg(any(all(feature = "cpython", unix), feature = "jupyter"))]
+fn lend<E, R>(
+    slot: &mut Option<E>,
+    work: impl FnOnce(&mut E) -> Result<R, InterpreterError>,
+) -> Result<R, InterpreterError> {
+    let mut engine = slot.take().ok_or_else(InterpreterError::dead)?;
+    let outcome = work(&mut engine);
+    if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
+        *slot = Some(engine);
+    }
+    outcome
+}

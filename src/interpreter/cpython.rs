@@ -47,6 +47,7 @@ use self::process::{Child, Ready, Target};
 use self::shelf::Shelf;
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
+    lend,
 };
 use crate::{CloseReason, Context, Interrupt, Manager, sys};
 
@@ -401,19 +402,6 @@ impl CPython {
         }
         Ok(path)
     }
-
-    /// Takes the child away from `self` while it works, so that a panic amid that ends it.
-    fn with_child<R>(
-        &mut self,
-        work: impl FnOnce(&mut Child, &Settings, u64) -> Result<R, InterpreterError>,
-    ) -> Result<R, InterpreterError> {
-        let mut child = self.child.take().ok_or_else(InterpreterError::dead)?;
-        let outcome = work(&mut child, &self.manager.settings, self.count);
-        if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
-            self.child = Some(child);
-        }
-        outcome
-    }
 }
 
 impl Interpreter for CPython {
@@ -423,9 +411,9 @@ impl Interpreter for CPython {
         options: &ExecuteOptions,
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
-        let execution = self.with_child(|child, settings, count| {
-            child.run(count + 1, code, options, settings.grace, on_output)
-        })?;
+        let (number, grace) = (self.count + 1, self.manager.settings.grace);
+        let run = |child: &mut Child| child.run(number, code, options, grace, on_output);
+        let execution = lend(&mut self.child, run)?;
         self.count += 1;
         Ok(execution)
     }
@@ -467,7 +455,8 @@ impl Interpreter for CPython {
     }
 
     fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
-        self.with_child(|child, settings, _| child.variables(options, settings.grace))
+        let grace = self.manager.settings.grace;
+        lend(&mut self.child, |child| child.variables(options, grace))
     }
 }
 

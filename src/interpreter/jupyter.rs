@@ -76,6 +76,7 @@ use self::gateways::Fleet;
 use self::kernel::{Kernel, Settings, Target};
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
+    lend,
 };
 use crate::pool::BuildError;
 use crate::{CloseReason, Context, Interrupt, Manager};
@@ -373,19 +374,6 @@ impl Jupyter {
     pub fn gateway(&self) -> Option<&str> {
         self.kernel.as_ref().map(Kernel::label)
     }
-
-    /// Takes the kernel away from `self` while it works, so that a panic amid that ends it.
-    fn with_kernel<R>(
-        &mut self,
-        work: impl FnOnce(&mut Kernel) -> Result<R, InterpreterError>,
-    ) -> Result<R, InterpreterError> {
-        let mut kernel = self.kernel.take().ok_or_else(InterpreterError::dead)?;
-        let outcome = work(&mut kernel);
-        if !outcome.as_ref().is_err_and(InterpreterError::is_dead) {
-            self.kernel = Some(kernel);
-        }
-        outcome
-    }
 }
 
 impl Interpreter for Jupyter {
@@ -395,7 +383,7 @@ impl Interpreter for Jupyter {
         options: &ExecuteOptions,
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
-        self.with_kernel(|kernel| kernel.run(code, options, on_output))
+        lend(&mut self.kernel, |kernel| kernel.run(code, options, on_output))
     }
 
     /// Has the gateway start the kernel's process anew. If it is dead, or that fails, another kernel
@@ -426,7 +414,7 @@ impl Interpreter for Jupyter {
 
     /// Only IPython kernels can tell; others are [refused](InterpreterError::is_refused).
     fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
-        self.with_kernel(|kernel| kernel.variables(options))
+        lend(&mut self.kernel, |kernel| kernel.variables(options))
     }
 }
 
