@@ -123,7 +123,6 @@ impl Limits {
 }
 
 /// Holds the child to these limits from its first instruction on.
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) fn limit(command: &mut Command, limits: Limits) {
     // SAFETY: as below: between fork and exec this makes system calls only.
     unsafe { command.pre_exec(move || limits.apply()) };
@@ -162,14 +161,12 @@ pub(crate) fn detach_and_bind(command: &mut Command) {
 
 /// Whether to wait for a lock that another process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) enum Wait {
     Yes,
     No,
 }
 
 /// Locks a file until it is closed, everywhere it is open; whether that was possible.
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) fn lock(file: &impl AsRawFd, wait: Wait) -> io::Result<bool> {
     let how = if wait == Wait::Yes { 0 } else { libc::LOCK_NB };
     loop {
@@ -187,7 +184,6 @@ pub(crate) fn lock(file: &impl AsRawFd, wait: Wait) -> io::Result<bool> {
 }
 
 /// The user that this process acts as.
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) fn user() -> u32 {
     // SAFETY: no arguments; it cannot fail.
     unsafe { libc::geteuid() }
@@ -198,7 +194,6 @@ pub(crate) fn user() -> u32 {
 /// It is held by a descriptor from before the look until after the signal, so that no other process
 /// that may have got its number meanwhile can be hit.
 #[cfg(target_os = "linux")]
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) fn kill_if(pid: libc::pid_t, is_right: impl FnOnce() -> bool) -> bool {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

@@ -514,6 +514,17 @@ impl Owner {
         }
     }
 
+    /// Watches the stream for what is wanted of it now. Says whether there is one still.
+    fn rewatch(&mut self) -> bool {
+        match self.live.as_ref().map(Live::watch) {
+            Some(Err(error)) => {
+                self.lost(format!("the stream cannot be watched: {error}"));
+                false
+            }
+            watched => watched.is_some(),
+        }
+    }
+
     fn flush(&mut self) {
         let Some(live) = &mut self.live else { return };
         let left = match live.link.flush() {
@@ -523,10 +534,9 @@ impl Owner {
         let written = live.unwritten.saturating_sub(left);
         live.unwritten -= written;
         live.wants_to_write = left > 0;
-        let watched = live.watch();
         self.shared.written(written);
-        if let Err(error) = watched {
-            return self.lost(format!("the stream cannot be watched: {error}"));
+        if !self.rewatch() {
+            return;
         }
         if self.closing && left == 0 {
             self.hang_up();
@@ -626,9 +636,7 @@ impl Owner {
                     && let Some(live) = &mut self.live
                 {
                     live.paused_for.insert(id);
-                    if let Err(error) = live.watch() {
-                        self.lost(format!("the stream cannot be watched: {error}"));
-                    }
+                    self.rewatch();
                 }
             }
         }
@@ -703,10 +711,8 @@ impl Owner {
             && !live.is_paused()
         {
             self.heard = Instant::now();
-            match live.watch() {
-                // What a poller does not tell of: bytes that the link has read already.
-                Ok(()) => self.read(),
-                Err(error) => self.lost(format!("the stream cannot be watched: {error}")),
+            if self.rewatch() {
+                self.read(); // what a poller does not tell of: bytes that the link has read already
             }
         }
     }

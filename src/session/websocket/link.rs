@@ -21,12 +21,7 @@ const SLACK: usize = 1 << 20;
 
 pub(crate) struct Link {
     frames: Frames,
-    /// Whether the peer may send messages that are no text.
-    binary: bool,
-    /// How long the peer may be silent before it is pinged.
-    keep_alive: Option<Duration>,
-    pong_timeout: Duration,
-    max_message_size: usize,
+    limits: Limits,
     /// When a ping went out that nothing was heard after.
     pinged_at: Option<Instant>,
     pings: u64,
@@ -38,6 +33,7 @@ pub(super) struct Limits {
     pub(super) max_frame_size: usize,
     /// Whether the peer may send messages that are no text.
     pub(super) binary: bool,
+    /// How long the peer may be silent before it is pinged.
     pub(super) keep_alive: Option<Duration>,
     pub(super) pong_timeout: Duration,
 }
@@ -61,13 +57,10 @@ pub(crate) enum Heard {
 impl Link {
     /// Over a stream that has been upgraded; `rest` came with the upgrade.
     pub(super) fn new(stream: Stream, rest: &[u8], limits: &Limits) -> Self {
-        let Limits { max_message_size, max_frame_size, binary, keep_alive, pong_timeout } = *limits;
+        let (message, frame) = (limits.max_message_size, limits.max_frame_size);
         Self {
-            frames: Frames::new(stream, Role::Client, rest, max_message_size, max_frame_size),
-            binary,
-            keep_alive,
-            pong_timeout,
-            max_message_size,
+            frames: Frames::new(stream, Role::Client, rest, message, frame),
+            limits: *limits,
             pinged_at: None,
             pings: 0,
         }
@@ -113,7 +106,7 @@ impl Link {
     }
 
     fn make_room(&self, size: usize) -> Result<(), SessionError> {
-        let limit = self.max_message_size;
+        let limit = self.limits.max_message_size;
         if size > limit {
             return Err(Kind::TooLarge { size, limit }.into());
         }
@@ -190,7 +183,7 @@ impl Link {
     fn hear(&mut self) -> Result<Heard, FrameError> {
         Ok(match self.frames.read()? {
             Message::Text(text) => Heard::Text(text.to_owned()),
-            Message::Binary(bytes) if self.binary => Heard::Binary(bytes.to_vec()),
+            Message::Binary(bytes) if self.limits.binary => Heard::Binary(bytes.to_vec()),
             Message::Binary(_) => return Err(Fault::Malformed("a binary frame").into()),
             Message::Ping(of) => Heard::Ping(of.to_vec()),
             Message::Pong(of) => Heard::Pong(of.to_vec()),
@@ -210,13 +203,13 @@ impl Link {
 
     /// Whether the peer is pinged when it is silent.
     pub(super) fn pings(&self) -> bool {
-        self.keep_alive.is_some()
+        self.limits.keep_alive.is_some()
     }
 
     /// When [`tend`](Self::tend) has something to do next.
     pub(crate) fn next_duty(&self) -> Deadline {
-        let (since, time) = match (self.pinged_at, self.keep_alive) {
-            (Some(at), _) => (at, self.pong_timeout),
+        let (since, time) = match (self.pinged_at, self.limits.keep_alive) {
+            (Some(at), _) => (at, self.limits.pong_timeout),
             (None, Some(interval)) => (self.heard_at(), interval),
             (None, None) => return Deadline::NEVER,
         };
@@ -231,7 +224,7 @@ impl Link {
             return Ok(());
         }
         if self.pinged_at.is_some() {
-            let why = format!("no answer to a ping in {:.1?}", self.pong_timeout);
+            let why = format!("no answer to a ping in {:.1?}", self.limits.pong_timeout);
             return Err(Kind::Lost { why }.into());
         }
         self.ping().map(drop)
