@@ -67,7 +67,8 @@ fn owner() -> MutexGuard<'static, Option<Owner>> {
 }
 
 impl Lease {
-    /// Writes down what is about to be made. `describe` is told a name that no other lease has.
+    /// Writes down what is about to be made, and gives back its description. `describe` is told a
+    /// name that no other lease has.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Lease {
     pub(crate) fn take<T: Serialize>(
         kind: &str,
         describe: impl FnOnce(&str) -> T,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, T)> {
         let mut owner = owner();
         let owner = Owner::of_this_process(&mut owner)?;
         owner.count += 1;
@@ -84,7 +85,7 @@ impl Lease {
         let path = owner.dir.join(format!("{}.{kind}", owner.count));
         fs::write(&path, serde_json::to_vec(&what)?)?;
         owner.held += 1;
-        Ok(Self { path })
+        Ok((Self { path }, what))
     }
 }
 
@@ -179,7 +180,7 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reclaimed = Reclaimed::default();
-    let Ok(hold) = Lease::take("reclaim", |_| ()) else {
+    let Ok((hold, ())) = Lease::take("reclaim", |_| ()) else {
         return reclaimed; // nowhere to write, so nothing was written
     };
     for path in take_over(kind).unwrap_or_default() {

@@ -30,13 +30,7 @@ impl Left {
             let dir = has_dir.then(|| std::env::temp_dir().join(format!("sessile-dir-{name}")));
             Self { mark: name.to_owned(), dir }
         };
-        let mut left = None;
-        let lease = Lease::take(KIND, |name| {
-            let described = describe(name);
-            left = Some(Self { mark: described.mark.clone(), dir: described.dir.clone() });
-            described
-        });
-        lease.ok().zip(left)
+        Lease::take(KIND, describe).ok()
     }
 
     fn remove(self) -> bool {
