@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Settings;
 use super::process::{Child, Ready};
+use crate::deadline::Deadline;
 
 /// How long the keeper waits after a start that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -86,15 +87,13 @@ impl Shelf {
             return true;
         }
         self.keep(settings);
-        let deadline = Instant::now() + time;
+        let deadline = Deadline::after(time);
         let mut state = self.shared.lock();
         while state.ready.len() < self.spares {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+            match deadline.wait(&self.shared.changed, state) {
+                Ok(woken) => state = woken,
+                Err(_) => return false,
             }
-            let woken = self.shared.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -130,12 +129,14 @@ impl Shared {
                 state = self.lock();
                 match ready {
                     Ok(ready) => state.ready.push_back(ready),
+                    // An order to end is an order to end at once.
+                    Err(_) if state.ended => {}
                     // Whoever needs one will see why when they start their own.
-                    Err(_) => state = self.wait(state, Some(PAUSE)),
+                    Err(_) => state = self.wait(state, Deadline::after(PAUSE)),
                 }
                 self.changed.notify_all();
             } else {
-                state = self.wait(state, None);
+                state = self.wait(state, Deadline::NEVER);
             }
         }
     }
@@ -143,16 +144,9 @@ impl Shared {
     fn wait<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
-        time: Option<Duration>,
+        deadline: Deadline,
     ) -> MutexGuard<'a, State> {
-        match time {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            // An order to end is an order to end at once.
-            Some(_) if state.ended => state,
-            Some(time) => {
-                self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
-            }
-        }
+        deadline.wait(&self.changed, state).unwrap_or_else(|state| state)
     }
 }
 
