@@ -49,14 +49,10 @@ const NO_SIGNAL: libc::c_int = 0;
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
 
-/// Sends bytes, and with their first two descriptors if there are any to send.
+/// Sends two descriptors, and one byte to carry them.
 ///
 /// A socket that does not block is needed for this not to.
-pub(crate) fn send(
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    fds: Option<[BorrowedFd<'_>; 2]>,
-) -> io::Result<usize> {
+pub(crate) fn pass(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 2]) -> io::Result<()> {
     const PAYLOAD: usize = mem::size_of::<[RawFd; 2]>();
 
     /// Room for one control message of two descriptors, aligned for its header.
@@ -67,32 +63,45 @@ pub(crate) fn send(
         room: [u8; 64],
     }
 
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let byte = [0_u8];
+    let mut part = libc::iovec { iov_base: byte.as_ptr().cast_mut().cast(), iov_len: byte.len() };
     let mut control = Control { room: [0; 64] };
     // SAFETY: valid: all fields are integers and pointers, for which zero is a value.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
-    if let Some(fds) = fds {
-        let raw = fds.map(|fd| fd.as_raw_fd());
-        message.msg_control = (&raw mut control).cast();
-        // SAFETY: arithmetic on the length only.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(PAYLOAD as u32) } as _;
-        // SAFETY: valid: `msg_control` is aligned for a header and 64 bytes long, more than header
-        // and payload take, so the first header lies within it and is not null, and the payload
-        // after it too. Aliasing: `control` is ours, and only reached through this pointer.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(PAYLOAD as u32) as _;
-            ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), PAYLOAD);
-        }
+    message.msg_control = (&raw mut control).cast();
+    // SAFETY: arithmetic on the length only.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(PAYLOAD as u32) } as _;
+    let raw = fds.map(|fd| fd.as_raw_fd());
+    // SAFETY: valid: `msg_control` is aligned for a header and 64 bytes long, more than header and
+    // payload take, so the first header lies within it and is not null, and the payload after it
+    // too. Aliasing: `control` is ours, and only reached through this pointer.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(PAYLOAD as u32) as _;
+        ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), PAYLOAD);
     }
-    // SAFETY: valid: the message points to `part`, hence to `bytes`, and to `control`, which all
-    // outlive the call. Aliasing: sending only reads `bytes`.
+    // SAFETY: valid: the message points to `part`, hence to `byte`, and to `control`, which all
+    // outlive the call. Aliasing: sending only reads `byte`.
     let n = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, NO_SIGNAL) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has reads and writes fail that would have to wait. It holds for all copies of the descriptor.
+#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
+pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: no pointers are passed.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0
+        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0
+    {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// What the system holds a child to, and each process that it starts.

@@ -1,7 +1,7 @@
 //! CPython, as a child process.
 //!
-//! Each [`CPython`] is one `python3` with a small driver in it. The two speak over a private socket
-//! pair, away from the descriptors that code can reach as 0, 1 and 2: code may print, read its
+//! Each [`CPython`] is one `python3` with a small driver in it. The two speak over pipes of their
+//! own, away from the descriptors that code can reach as 0, 1 and 2: code may print, read its
 //! standard input (which is empty), close what it likes, write to the descriptors, start processes
 //! and threads; none of it disturbs the protocol.
 //!
@@ -28,8 +28,8 @@
 //!
 //! # When it ends
 //!
-//! [`CPythonManager`]'s `close` gives the child the end of its input, so that it runs its `atexit`
-//! functions, waits, and kills it if need be. Dropping a [`CPython`] kills it at once. Either way
+//! [`CPythonManager`]'s `close` asks the child to end, so that it runs its `atexit` functions,
+//! waits, and kills it if need be. Dropping a [`CPython`] kills it at once. Either way
 //! it is reaped, and what it had started in its session ends with it.
 //!
 //! On Linux the child also ends, by SIGKILL, with the *thread* that started it, whatever the way
@@ -51,6 +51,7 @@ use super::{
 };
 use crate::{CloseReason, Context, Interrupt, Manager, sys};
 
+mod channel;
 mod left;
 mod private_dir;
 mod process;

@@ -1,14 +1,15 @@
 """The child's side of the CPython engine: runs cells, one after another, and tells what came of it.
 
-Channel. Descriptor 0 is, at start, one end of a socket pair. It is moved away before any cell runs.
-    request   cell u32 | limit u64 | length u32 | code, UTF-8.  Two descriptors may ride on it: the
-              pipes that are to be standard output and standard error from now on. Cell 0 is none,
-              but the question for variables.
+Channel. Descriptor 0 is, at start, a socket over which two descriptors come: the pipes of requests
+and of frames. It is moved away before any cell runs, and kept for what descriptors are still to come.
+    request   kind u8 | cell u32 | limit u64 | length u32 | code, UTF-8.  Kinds: c cell; n cell, for
+              which there are two descriptors to be taken from the socket: the pipes that are to be
+              standard output and standard error from now on; v question for variables; e end.
     frame     kind u8 | cell u32 | length u32 | payload.  Kinds: h hello, o stdout, e stderr,
               d display, r reply, s short reply, v variables; the payload of h, d, r and v is
               JSON, that of s is a byte of flags and the value's repr.
     All numbers are big-endian.
-End of file on the channel means: exit.
+End of file on the pipe of requests means: exit.
 
 Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
 What goes to descriptors 1 and 2 otherwise (os.write, child processes, C code) travels in two pipes
@@ -49,7 +50,7 @@ from fcntl import ioctl
 from termios import FIONREAD
 
 DRIVER = "<sessile>"  # the file name this source is compiled under
-REQUEST = struct.Struct(">IQI")
+REQUEST = struct.Struct(">cIQI")
 FRAME = struct.Struct(">cII")
 SHORT = struct.Struct(">cIIB")
 TAINTED, CUT, VALUE = 1, 2, 4  # flags of a short reply
@@ -81,7 +82,6 @@ late_size = 0
 late_cut = False
 forked = False  # the running cell has started a process, or an earlier one's may be alive
 replaced = False  # the cell has put a file in the place of a standard stream
-told_tainted = False  # the last reply said so
 is_copy = False  # this process is a fork of the child
 settles = True  # whether it is worth waiting for the pipes, in this cell
 loop = None  # the event loop of top-level await
@@ -92,7 +92,10 @@ inbox_view = memoryview(inbox)
 # Reentrant: a finalizer that prints may run while a frame is being made.
 lock = threading.RLock()
 
-channel = _socket.socket(fileno=os.dup(0))
+# `passage` is the socket, and `pipes` are what came over it first.
+requests, frames = io.FileIO(pipes[0], "r"), io.FileIO(pipes[1], "w")
+for fd in pipes:
+    os.set_inheritable(fd, False)
 taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2
 marks = [os.fstat(fd)[1:3] for fd in taps]
 broken = select.poll()  # of the standard descriptors, those that are closed
@@ -119,6 +122,13 @@ def settle():
                     time.sleep(0.00005)
     except OSError:
         settles = False
+
+
+def send(data):
+    """Sends one or more frames; `lock` is held."""
+    sent = frames.write(data)
+    while sent < len(data):  # a signal came
+        sent += frames.write(memoryview(data)[sent:])
 
 
 def lay_by(cell, kind, payload):
@@ -156,12 +166,12 @@ def emit(kind, payload):
                 return
             settle()
             if len(payload) <= PIECE or kind == b"d":
-                channel.sendall(FRAME.pack(kind, cell, len(payload)) + payload)
+                send(FRAME.pack(kind, cell, len(payload)) + payload)
                 return
             view = memoryview(payload)
             for start in range(0, len(view), PIECE):
                 piece = view[start:start + PIECE]
-                channel.sendall(FRAME.pack(kind, cell, len(piece)) + piece)
+                send(FRAME.pack(kind, cell, len(piece)) + piece)
     finally:
         if is_main:
             sending = nested
@@ -243,7 +253,7 @@ class Text(io.TextIOBase):
                 lay_by(cell, self.kind, line)
             elif line:
                 settle()
-                channel.sendall(FRAME.pack(self.kind, cell, len(line)) + line)
+                send(FRAME.pack(self.kind, cell, len(line)) + line)
 
 
 def streams():
@@ -293,11 +303,14 @@ def open_null():
         os.close(null)
 
 
-def new_pipes(fds):
+def new_pipes():
+    """Takes the pipes that have been passed, in the place of those that were."""
     global taps, marks
-    old, taps = taps, list(fds)
+    ancillary = passage.recvmsg(1, _socket.CMSG_SPACE(8))[1]
+    old, taps = taps, list(struct.unpack("2i", ancillary[0][2]))
     marks = [os.fstat(fd)[1:3] for fd in taps]
     for fd, tap in zip((1, 2), taps):
+        os.set_inheritable(tap, False)
         os.dup2(tap, fd)
     for fd in old:
         os.close(fd)
@@ -363,7 +376,8 @@ def after_fork_in_child():
     lock = threading.RLock()
     for stream in standard:
         stream.held.clear()
-    channel.close()
+    for ours in passage, requests, frames:
+        ours.close()
 
 
 # ---- interrupts ----------------------------------------------------------------------------------
@@ -717,7 +731,7 @@ def run_cell(cell, code):
 
 
 def reply(cell, result, cut, error):
-    global current, late, late_size, late_cut, told_tainted
+    global current, late, late_size, late_cut
     if is_copy:  # a fork that came back from its cell: it has no business here
         os._exit(1 if error else 0)
     with lock:
@@ -737,8 +751,8 @@ def reply(cell, result, cut, error):
             })
             frame = FRAME.pack(b"r", cell, len(frame)) + frame
             late, late_size = [], 0
-        late_cut, told_tainted = False, forked
-        channel.sendall(frame)
+        late_cut = False
+        send(frame)
 
 
 def tidy():
@@ -786,56 +800,45 @@ def tell_variables():
     muted = False
     payload = to_json(told)
     with lock:
-        channel.sendall(FRAME.pack(b"v", 0, len(payload)) + payload)
+        send(FRAME.pack(b"v", 0, len(payload)) + payload)
     phase = IDLE
 
 
 def receive():
-    """The next request: (cell, limit, code); None at the end of file."""
-    size, fds = 0, []
+    """The next request: (kind, cell, limit, code); at the end of file it is to end."""
+    size = 0
     while size < REQUEST.size:
-        if told_tainted:  # then there are new pipes, which an ordinary reading would lose
-            room = len(inbox) - size
-            more, ancillary, _flags, _from = channel.recvmsg(room, _socket.CMSG_SPACE(8))
-            inbox[size:size + len(more)] = more
-            more = len(more)
-            for level, kind, packed in ancillary:
-                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                    fds += struct.unpack(f"{len(packed) // 4}i", packed)
-        else:
-            more = channel.recv_into(inbox_view[size:])
+        more = requests.readinto(inbox_view[size:])
         if not more:
-            return None
+            return b"e", 0, 0, ""
         size += more
-    cell, limit, length = REQUEST.unpack_from(inbox)
+    kind, cell, limit, length = REQUEST.unpack_from(inbox)
     start, end = REQUEST.size, REQUEST.size + length
     if end <= size:
-        code = str(inbox_view[start:end], "utf-8")
-    else:
-        whole = bytearray(inbox_view[start:size])
-        while len(whole) < length:
-            more = channel.recv(min(length - len(whole), 1 << 20))
-            if not more:
-                return None
-            whole += more
-        code = whole.decode()
-    if len(fds) == 2:
-        for fd in fds:
-            os.set_inheritable(fd, False)
-        new_pipes(fds)
-    return cell, limit, code
+        return kind, cell, limit, str(inbox_view[start:end], "utf-8")
+    whole = bytearray(length)
+    view = memoryview(whole)
+    filled = size - start
+    view[:filled] = inbox_view[start:size]
+    while filled < length:
+        more = requests.readinto(view[filled:])
+        if not more:
+            return b"e", 0, 0, ""
+        filled += more
+    return kind, cell, limit, whole.decode()
 
 
 def serve():
     global phase, pending, current, count, limit
     while True:
-        request = receive()
-        if request is None:
+        kind, cell, limit, code = receive()
+        if kind == b"e":
             return
-        cell, limit, code = request
-        if cell == 0:
+        if kind == b"v":
             tell_variables()
             continue
+        if kind == b"n":
+            new_pipes()
         try:
             pending, phase = False, PREPARING
             with lock:
@@ -873,5 +876,5 @@ sys.addaudithook(watch)
 sys.meta_path.insert(0, OnImport())
 
 hello = to_json({"version": sys.version.split()[0]})
-channel.sendall(FRAME.pack(b"h", 0, len(hello)) + hello)
+send(FRAME.pack(b"h", 0, len(hello)) + hello)
 serve()

@@ -2,9 +2,7 @@
 
 use std::io::{self, PipeReader, Read};
 use std::mem;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{self, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +18,7 @@ use super::super::{
     Stream, Variable,
 };
 use super::Settings;
+use super::channel::Channel;
 use super::left::{Left, MARK};
 use super::private_dir::PrivateDir;
 use crate::sys::{self, Watched};
@@ -30,8 +29,14 @@ const TICK: Duration = Duration::from_millis(250);
 /// How many pipes of earlier cells are listened to. The oldest is closed beyond that.
 const MOST_STRAYS: usize = 32;
 const FRAME_HEADER: usize = 9;
+/// Kinds of requests; `driver.py` says what they are.
+const CELL: u8 = b'c';
+const CELL_AND_PIPES: u8 = b'n';
+const VARIABLES: u8 = b'v';
+const END: u8 = b'e';
 /// The number of what is no cell: the start, and the question for variables.
 const NO_CELL: u64 = 0;
+/// As much as a pipe holds, so that one reading empties it.
 const BUFFER: usize = 64 * 1024;
 
 /// Sends signals to the child from any thread, as long as it is there to receive them.
@@ -78,7 +83,7 @@ impl Target {
 pub(super) struct Child {
     process: process::Child,
     target: Arc<Target>,
-    channel: UnixStream,
+    channel: Channel,
     /// Bytes of the channel that are not yet a whole frame.
     inbox: Vec<u8>,
     pipes: [Pipe; 2],
@@ -148,6 +153,8 @@ impl Reply {
 struct Answer {
     kind: u8,
     payload: Vec<u8>,
+    /// Nothing that was written before it is still in the pipes.
+    is_last: bool,
     /// The child was interrupted before.
     timed_out: bool,
 }
@@ -171,8 +178,7 @@ impl Child {
             let what = format!("{python}: {what}");
             move |source| InterpreterError::start(what, Some(source))
         };
-        let (channel, theirs) = UnixStream::pair().map_err(failed("no socket pair"))?;
-        channel.set_nonblocking(true).map_err(failed("no socket pair"))?;
+        let (channel, theirs) = Channel::new().map_err(failed("no channel"))?;
         let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
         let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
 
@@ -184,8 +190,11 @@ impl Child {
 
         // The driver comes over the channel, so that a list of processes stays readable.
         let boot = format!(
-            "import os\nd=b''\nwhile len(d)<{n}:\n b=os.read(0,{n}-len(d))\n if not b:os._exit(1)\n \
-             d+=b\nexec(compile(d,'<sessile>','exec'),{{'__name__':'sessile_driver'}})",
+            "import os,_socket,struct\ns=_socket.socket(fileno=os.dup(0))\n\
+             p=struct.unpack('2i',s.recvmsg(1,_socket.CMSG_SPACE(8))[1][0][2])\nd=b''\n\
+             while len(d)<{n}:\n b=os.read(p[0],{n}-len(d))\n if not b:os._exit(1)\n d+=b\n\
+             exec(compile(d,'<sessile>','exec'),\
+             {{'__name__':'sessile_driver','passage':s,'pipes':p}})",
             n = DRIVER.len()
         );
         let mut command = process::Command::new(&settings.python);
@@ -244,10 +253,10 @@ impl Child {
         let deadline = Instant::now() + time;
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
-        let outcome = self.send(DRIVER.as_bytes(), None, Some(deadline)).and_then(|()| {
+        let outcome = self.send(DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
             loop {
-                if let Some((b'h', payload)) = self.turn(&mut cell, Some(deadline))? {
-                    let hello = serde_json::from_slice::<Hello>(&payload);
+                if let Some(answer) = self.turn(&mut cell, Some(deadline))? {
+                    let hello = serde_json::from_slice::<Hello>(&answer.payload);
                     break hello.map(|hello| hello.version).map_err(|_| Fault::Protocol("hello"));
                 }
             }
@@ -281,16 +290,17 @@ impl Child {
         let start = Instant::now();
         let mut cell = Cell::new(number, options, on_output);
         cell.late = mem::take(&mut self.untold);
-        let fds = if self.tainted { self.renew_pipes(number) } else { None };
+        let kind = if self.tainted && self.renew_pipes(number) { CELL_AND_PIPES } else { CELL };
         self.take_rest(&mut cell);
-        let mut request = request(wire_number, options, length);
+        let mut request = request(kind, wire_number, options.max_output, length);
         request.extend_from_slice(code.as_bytes());
-        let outcome = self.ask(&request, fds, &mut cell, options, grace);
+        let outcome = self.ask(&request, &mut cell, options, grace);
         match outcome.and_then(|answer| Ok((Reply::parse(answer.kind, &answer.payload)?, answer))) {
             Ok((reply, answer)) => {
                 self.tainted = reply.tainted;
-                // What the cell wrote last may still lie in its pipes.
-                self.take_ready(&mut cell);
+                if !answer.is_last {
+                    self.take_ready(&mut cell);
+                }
                 Ok(self.conclude(cell, reply, start, answer.timed_out))
             }
             Err(fault) => Err(self.give_up(fault, cell, options, grace)),
@@ -306,11 +316,11 @@ impl Child {
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, options, &mut ignore);
         cell.late = mem::take(&mut self.untold);
-        let outcome =
-            self.ask(&request(0, options, 0), None, &mut cell, options, grace).and_then(|answer| {
-                serde_json::from_slice::<Vec<Variable>>(&answer.payload)
-                    .map_err(|_| Fault::Protocol("a list of variables that is none"))
-            });
+        let question = request(VARIABLES, 0, options.max_output, 0);
+        let outcome = self.ask(&question, &mut cell, options, grace).and_then(|answer| {
+            serde_json::from_slice::<Vec<Variable>>(&answer.payload)
+                .map_err(|_| Fault::Protocol("a list of variables that is none"))
+        });
         match outcome {
             Ok(variables) => {
                 self.untold = cell.late;
@@ -324,7 +334,6 @@ impl Child {
     fn ask(
         &mut self,
         request: &[u8],
-        fds: Option<[OwnedFd; 2]>,
         cell: &mut Cell<'_>,
         options: &ExecuteOptions,
         grace: Duration,
@@ -332,10 +341,10 @@ impl Child {
         let mut deadline = options.timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
         let mut timed_out = false;
-        self.send(request, fds, deadline)?;
+        self.send(request, deadline)?;
         loop {
             match self.turn(cell, deadline) {
-                Ok(Some((kind, payload))) => return Ok(Answer { kind, payload, timed_out }),
+                Ok(Some(answer)) => return Ok(Answer { timed_out, ..answer }),
                 Ok(None) => {}
                 Err(Fault::Late) => {
                     timed_out = true;
@@ -393,13 +402,18 @@ impl Child {
         }
     }
 
-    /// Makes new pipes, for a child whose old ones somebody else may hold; returns its ends.
+    /// Makes new pipes, for a child whose old ones somebody else may hold, and gives it its ends.
     ///
-    /// `None` if there are no descriptors to be had. The old ones stay then, and the worst that
+    /// `false` if there are no descriptors to be had. The old ones stay then, and the worst that
     /// comes of it is that late output is taken for this cell's.
-    fn renew_pipes(&mut self, number: u64) -> Option<[OwnedFd; 2]> {
-        let (stdout, their_stdout) = io::pipe().ok()?;
-        let (stderr, their_stderr) = io::pipe().ok()?;
+    fn renew_pipes(&mut self, number: u64) -> bool {
+        let (Ok((stdout, their_stdout)), Ok((stderr, their_stderr))) = (io::pipe(), io::pipe())
+        else {
+            return false;
+        };
+        if self.channel.pass([their_stdout.as_fd(), their_stderr.as_fd()]).is_err() {
+            return false;
+        }
         for (pipe, reader) in self.pipes.iter_mut().zip([stdout, stderr]) {
             let fresh =
                 Pipe { reader, stream: pipe.stream, cell: number, decoder: Decoder::default() };
@@ -407,24 +421,15 @@ impl Child {
         }
         let excess = self.strays.len().saturating_sub(MOST_STRAYS);
         self.strays.drain(..excess);
-        Some([their_stdout.into(), their_stderr.into()])
+        true
     }
 
-    fn send(
-        &mut self,
-        mut bytes: &[u8],
-        mut fds: Option<[OwnedFd; 2]>,
-        deadline: Option<Instant>,
-    ) -> Result<(), Fault> {
+    fn send(&mut self, mut bytes: &[u8], deadline: Option<Instant>) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            let lent = fds.as_ref().map(|fds| [fds[0].as_fd(), fds[1].as_fd()]);
-            match sys::send(self.channel.as_fd(), bytes, lent) {
-                Ok(n) => {
-                    bytes = &bytes[n..];
-                    fds = None; // the child has its own copies now
-                }
+            match self.channel.write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(&mut [sys::writable(&self.channel)], deadline)?;
+                    self.wait(&mut [self.channel.writable()], deadline)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Fault::Ended),
@@ -453,52 +458,59 @@ impl Child {
 
     /// Waits once and takes what came; returns a frame that is not text, if there was one.
     ///
-    /// The pipes stand before the channel in the list, but are read after it. The driver sends a
-    /// frame only when the pipes are empty. So if a pipe was seen ready, all frames that came
-    /// before its bytes were on the channel by the time that was looked at, and are taken first.
+    /// The channel stands before the pipes in the list, and is read before them.
+    ///
+    /// Order: the driver sends a frame only when the pipes are empty. So if a pipe was seen ready,
+    /// all frames that came before its bytes are on the channel by the time that is read, and none
+    /// that came after them.
+    ///
+    /// Completeness: the answer is sent when the cell has written all. So if it was what made the
+    /// channel ready, whatever the cell had written was in the pipes by the time those were looked
+    /// at.
     fn turn(
         &mut self,
         cell: &mut Cell<'_>,
         deadline: Option<Instant>,
-    ) -> Result<Option<(u8, Vec<u8>)>, Fault> {
+    ) -> Result<Option<Answer>, Fault> {
+        let answer = |(kind, payload), is_last| Answer { kind, payload, is_last, timed_out: false };
         if let Some(frame) = self.next_frame(cell)? {
-            return Ok(Some(frame));
+            return Ok(Some(answer(frame, false)));
         }
-        let mut watched: Vec<_> = self.readers().map(sys::readable).collect();
-        watched.push(sys::readable(&self.channel));
+        let mut watched = vec![self.channel.readable()];
+        watched.extend(self.readers().map(sys::readable));
         self.wait(&mut watched, deadline)?;
-        let channel_ready = watched.pop().is_some_and(|one| one.revents != 0);
-        let open = !channel_ready || self.fill()?;
+        let [channel, pipes @ ..] = &watched[..] else { return Ok(None) };
+        let was_empty = self.inbox.is_empty();
+        let is_open = self.fill();
+        let is_first = was_empty && !self.inbox.first().is_some_and(|kind| b"oed".contains(kind));
         let frame = self.next_frame(cell)?;
-        self.read_pipes(&watched, cell);
-        if frame.is_none() && !open {
+        self.read_pipes(pipes, cell);
+        if frame.is_none() && !is_open {
             return Err(Fault::Ended);
         }
         // A child that floods its pipes keeps `wait` from ever being idle.
         if frame.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(Fault::Late);
         }
-        Ok(frame)
+        let is_last = is_first && channel.revents != 0 && pipes.iter().all(|one| one.revents == 0);
+        Ok(frame.map(|frame| answer(frame, is_last)))
     }
 
     fn readers(&self) -> impl Iterator<Item = &PipeReader> {
         self.pipes.iter().chain(&self.strays).map(|pipe| &pipe.reader)
     }
 
-    /// Reads the channel until it is empty; `false` at its end.
-    fn fill(&mut self) -> Result<bool, Fault> {
+    /// Reads what is on the channel now; `false` at its end.
+    fn fill(&mut self) -> bool {
         loop {
             match self.channel.read(&mut self.buffer) {
-                Ok(0) => return Ok(false),
                 Ok(n) => {
                     self.inbox.extend_from_slice(&self.buffer[..n]);
-                    if n < self.buffer.len() {
-                        return Ok(true);
-                    }
+                    return n > 0;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Ok(false),
+                Err(_) => return false,
             }
         }
     }
@@ -598,9 +610,10 @@ impl Child {
         Ending { on_its_own, status: self.reap() }
     }
 
-    /// Asks the child to end, by the end of its input; kills it when it has not after a while.
+    /// Asks the child to end; kills it when it has not after a while.
     pub(super) fn close(mut self, patience: Duration) -> Ending {
-        let _ = self.channel.shutdown(Shutdown::Both);
+        // Not by closing the pipe, which a fork of ours may hold too.
+        let _ = self.channel.write(&request(END, 0, 0, 0));
         self.end(patience)
     }
 
@@ -675,10 +688,11 @@ impl<'a> Cell<'a> {
 }
 
 /// The head of a request, with room for the code.
-fn request(number: u32, options: &ExecuteOptions, length: u32) -> Vec<u8> {
-    let mut request = Vec::with_capacity(16 + length as usize);
+fn request(kind: u8, number: u32, limit: usize, length: u32) -> Vec<u8> {
+    let mut request = Vec::with_capacity(17 + length as usize);
+    request.push(kind);
     request.extend_from_slice(&number.to_be_bytes());
-    request.extend_from_slice(&(options.max_output as u64).to_be_bytes());
+    request.extend_from_slice(&(limit as u64).to_be_bytes());
     request.extend_from_slice(&length.to_be_bytes());
     request
 }

@@ -1,0 +1,58 @@
+//! What connects us with a child: a pipe for requests, a pipe for frames, and a socket.
+//!
+//! Pipes carry the bytes, since a round trip over them takes two thirds of the time that it takes
+//! over a socket. Only descriptors need the socket, and nothing else goes over it.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use crate::sys::{self, Watched};
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    requests: PipeWriter,
+    /// Held, not used: with it, writing to a child that has ended does not raise SIGPIPE.
+    _requests_end: PipeReader,
+    frames: PipeReader,
+    passage: UnixStream,
+}
+
+impl Channel {
+    /// Our side, and what is to be the child's standard input: the socket, on which the child's ends
+    /// of the two pipes are already waiting for it.
+    pub(super) fn new() -> io::Result<(Self, UnixStream)> {
+        let (passage, theirs) = UnixStream::pair()?;
+        passage.set_nonblocking(true)?;
+        let (requests_end, requests) = io::pipe()?;
+        let (frames, frames_end) = io::pipe()?;
+        sys::set_nonblocking(&requests)?;
+        sys::set_nonblocking(&frames)?;
+        let channel = Self { requests, _requests_end: requests_end, frames, passage };
+        channel.pass([channel._requests_end.as_fd(), frames_end.as_fd()])?;
+        Ok((channel, theirs))
+    }
+
+    /// Gives the child copies of two descriptors, which it takes when a request says so.
+    pub(super) fn pass(&self, fds: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+        sys::pass(self.passage.as_fd(), fds)
+    }
+
+    /// Writes what there is room for.
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.requests).write(bytes)
+    }
+
+    /// Reads what there is of frames. All of it, if the buffer is as large as a pipe.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.frames).read(buffer)
+    }
+
+    pub(super) fn writable(&self) -> Watched {
+        sys::writable(&self.requests)
+    }
+
+    pub(super) fn readable(&self) -> Watched {
+        sys::readable(&self.frames)
+    }
+}
