@@ -584,6 +584,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Asks the kernel about itself. If that cannot be sent, the next read says so.
+    fn probe(&mut self, probes: &mut Probes, by: Deadline) {
+        let number = self.next_number();
+        probes.sent.push(number);
+        let _ = self.send(number, "kernel_info_request", &Empty {}, by);
+    }
+
     /// Asks the kernel about itself until it has answered on both channels, or there is no more time.
     fn greet(&mut self, by: Deadline, mut late: Option<&mut Late>) -> Result<bool, End> {
         let mut probes = Probes::default();
@@ -596,10 +603,8 @@ impl Kernel {
                 return Ok(false);
             }
             if ask_at.has_passed() {
-                let number = self.next_number();
-                probes.sent.push(number);
+                self.probe(&mut probes, by);
                 ask_at = Deadline::after(ASK_AGAIN);
-                let _ = self.send(number, "kernel_info_request", &Empty {}, by);
             }
             let frame = match self.read(by.earlier(ask_at)) {
                 Ok(Some(frame)) => frame,
@@ -713,10 +718,7 @@ impl Kernel {
     fn mend(&mut self, probes: &mut Probes, until: Deadline) -> Result<(), End> {
         self.reconnect(until)?;
         *probes = Probes::default();
-        let number = self.next_number();
-        probes.sent.push(number);
-        // If this fails too, the next read says so, and this begins anew.
-        let _ = self.send(number, "kernel_info_request", &Empty {}, until);
+        self.probe(probes, until);
         Ok(())
     }
 
