@@ -23,6 +23,8 @@ pub(super) use self::connect::accept;
 pub use self::connect::{ConnectError, ConnectStep};
 pub(crate) use self::frames::Goodbye;
 pub(super) use self::frames::{FrameError, Frames, farewell};
+#[cfg(feature = "jupyter")]
+pub(crate) use self::opening::header;
 pub(super) use self::opening::{Opening, Token};
 pub(super) use self::stream::Patience;
 pub(crate) use self::stream::{Socket, Stream};

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tungstenite::http::Uri;
-use tungstenite::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::rest::{Rest, RestError, Wanted};
 use super::wire::{Framing, SUBPROTOCOL};
 use crate::deadline::Deadline;
 use crate::pool::BuildError;
 use crate::session::SessionError;
+use crate::session::rfc6455::header;
 use crate::session::websocket::{Link, WebSocketManager};
 
 /// The pause before a gateway that failed is asked again.
@@ -174,19 +174,18 @@ impl Endpoint {
             if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
                 return Err(BuildError::new("token", "is beside a header `Authorization`"));
             }
-            if HeaderValue::from_str(token).is_err() {
+            // All servers take just this form.
+            let (name, value) = ("authorization".to_owned(), format!("token {token}"));
+            if header(&name, &value).is_err() {
                 let odd = "has a character that a header cannot have";
                 return Err(BuildError::new("token", odd));
             }
-            // All servers take just this form.
-            headers.push((AUTHORIZATION.to_string(), format!("token {token}")));
+            headers.push((name, value));
         }
         let mut lines = Vec::new();
         for (name, value) in &headers {
-            let odd = || BuildError::new("header", "is no header");
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd())?;
-            let value = HeaderValue::from_str(value).map_err(|_| odd())?;
-            lines.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            let line = header(name, value);
+            lines.extend(line.map_err(|_| BuildError::new("header", "is no header"))?);
         }
         let dialler = WebSocketManager::builder(&format!("{websocket}://{authority}/"));
         #[cfg(feature = "tls")]

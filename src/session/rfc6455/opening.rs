@@ -119,7 +119,7 @@ pub(super) fn bearer(token: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 /// A header as a line, if it is one and will not turn out to be two.
-fn header(name: &str, value: &str) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn header(name: &str, value: &str) -> anyhow::Result<Vec<u8>> {
     let name = HeaderName::from_bytes(name.as_bytes());
     let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
         anyhow::bail!("it has a character that a header cannot have");
