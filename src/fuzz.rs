@@ -53,6 +53,93 @@ pub fn dify(line: &[u8]) {
     is_sound(&DaemonSide::numbered(), line);
 }
 
+/// A frame to a message of a Jupyter kernel's, and that to what comes of a cell: which form the frame
+/// has, and its bytes.
+#[cfg(feature = "jupyter")]
+pub fn jupyter(input: &[u8]) {
+    use crate::interpreter::jupyter::cell::{Cell, Late};
+    use crate::interpreter::jupyter::wire::{Frame, Framing, decode};
+    use serde_json::Value;
+
+    let [form, bytes @ ..] = input else { return };
+    let text = || String::from_utf8_lossy(bytes).into_owned();
+    let (framing, frame) = match form & 3 {
+        0 => (Framing::V1, Frame::Binary(bytes.to_vec())),
+        1 => (Framing::Json, Frame::Text(text())),
+        2 => (Framing::Json, Frame::Binary(bytes.to_vec())),
+        _ => (Framing::V1, Frame::Text(text())),
+    };
+    let Ok(message) = decode(framing, &frame) else { return };
+
+    // The same, taken apart as simply as can be.
+    let whole = match &frame {
+        Frame::Text(text) => text.as_bytes(),
+        Frame::Binary(bytes) => bytes,
+    };
+    let integer = |at: usize| match framing {
+        Framing::V1 => u64::from_le_bytes(whole[8 * at..][..8].try_into().unwrap()) as usize,
+        Framing::Json => u32::from_be_bytes(whole[4 * at..][..4].try_into().unwrap()) as usize,
+    };
+    let mut parts: Vec<&[u8]> = match (framing, &frame) {
+        (Framing::Json, Frame::Text(_)) => vec![whole],
+        (Framing::V1, _) => (1..integer(0)).map(|n| &whole[integer(n)..integer(n + 1)]).collect(),
+        (Framing::Json, _) => {
+            let end = |n| if n < integer(0) { integer(n + 1) } else { whole.len() };
+            (1..=integer(0)).map(|n| &whole[integer(n)..end(n)]).collect()
+        }
+    };
+    // An object; or its values, in order. One that is too deep or too large a number is not looked at.
+    let field = |of: &Value, name, place: usize| of.get(name).or(of.get(place)).cloned();
+    let json = |bytes: &[u8]| -> Option<Value> { serde_json::from_slice(bytes).ok() };
+    let of_message: Option<[Value; 4]> = match framing {
+        Framing::V1 => {
+            let of_message: Vec<_> = parts.drain(..5).collect();
+            let channel = Value::from(std::str::from_utf8(of_message[0]).expect("a name is text"));
+            let [header, parent, content] = [1, 2, 4].map(|n| json(of_message[n]));
+            (|| Some([channel, header?, parent?, content?]))()
+        }
+        Framing::Json => json(parts.remove(0)).map(|all| {
+            let names = ["channel", "header", "parent_header", "content"];
+            std::array::from_fn(|n| field(&all, names[n], n).unwrap_or_default())
+        }),
+    };
+    if let Some([channel, header, parent, content]) = of_message {
+        assert_eq!(channel, *message.channel);
+        assert_eq!(field(&header, "msg_type", 0).unwrap(), *message.header.kind);
+        let session = field(&header, "session", 1).unwrap_or_else(|| "".into());
+        assert_eq!(session, *message.header.session);
+        let id = field(&parent, "msg_id", 0);
+        assert_eq!(id.as_ref().and_then(Value::as_str), message.parent.as_deref());
+        assert_eq!(Some(content), json(message.content.get().as_bytes()));
+    }
+    assert_eq!(parts, message.buffers);
+    let kept: usize = message.buffers.iter().map(|buffer| buffer.len()).sum();
+    assert!(kept <= whole.len(), "buffers that lie over each other");
+
+    // What it says is taken or refused, and no more text is kept than the limit allows.
+    const LIMIT: usize = 32;
+    let mut shown = 0;
+    let mut show = |output: crate::interpreter::OutputRef<'_>| {
+        use crate::interpreter::OutputRef;
+        if let OutputRef::Stdout(text) | OutputRef::Stderr(text) = output {
+            shown += text.len();
+        }
+    };
+    let mut cell = Cell::new(LIMIT, &mut show);
+    let mut late = Late::new(LIMIT);
+    for by_gateway in [false, true] {
+        let taken = cell.take(&message, by_gateway).is_ok();
+        assert!(late.take(1, &message).is_ok() || !taken, "late it says what it says in time");
+    }
+    let execution = cell.finish(false, late);
+    let (out, err) = (execution.stdout(), execution.stderr());
+    assert!(shown <= LIMIT && out.len() + err.len() == shown, "{shown} bytes were shown");
+    assert!(execution.late.iter().map(|late| late.text.len()).sum::<usize>() <= LIMIT);
+    if let Some(error) = &execution.error {
+        assert!(error.value.len() <= LIMIT && error.traceback.len() <= LIMIT, "{error:?}");
+    }
+}
+
 /// The ways in which bytes may come: all at once, one by one, and in pieces of any size.
 #[cfg(any(feature = "ws", all(feature = "duplex", unix)))]
 fn cuts(bytes: &[u8], seed: u8) -> impl Iterator<Item = Vec<&[u8]>> {

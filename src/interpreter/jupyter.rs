@@ -81,12 +81,12 @@ use super::{
 use crate::pool::BuildError;
 use crate::{CloseReason, Context, Interrupt, Manager};
 
-mod cell;
+pub(crate) mod cell;
 mod gateway;
 mod gateways;
 mod kernel;
 mod rest;
-mod wire;
+pub(crate) mod wire;
 
 pub use self::gateway::Gateway;
 pub use self::gateways::{Gateways, Placement};

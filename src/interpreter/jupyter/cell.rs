@@ -17,7 +17,7 @@ const CUT_BY_SERVER: [&str; 2] = ["IOPub data rate exceeded", "IOPub message rat
 /// A cell is done when its reply *and* its `idle` are there: they come on two channels, and either may
 /// be first. Who waits for the reply alone loses output; who waits for `idle` alone leaves a reply
 /// lying about for the next cell.
-pub(super) struct Cell<'a> {
+pub(crate) struct Cell<'a> {
     gatherer: Gatherer<'a>,
     begun: Instant,
     max_output: usize,
@@ -77,7 +77,7 @@ pub(super) fn state(message: &Incoming<'_>) -> Result<String, Malformed> {
 }
 
 impl<'a> Cell<'a> {
-    pub(super) fn new(max_output: usize, on_output: &'a mut dyn FnMut(OutputRef<'_>)) -> Self {
+    pub(crate) fn new(max_output: usize, on_output: &'a mut dyn FnMut(OutputRef<'_>)) -> Self {
         Self {
             gatherer: Gatherer::new(max_output, on_output),
             begun: Instant::now(),
@@ -92,7 +92,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Takes a message that has the cell's request for its parent. `by_gateway`: not the kernel's.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         message: &Incoming<'_>,
         by_gateway: bool,
@@ -167,7 +167,7 @@ impl<'a> Cell<'a> {
         self.result = Some(self.bounded(data));
     }
 
-    pub(super) fn finish(mut self, timed_out: bool, late: Late) -> Execution {
+    pub(crate) fn finish(mut self, timed_out: bool, late: Late) -> Execution {
         let mut reply = self.reply.take();
         // What a pager would show, as for `len?`.
         for page in reply.iter_mut().flat_map(|reply| &mut reply.payload) {
@@ -245,19 +245,19 @@ fn stream(name: &str) -> Stream {
 }
 
 /// What came of earlier cells since they ended.
-pub(super) struct Late {
+pub(crate) struct Late {
     outputs: Vec<LateOutput>,
     room: usize,
     truncated: bool,
 }
 
 impl Late {
-    pub(super) fn new(max_output: usize) -> Self {
+    pub(crate) fn new(max_output: usize) -> Self {
         Self { outputs: Vec::new(), room: max_output, truncated: false }
     }
 
     /// Takes a message that belongs to the cell with this number.
-    pub(super) fn take(&mut self, cell: u64, message: &Incoming<'_>) -> Result<(), Malformed> {
+    pub(crate) fn take(&mut self, cell: u64, message: &Incoming<'_>) -> Result<(), Malformed> {
         if message.channel != "iopub" || message.header.kind != "stream" {
             return Ok(());
         }

@@ -36,24 +36,24 @@ impl Frame {
 }
 
 /// A message of the gateway's: one of the kernel's, or one that the gateway made itself.
-pub(super) struct Incoming<'a> {
-    pub(super) channel: Cow<'a, str>,
-    pub(super) header: Header<'a>,
+pub(crate) struct Incoming<'a> {
+    pub(crate) channel: Cow<'a, str>,
+    pub(crate) header: Header<'a>,
     /// The id of the request that it belongs to, if it belongs to one.
-    pub(super) parent: Option<Cow<'a, str>>,
-    pub(super) content: &'a RawValue,
+    pub(crate) parent: Option<Cow<'a, str>>,
+    pub(crate) content: &'a RawValue,
     /// Binary data beside it. No message that matters here has any.
-    #[cfg_attr(not(test), allow(dead_code))]
-    pub(super) buffers: Vec<&'a [u8]>,
+    #[cfg_attr(not(any(test, fuzzing)), allow(dead_code))]
+    pub(crate) buffers: Vec<&'a [u8]>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Header<'a> {
+pub(crate) struct Header<'a> {
     #[serde(borrow, rename = "msg_type")]
-    pub(super) kind: Cow<'a, str>,
+    pub(crate) kind: Cow<'a, str>,
     /// Of whoever made the message: each kernel process has its own.
     #[serde(borrow, default)]
-    pub(super) session: Cow<'a, str>,
+    pub(crate) session: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +64,12 @@ struct Parent<'a> {
 
 /// What is wrong with a frame. It does not quote it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 // ---- reading --------------------------------------------------------------------------------------
 
 /// What a frame says.
-pub(super) fn decode(framing: Framing, frame: &Frame) -> Result<Incoming<'_>, Malformed> {
+pub(crate) fn decode(framing: Framing, frame: &Frame) -> Result<Incoming<'_>, Malformed> {
     match (framing, frame) {
         (Framing::V1, Frame::Binary(bytes)) => {
             let parts = parts::<u64>(bytes)?;
