@@ -59,7 +59,7 @@ mod execution;
 mod interrupt;
 #[cfg(feature = "jupyter")]
 pub mod jupyter;
-#[cfg(all(feature = "cpython", unix))]
+#[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 mod lease;
 #[cfg(feature = "monty")]
 pub mod monty;
@@ -72,23 +72,34 @@ pub use execution::{
     ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream, Variable,
 };
 pub use interrupt::InterruptHandle;
-#[cfg(all(feature = "cpython", unix))]
+#[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 pub use lease::Reclaimed;
 pub use options::ExecuteOptions;
 
-/// Removes what processes of this user that are gone have left behind on this machine: the processes
-/// their sessions had started, and the sessions' own directories.
+/// Removes what processes of this user that are gone have left behind: the processes that their
+/// sessions had started on this machine, the sessions' own directories, and their Jupyter kernels at
+/// gateways that ask for no token.
 ///
 /// Sessions are written down in a *lease* while they live, below the directory of temporary files. A
 /// process that is killed leaves its leases; whose lock is let go of is dead, whatever its number.
 /// What belongs to a process that lives is never touched. The first CPython that a process starts
-/// does this too. Runs on the calling thread; takes milliseconds.
+/// does this too, for what is on this machine; the first kernel at each gateway for what is there.
+///
+/// Runs on the calling thread; takes milliseconds, and up to 5 s more for each gateway at which
+/// something was left. Kernels whose gateway asks for a token, or is away, are
+/// [kept](Reclaimed::kept): [`JupyterManager::reclaim`](jupyter::JupyterManager::reclaim) has the
+/// token.
 ///
 /// A process is found by its environment (on Linux; elsewhere only directories are removed), so one
 /// that has been given an environment without `SESSILE_LEASE` is not found.
-#[cfg(all(feature = "cpython", unix))]
+#[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 pub fn reclaim() -> Reclaimed {
-    cpython::reclaim()
+    let reclaimed = Reclaimed::default();
+    #[cfg(feature = "cpython")]
+    let reclaimed = reclaimed.and(cpython::reclaim());
+    #[cfg(feature = "jupyter")]
+    let reclaimed = reclaimed.and(jupyter::reclaim());
+    reclaimed
 }
 
 /// A Python session: cells go in, [`Execution`]s come out.

@@ -3,72 +3,19 @@
 
 #![cfg(all(feature = "cpython", target_os = "linux"))]
 
+#[path = "support/place.rs"]
+mod place;
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use place::{Place, reclaimed_by};
 use sessile::interpreter::cpython::CPythonManager;
 use sessile::interpreter::{Interpreter, reclaim};
-
-mod support;
 use support::poll_until;
-
-/// Removed at the end, with what is in it.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sessile-test-leases-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn run_as(&self, role: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([role, "--exact", "--ignored", "--nocapture", "--quiet"]);
-        command.env("TMPDIR", &self.0);
-        command
-    }
-
-    /// How many things a process that comes next removes, and cannot remove.
-    fn reclaim(&self) -> String {
-        let output = self.run_as("reclaimer").output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let line = said.lines().find_map(|line| line.strip_prefix("reclaimed "));
-        line.unwrap_or_else(|| panic!("{said}")).to_owned()
-    }
-
-    /// All that lies there, but for the lock of all.
-    fn left(&self) -> Vec<PathBuf> {
-        let (mut todo, mut found) = (vec![self.0.clone()], Vec::new());
-        while let Some(dir) = todo.pop() {
-            for entry in fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    todo.push(path.clone());
-                }
-                found.push(path.strip_prefix(&self.0).unwrap().to_owned());
-            }
-        }
-        // The directory of all owners, and the lock in it, stay.
-        found.retain(|path| {
-            path.components().count() > 1 && !path.ends_with("lock")
-                || path.components().count() == 1 && !self.0.join(path).join("lock").exists()
-        });
-        found
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A process with a session, whose cell has started a process that has left the session.
 struct Holder {
@@ -148,10 +95,10 @@ fn what_a_killed_process_left_is_removed_by_the_next() {
     let (python, stray, dir) = Holder::start(&place).kill();
     end_of(&python); // by itself
     assert!(runs(&stray) && dir.join("mine").exists());
-    assert_eq!(place.reclaim(), "1 0");
+    assert_eq!(reclaimed_by(place.run_as("reclaimer")), "1 0");
     end_of(&stray);
     assert_eq!(place.left(), [] as [&Path; 0]);
-    assert_eq!(place.reclaim(), "0 0");
+    assert_eq!(reclaimed_by(place.run_as("reclaimer")), "0 0");
 }
 
 #[test]
@@ -170,7 +117,7 @@ fn what_belongs_to_a_living_process_is_not_touched() {
     let place = Place::new();
     let living = Holder::start(&place);
     let (_, stray, _) = Holder::start(&place).kill();
-    assert_eq!(place.reclaim(), "1 0");
+    assert_eq!(reclaimed_by(place.run_as("reclaimer")), "1 0");
     end_of(&stray);
     assert!(runs(&living.python) && runs(&living.stray) && living.dir.join("mine").exists());
     let (_, _, dir) = living.end();
@@ -192,7 +139,8 @@ fn many_reclaimers_at_once_remove_each_thing_once() {
     let killed: Vec<_> = (0..3).map(|_| Holder::start(&place)).collect();
     let killed: Vec<_> = killed.into_iter().map(Holder::kill).collect();
     let removed = std::thread::scope(|s| {
-        let all: Vec<_> = (0..4).map(|_| s.spawn(|| place.reclaim())).collect();
+        let all: Vec<_> =
+            (0..4).map(|_| s.spawn(|| reclaimed_by(place.run_as("reclaimer")))).collect();
         let sums = all.into_iter().map(|one| one.join().unwrap());
         sums.map(|sum| sum.split(' ').next().unwrap().parse::<usize>().unwrap()).sum::<usize>()
     });

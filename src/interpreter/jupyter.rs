@@ -62,9 +62,16 @@
 //! # What is left behind
 //!
 //! Closing or dropping a [`Jupyter`] ends its kernel. If the gateway does not answer then, it is told
-//! when the next kernel is started there. A kernel whose client was killed with SIGKILL lives on: let
-//! the gateway cull it (`--MappingKernelManager.cull_idle_timeout`, and `cull_busy` for one amid a
-//! cell).
+//! when the next kernel is started there.
+//!
+//! A kernel whose client was killed with SIGKILL lives on. On Unix it is written down while it is there,
+//! so the next process of the same user on the same machine has it ended: when that first starts a
+//! kernel at a gateway with the same URL, or by [`JupyterManager::reclaim`]. No token is written down;
+//! so [`interpreter::reclaim`](super::reclaim), which has none, ends only what is at gateways that ask
+//! for none. What cannot be ended, for the gateway does not answer, is tried again for a week.
+//!
+//! For clients that do not come back, and on other systems, let the gateway cull
+//! (`--MappingKernelManager.cull_idle_timeout`, and `cull_busy` for a kernel amid a cell).
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -74,6 +81,8 @@ use std::time::Duration;
 use self::gateway::{KernelOptions, LinkOptions};
 use self::gateways::Fleet;
 use self::kernel::{Kernel, Settings, Target};
+#[cfg(unix)]
+use super::Reclaimed;
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
     lend,
@@ -85,11 +94,15 @@ pub(crate) mod cell;
 mod gateway;
 mod gateways;
 mod kernel;
+#[cfg_attr(not(unix), path = "jupyter/unwritten.rs")]
+mod left;
 mod rest;
 pub(crate) mod wire;
 
 pub use self::gateway::Gateway;
 pub use self::gateways::{Gateways, Placement};
+#[cfg(unix)]
+pub(super) use self::left::reclaim;
 
 /// Starts a kernel for each thread, or each key, and holds the settings that they share.
 ///
@@ -160,6 +173,19 @@ impl JupyterManager {
     #[must_use]
     pub fn kernels(&self) -> Vec<(String, usize)> {
         self.fleet.kernels()
+    }
+
+    /// Ends the kernels at these gateways that processes of this user, on this machine, have left that
+    /// are gone; those of a process that lives are never touched. See the
+    /// [module](self#what-is-left-behind).
+    ///
+    /// The first start at each gateway does the same. Runs on the calling thread, and waits for each
+    /// gateway up to 5 s. What is at a gateway that does not answer, or refuses, is
+    /// [kept](super::Reclaimed::kept).
+    #[cfg(unix)]
+    #[cfg_attr(docsrs, doc(cfg(unix)))]
+    pub fn reclaim(&self) -> Reclaimed {
+        self.fleet.reclaim()
     }
 }
 

@@ -9,28 +9,31 @@
 //! <temporary files>/sessile-<user>/   nobody but this user may look into it
 //!     lock                            held by whoever adds or removes an owner
 //!     <owner>/lock                    held by the owner while it lives
-//!     <owner>/<number>.<kind>         a lease, as JSON
-//!     <owner>/left-<..>.<kind>        taken over from an owner that is gone
+//!     <owner>/<number>.<kind>         a lease, as JSON; held by who is reclaiming the thing
 //! ```
 //!
 //! Whether an owner lives is asked of its lock, which the system lets go of when the process ends,
 //! in whatever way; process ids, which are given out anew, are not relied on. A fork of the owner
 //! holds the lock too.
 //!
-//! A lease that is taken over is moved to the directory of who takes it, so that two never reclaim
-//! the same thing, and nothing is lost if that one is killed as well.
+//! Who reclaims a thing holds its lease meanwhile, so that two never do, and nothing is lost if that
+//! one is killed as well. What cannot be removed stays written down where it is, and is tried again
+//! by whoever comes next, for [a week](GIVEN_UP); so leases do not pile up for ever.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::sys;
+
+/// How long after its owner was found to be gone a thing is still tried to be removed.
+const GIVEN_UP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Something of ours that is written down. Dropping it says that the thing is no more.
 #[derive(Debug)]
@@ -42,10 +45,26 @@ pub(crate) struct Lease {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reclaimed {
-    /// How many things were found that a process that is gone had left, and were removed.
+    /// How many things were found that a process that is gone had left, and are there no more.
     pub removed: usize,
-    /// How many could not be removed; the next attempt will try again.
+    /// How many could not be removed. They are tried again at the next attempt, for a week.
     pub kept: usize,
+}
+
+impl Reclaimed {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { removed: self.removed + other.removed, kept: self.kept + other.kept }
+    }
+}
+
+/// What came of the attempt to remove one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Gone,
+    /// It could not be removed now.
+    Stays,
+    /// It is for somebody else to remove.
+    NotOurs,
 }
 
 /// This process, as long as it has leases.
@@ -56,8 +75,15 @@ struct Owner {
     _lock: File,
     /// Leases that are held now.
     held: usize,
-    /// Leases that were ever taken, and such as were taken over.
+    /// Leases that were ever taken.
     count: u64,
+}
+
+/// An owner that is gone, and has left something.
+struct Gone {
+    dir: PathBuf,
+    /// When that was first found.
+    since: SystemTime,
 }
 
 static OWNER: Mutex<Option<Owner>> = Mutex::new(None);
@@ -83,11 +109,36 @@ impl Lease {
         let name = owner.dir.file_name().unwrap_or_default().to_string_lossy();
         let what = describe(&format!("{name}-{}", owner.count));
         let path = owner.dir.join(format!("{}.{kind}", owner.count));
-        fs::write(&path, serde_json::to_vec(&what)?)?;
+        write(&path, &what)?;
         owner.held += 1;
         Ok((Self { path }, what))
     }
+
+    /// Writes down what has become known since.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn amend<T: Serialize>(&self, what: &T) -> io::Result<()> {
+        write(&self.path, what)
+    }
+
+    /// The thing stays, and nobody here will close it any more: once this process has ended, it is
+    /// for whoever comes next.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn leave_behind(self) {
+        std::mem::forget(self); // so that the owner is held to be alive as long as the process
+    }
 }
+
+/// Writes a lease, so that it is never seen half written.
+fn write<T: Serialize>(path: &Path, what: &T) -> io::Result<()> {
+    let unfinished = path.with_extension(UNFINISHED);
+    let mut file =
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&serde_json::to_vec(what)?)?;
+    fs::rename(unfinished, path)
+}
+
+/// The kind of what is none yet.
+const UNFINISHED: &str = "unfinished";
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -171,66 +222,86 @@ fn remove_if_bare(dir: &Path) {
 
 /// Removes what processes that are gone have left of this kind.
 ///
-/// `remove` is told of one thing at a time, and says whether that is no more; it may take long, and
-/// no lock is held that others than reclaimers of this process wait for.
+/// `remove` is told of one thing at a time, and what came of that is counted, unless it was
+/// somebody else's. It may take long: no lock is held that anybody waits for.
 pub(crate) fn reclaim<T: DeserializeOwned>(
     kind: &str,
-    mut remove: impl FnMut(T) -> bool,
+    mut remove: impl FnMut(T) -> Fate,
 ) -> Reclaimed {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reclaimed = Reclaimed::default();
-    let Ok((hold, ())) = Lease::take("reclaim", |_| ()) else {
+    let Ok(base) = base() else {
         return reclaimed; // nowhere to write, so nothing was written
     };
-    for path in take_over(kind).unwrap_or_default() {
-        // What cannot be read was torn when its owner was killed, before the thing was made.
-        let what = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        if what.is_none_or(&mut remove) {
-            let _ = fs::remove_file(path);
-            reclaimed.removed += 1;
-        } else {
-            reclaimed.kept += 1;
+    let gone = owners_gone(&base).unwrap_or_default();
+    for Gone { dir, since } in &gone {
+        for path in files(dir).filter(|path| is_of_kind(path, kind)) {
+            let Some(text) = hold(&path) else {
+                continue; // another is at it, or has been
+            };
+            // What cannot be read is another version's.
+            let fate = serde_json::from_slice(&text.0).map_or(Fate::NotOurs, &mut remove);
+            match fate {
+                Fate::Gone => reclaimed.removed += 1,
+                Fate::Stays => reclaimed.kept += 1,
+                Fate::NotOurs => {}
+            }
+            if fate == Fate::Gone || since.elapsed().is_ok_and(|time| time > GIVEN_UP) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
-    drop(hold);
+    if let Ok(_turn) = turn(&base) {
+        gone.iter().for_each(|gone| remove_if_bare(&gone.dir));
+    }
     reclaimed
 }
 
-/// Moves the leases of all owners that are gone into our own directory; all such as are there.
-fn take_over(kind: &str) -> io::Result<Vec<PathBuf>> {
-    let (base, mut owner) = (base()?, owner());
-    let owner = Owner::of_this_process(&mut owner)?;
-    let _turn = turn(&base)?;
-    let is_of_kind = |path: &Path| path.extension().is_some_and(|found| found == kind);
-    for dir in fs::read_dir(&base)?.flatten().map(|entry| entry.path()) {
-        if dir == owner.dir || !dir.is_dir() {
-            continue;
-        }
-        // An owner takes its lock while it has its turn; so one without is none.
-        let lock = File::open(dir.join("lock"));
-        if lock.is_ok_and(|lock| !matches!(sys::lock(&lock, sys::Wait::No), Ok(true))) {
-            continue;
-        }
-        for path in fs::read_dir(&dir)?.flatten().map(|entry| entry.path()) {
-            if is_of_kind(&path) {
-                owner.count += 1;
-                fs::rename(&path, owner.dir.join(format!("left-{}.{kind}", owner.count)))?;
-            } else if is_of_kind_reclaim(&path) {
-                fs::remove_file(path)?;
-            }
-        }
-        remove_if_bare(&dir);
+/// Takes a lease in hand, unless another has it: what it says, and the file, whose lock lasts until
+/// it is closed.
+fn hold(path: &Path) -> Option<(Vec<u8>, File)> {
+    let mut file = File::open(path).ok()?;
+    let is_held = sys::lock(&file, sys::Wait::No).ok()?;
+    // It may have been removed between opening it and getting its lock.
+    if !is_held || file.metadata().ok()?.nlink() == 0 {
+        return None;
     }
-    let ours = fs::read_dir(&owner.dir)?.flatten().map(|entry| entry.path());
-    let is_left = |path: &PathBuf| {
-        is_of_kind(path)
-            && path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("left-"))
-    };
-    Ok(ours.filter(is_left).collect())
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    Some((text, file))
 }
 
-/// The lease by which a reclaimer keeps its own directory stands for nothing.
-fn is_of_kind_reclaim(path: &Path) -> bool {
-    path.extension().is_some_and(|found| found == "reclaim")
+/// The owners that do not live any more.
+fn owners_gone(base: &Path) -> io::Result<Vec<Gone>> {
+    let _turn = turn(base)?;
+    let dirs = files(base).filter(|path| path.is_dir());
+    Ok(dirs.filter_map(|dir| Gone::find(dir).ok().flatten()).collect())
+}
+
+impl Gone {
+    /// To be called when it is one's turn.
+    fn find(dir: PathBuf) -> io::Result<Option<Self>> {
+        // An owner takes its lock while it has its turn; so one without is none.
+        let mut lock = File::options().append(true).create(true).open(dir.join("lock"))?;
+        if !sys::lock(&lock, sys::Wait::No)? {
+            return Ok(None);
+        }
+        let unfinished = files(&dir).filter(|path| is_of_kind(path, UNFINISHED));
+        unfinished.for_each(|path| _ = fs::remove_file(path));
+        // Who finds it first says so in its lock. The file has the time.
+        let mut found = lock.metadata()?;
+        if found.len() == 0 {
+            lock.write_all(b"gone")?;
+            found = lock.metadata()?;
+        }
+        Ok(Some(Self { dir, since: found.modified()? }))
+    }
+}
+
+/// What there is in a directory; nothing, if that is not there.
+fn files(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn is_of_kind(path: &Path, kind: &str) -> bool {
+    path.extension().is_some_and(|found| found == kind)
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::lease::{self, Lease, Reclaimed};
+use super::super::lease::{self, Fate, Lease, Reclaimed};
 
 /// The environment variable by which a child, and what it starts, is known again.
 pub(super) const MARK: &str = "SESSILE_LEASE";
@@ -33,13 +33,13 @@ impl Left {
         Lease::take(KIND, describe).ok()
     }
 
-    fn remove(self) -> bool {
+    fn remove(self) -> Fate {
         #[cfg(target_os = "linux")]
         let gone = end_marked(&self.mark);
         #[cfg(not(target_os = "linux"))]
         let gone = true;
         let removed = self.dir.is_none_or(|dir| fs::remove_dir_all(&dir).is_ok() || !dir.exists());
-        gone && removed
+        if gone && removed { Fate::Gone } else { Fate::Stays }
     }
 }
 

@@ -1,13 +1,20 @@
 //! A gateway: where it is, who we are to it, and the two ways to speak with it.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(unix)]
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tungstenite::http::Uri;
 
+#[cfg(unix)]
+use super::left;
+use super::left::Held;
 use super::rest::{Rest, RestError, Wanted};
 use super::wire::{Framing, SUBPROTOCOL};
 use crate::deadline::Deadline;
@@ -18,6 +25,9 @@ use crate::session::websocket::{Link, WebSocketManager};
 
 /// The pause before a gateway that failed is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long the first start waits for what others have left to be ended.
+#[cfg(unix)]
+const RECLAIM_FIRST: Duration = Duration::from_secs(2);
 
 /// Where a Jupyter server is, and who we are to it: a Kernel Gateway, a Jupyter Server, or an
 /// Enterprise Gateway.
@@ -132,6 +142,9 @@ pub(super) struct Endpoint {
     pub(super) rest: Rest,
     /// Scheme, host and port: what may be told.
     pub(super) label: String,
+    /// By which it is known again: the label and the path, without a slash at the end.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    pub(super) url: String,
     /// Of its WebSockets, up to `/api/..`.
     base: String,
     headers: Vec<(String, String)>,
@@ -139,7 +152,10 @@ pub(super) struct Endpoint {
     #[cfg(feature = "tls")]
     roots: Vec<Vec<u8>>,
     /// Kernels that could not be ended, for it did not answer.
-    left: Mutex<Vec<String>>,
+    left: Mutex<Vec<Held>>,
+    /// Whether it was asked to end what others have left.
+    #[cfg(unix)]
+    is_reclaimed: AtomicBool,
 }
 
 /// How a kernel's WebSocket is to be.
@@ -204,12 +220,15 @@ impl Endpoint {
                 headers: lines,
             },
             label: format!("{scheme}://{authority}"),
+            url: format!("{scheme}://{}{path}", authority.to_ascii_lowercase()),
             base: format!("{websocket}://{authority}{path}"),
             headers,
             username: gateway.username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
             #[cfg(feature = "tls")]
             roots: gateway.roots,
             left: Mutex::default(),
+            #[cfg(unix)]
+            is_reclaimed: AtomicBool::new(false),
         };
         // Whatever the WebSocket would refuse is to be known now.
         let usual = LinkOptions {
@@ -222,38 +241,60 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Starts a kernel, and gives its id. The gateway has to say by `answer_by` that it is there.
+    /// Whether nothing is said to it but what it is asked: neither who we are, nor whom we trust.
+    #[cfg(unix)]
+    pub(super) fn is_open(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let is_trusted_by_all = self.roots.is_empty();
+        #[cfg(not(feature = "tls"))]
+        let is_trusted_by_all = true;
+        self.headers.is_empty() && is_trusted_by_all
+    }
+
+    /// Starts a kernel. The gateway has to say by `answer_by` that it is there.
     pub(super) fn start(
-        &self,
+        self: &Arc<Self>,
         options: &KernelOptions,
         answer_by: Deadline,
         by: Deadline,
-    ) -> Result<String, RestError> {
+    ) -> Result<Held, RestError> {
+        let is_enterprise = self.rest.is_enterprise(answer_by.earlier(by))?;
+        #[cfg(unix)]
+        self.reclaim_once();
+        let mut held = Held::new(super::random_uuid(), self, by);
         let mut env = Map::new();
-        if self.rest.is_enterprise(answer_by.earlier(by))? {
+        if is_enterprise {
             env.insert("KERNEL_USERNAME".to_owned(), Value::from(&*self.username));
+            env.insert("KERNEL_ID".to_owned(), Value::from(&*held.id));
         }
         env.extend(options.env.iter().map(|(name, value)| (name.clone(), Value::from(&**value))));
-        let id = super::random_uuid();
         let KernelOptions { name, path, .. } = options;
-        let wanted = Wanted { name: name.as_deref(), path: path.as_deref(), kernel_id: &id, env };
-        let started = self.rest.start(&wanted, by);
-        match &started {
-            Ok(_) => self.end_those_left(by),
-            // It may have been started all the same.
-            Err(RestError::Unreachable(_)) => self.leave(id),
-            Err(_) => {}
+        let wanted =
+            Wanted { name: name.as_deref(), path: path.as_deref(), kernel_id: &held.id, env };
+        match self.rest.start(&wanted, by) {
+            Ok(id) => {
+                held.started(id);
+                self.end_those_left(by);
+                Ok(held)
+            }
+            Err(error) => {
+                if error.is_refusal() {
+                    held.ended();
+                } else {
+                    self.leave(held); // it may have been started all the same
+                }
+                Err(error)
+            }
         }
-        started
     }
 
     /// Ends a kernel; or remembers to, if the gateway does not get round to it.
     ///
     /// A gateway that is about to start a dead kernel anew fails to end it, and then has it running.
     /// So it is asked again.
-    pub(super) fn end(&self, id: String, by: Deadline) -> Result<(), RestError> {
+    pub(super) fn end(&self, held: Held, by: Deadline) -> Result<(), RestError> {
         let ended = loop {
-            let ended = self.rest.delete(&id, by);
+            let ended = self.rest.delete(&held.id, by);
             match &ended {
                 Err(RestError::Status { status: 500, .. }) if !by.has_passed() => {
                     thread::sleep(ASK_AGAIN);
@@ -261,22 +302,46 @@ impl Endpoint {
                 _ => break ended,
             }
         };
-        if ended.is_err() {
-            self.leave(id);
+        match ended {
+            Ok(_) => {
+                held.ended();
+                Ok(())
+            }
+            Err(error) => {
+                self.leave(held);
+                Err(error)
+            }
         }
-        ended
     }
 
-    pub(super) fn leave(&self, id: String) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    pub(super) fn leave(&self, held: Held) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(held);
     }
 
     /// The gateway answers again: what it was to be told is told now.
     fn end_those_left(&self, by: Deadline) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for id in left {
-            let _ = self.end(id, by); // remembered again, if it does not answer after all
+        for held in left {
+            let _ = self.end(held, by); // remembered again, if it does not answer after all
         }
+    }
+
+    /// Before the first kernel is started here: has those ended that processes that are gone have
+    /// left, for they may be all that the gateway has room for. That is waited for, but not long.
+    #[cfg(unix)]
+    fn reclaim_once(self: &Arc<Self>) {
+        if self.is_reclaimed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (done, is_done) = mpsc::channel::<()>();
+        let endpoint = Arc::clone(self);
+        let reclaim = move || {
+            left::reclaim_at(&endpoint);
+            drop(done);
+        };
+        // Without a thread it is left to the next process.
+        let _ = thread::Builder::new().name("sessile-reclaim".to_owned()).spawn(reclaim);
+        let _ = is_done.recv_timeout(RECLAIM_FIRST);
     }
 
     /// Opens the WebSocket of a kernel.

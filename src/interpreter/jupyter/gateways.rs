@@ -5,6 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::gateway::{Endpoint, Gateway};
+#[cfg(unix)]
+use super::left;
+#[cfg(unix)]
+use crate::interpreter::Reclaimed;
 use crate::pool::BuildError;
 
 /// For how long a gateway that did not answer is asked only if no other is left.
@@ -130,6 +134,15 @@ impl Fleet {
     pub(super) fn kernels(&self) -> Vec<(String, usize)> {
         let tell = |member: &Member| (member.endpoint.label.clone(), member.kernels);
         self.lock().iter().map(tell).collect()
+    }
+
+    /// Ends what processes that are gone have left at these gateways.
+    #[cfg(unix)]
+    pub(super) fn reclaim(&self) -> Reclaimed {
+        // Not under the lock: it takes as long as gateways do.
+        let endpoint = |member: &Member| Arc::clone(&member.endpoint);
+        let endpoints: Vec<_> = self.lock().iter().map(endpoint).collect();
+        endpoints.iter().map(left::reclaim_at).fold(Reclaimed::default(), Reclaimed::and)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Member>> {

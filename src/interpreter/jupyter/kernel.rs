@@ -30,6 +30,7 @@ use serde_json::json;
 use super::cell::{self, Cell, Late};
 use super::gateway::{Endpoint, KernelOptions, LinkOptions};
 use super::gateways::{Fleet, Seat};
+use super::left::Held;
 use super::rest::RestError;
 use super::wire::{self, Empty, Frame, Framing, Incoming, Request};
 use crate::deadline::Deadline;
@@ -71,6 +72,8 @@ pub(super) struct Kernel {
     settings: Arc<Settings>,
     target: Arc<Target>,
     id: String,
+    /// `None`: it has ended, or is given up.
+    held: Option<Held>,
     /// The socket's, kept for life: by it the gateway knows us again.
     session: String,
     /// Ours, in our messages. Another one: what the *gateway* makes bears the socket's.
@@ -204,14 +207,15 @@ impl Kernel {
         let answer_by = Deadline::after(settings.request_timeout);
         let started = endpoint.start(&settings.kernel, answer_by, by);
         seat.failed(started.as_ref().is_err_and(RestError::is_unreachable));
-        let id = started.map_err(|error| refused(endpoint, &error))?;
+        let held = started.map_err(|error| refused(endpoint, &error))?;
         let endpoint = Arc::clone(endpoint);
         let mut kernel = Self {
             endpoint: Arc::clone(&endpoint),
             seat,
             settings: Arc::clone(settings),
             target: Arc::clone(target),
-            id,
+            id: held.id.clone(),
+            held: Some(held),
             session: super::random_uuid(),
             client: super::random_uuid(),
             socket: None,
@@ -264,12 +268,11 @@ impl Kernel {
     }
 
     fn end(&mut self) -> Result<(), RestError> {
-        let id = std::mem::take(&mut self.id);
-        if id.is_empty() {
+        let Some(held) = self.held.take() else {
             return Ok(()); // already
-        }
-        self.target.miss(&id);
-        let ended = self.endpoint.end(id, Deadline::after(self.settings.close_timeout));
+        };
+        self.target.miss(&self.id);
+        let ended = self.endpoint.end(held, Deadline::after(self.settings.close_timeout));
         if let Some((mut link, _)) = self.socket.take() {
             link.leave(Goodbye::Normal);
         }
@@ -278,10 +281,9 @@ impl Kernel {
 
     /// Gives up on a gateway that does not answer. It is told to end the kernel when it does.
     fn abandon(&mut self) {
-        let id = std::mem::take(&mut self.id);
-        if !id.is_empty() {
-            self.target.miss(&id);
-            self.endpoint.leave(id);
+        if let Some(held) = self.held.take() {
+            self.target.miss(&self.id);
+            self.endpoint.leave(held);
             self.seat.failed(true);
         }
     }

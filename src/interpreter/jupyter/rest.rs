@@ -52,6 +52,11 @@ impl RestError {
             Self::Odd(_) => false,
         }
     }
+
+    /// Whether it is the gateway's own word that it has not done it.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status { .. }) && !self.is_unreachable()
+    }
 }
 
 impl fmt::Display for RestError {
@@ -84,7 +89,8 @@ pub(super) struct Wanted<'a> {
     pub(super) name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<&'a str>,
-    /// Not every server takes it: the answer says what the id is.
+    /// Not every server takes it: the answer says what the id is. An Enterprise Gateway has it from
+    /// `env`.
     pub(super) kernel_id: &'a str,
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub(super) env: serde_json::Map<String, serde_json::Value>,
@@ -116,11 +122,7 @@ impl Rest {
 
     /// Whether the gateway has this kernel.
     pub(super) fn has(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
-        match self.ask("GET", &format!("/api/kernels/{id}"), None::<&()>, by) {
-            Ok(_) => Ok(true),
-            Err(RestError::Status { status: 404, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.unless_unknown("GET", id, by)
     }
 
     pub(super) fn interrupt(&self, id: &str, by: Deadline) -> Result<(), RestError> {
@@ -131,10 +133,16 @@ impl Rest {
         self.ask("POST", &format!("/api/kernels/{id}/restart"), None::<&()>, by).map(drop)
     }
 
-    /// Ends a kernel. One that is not there has ended already.
-    pub(super) fn delete(&self, id: &str, by: Deadline) -> Result<(), RestError> {
-        match self.ask("DELETE", &format!("/api/kernels/{id}"), None::<&()>, by) {
-            Ok(_) | Err(RestError::Status { status: 404, .. }) => Ok(()),
+    /// Ends a kernel; whether it was there.
+    pub(super) fn delete(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
+        self.unless_unknown("DELETE", id, by)
+    }
+
+    /// Asks about a kernel; whether the gateway has it.
+    fn unless_unknown(&self, method: &str, id: &str, by: Deadline) -> Result<bool, RestError> {
+        match self.ask(method, &format!("/api/kernels/{id}"), None::<&()>, by) {
+            Ok(_) => Ok(true),
+            Err(RestError::Status { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
