@@ -24,7 +24,7 @@ use sessile::{
     Builder, CloseReason, Context, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
     LocalHandle, Manager, Pool, Registry, Workers,
 };
-use support::{PATIENCE, block_on};
+use support::{PATIENCE, Rng, block_on};
 
 /// What a panic on purpose begins with. The panic hook passes it over in silence.
 const ON_PURPOSE: &str = "soak: ";
@@ -56,7 +56,7 @@ fn soak(duration: Duration) {
     let descriptors = descriptors();
     let soak = Arc::new(Soak::new());
     let dog = watchdog(&soak, seed, duration + 2 * PATIENCE);
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let spawn = |name: String, rng: Rng, act: fn(&Arc<Soak>, usize, Rng), number| {
         let soak = Arc::clone(&soak);
         let act = move || act(&soak, number, rng);
@@ -170,36 +170,6 @@ fn our_threads() -> Vec<String> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// ---- chance -----------------------------------------------------------------------------------
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn micros(&mut self, below: u64) -> Duration {
-        Duration::from_micros(self.below(below))
-    }
-
-    fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
 }
 
 // ---- the books --------------------------------------------------------------------------------
@@ -567,7 +537,7 @@ impl<M> Keeps<M> {
     }
 
     fn one_in(&self, n: u64) -> bool {
-        Rng(self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)).one_in(n)
+        Rng::new(self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)).one_in(n)
     }
 }
 
