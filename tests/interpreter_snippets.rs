@@ -2,6 +2,13 @@
 
 #![cfg(feature = "interpreter")]
 
+#[cfg(all(feature = "jupyter", target_os = "linux"))]
+#[path = "support/jupyter.rs"]
+mod jupyter;
+#[cfg(all(feature = "jupyter", target_os = "linux"))]
+#[path = "support/venv.rs"]
+mod venv;
+
 use std::thread;
 
 use serde_json::Value;
@@ -78,4 +85,12 @@ fn embedded() {
 #[test]
 fn cpython() {
     all_agree(|| sessile::interpreter::cpython::CPython::start().unwrap(), 4);
+}
+
+#[cfg(all(feature = "jupyter", target_os = "linux"))]
+#[test]
+fn kernels() {
+    let server = jupyter::Server::shared();
+    let manager = server.manager();
+    all_agree(|| manager.start().unwrap(), 2);
 }

@@ -4,20 +4,25 @@
 //! time are answered with each other's values. The test counts what the whole process holds, so it
 //! is the only one in it.
 
-#![cfg(all(feature = "monty", feature = "cpython", target_os = "linux"))]
+#![cfg(all(feature = "monty", feature = "cpython", feature = "jupyter", target_os = "linux"))]
+
+#[path = "support/jupyter.rs"]
+mod jupyter;
+mod support;
+#[path = "support/venv.rs"]
+mod venv;
 
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::time::Duration;
 use std::{fs, thread};
 
+use jupyter::{Kind, Server};
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::cpython::CPythonManager;
 use sessile::interpreter::monty::MontyManager;
-use sessile::{Manager, Pool, Workers};
-
-mod support;
-use support::poll_until;
+use sessile::{CloseReason, Manager, Pool, Registry, Workers};
+use support::{Events, PATIENCE, Told, poll_until};
 
 const THREADS: usize = 6;
 
@@ -47,13 +52,13 @@ impl Holdings {
 }
 
 /// Threads that all start at once, each of which runs cells that must see its own values only.
-fn nothing_crosses<M>(manager: M)
+fn nothing_crosses<M>(manager: M, generations: usize)
 where
     M: Manager + Send + Sync + 'static,
     M::Instance: Interpreter + Send,
 {
     let pool = Pool::builder(manager).build().unwrap();
-    for generation in 0..3 {
+    for generation in 0..generations {
         let start = Barrier::new(THREADS);
         let work = |number: usize| {
             start.wait();
@@ -108,17 +113,60 @@ where
     assert!(workers.shutdown(Duration::from_secs(30)).is_clean());
 }
 
+/// Each of very many conversations has its session, on two threads, until it is closed.
+fn many_at_once<M>(manager: M, many: usize)
+where
+    M: Manager + Send + Sync + 'static,
+    M::Instance: Interpreter + Send,
+{
+    let (events, registry) = (Events::new(), Registry::new());
+    let pool = Pool::builder(manager).registry(&registry).event_handler(events.clone());
+    let workers: Workers<M::Instance, usize> =
+        Workers::builder(pool).threads(2).queue_capacity(many).build().unwrap();
+    let ask_all = |code: fn(usize) -> String| {
+        let ask = |key: usize| {
+            let code = code(key);
+            workers.keyed(key).submit(move |python| python.run(&code).unwrap()).unwrap()
+        };
+        let asked: Vec<_> = (0..many).map(ask).collect();
+        asked.into_iter().map(|answer| answer.join().unwrap()).collect::<Vec<_>>()
+    };
+    ask_all(|key| format!("mine = {key}"));
+    assert_eq!(registry.snapshot().instances.len(), many);
+    for (key, execution) in ask_all(|_| "mine".to_owned()).iter().enumerate() {
+        assert_eq!(execution.text(), Some(&*key.to_string()));
+        assert_eq!(execution.execution_count, 2);
+    }
+    // Some are closed one by one, and the rest with the workers.
+    let closed: Vec<_> = (0..many / 2).map(|key| workers.keyed(key).close().unwrap()).collect();
+    assert!(closed.into_iter().all(|closed| closed.join().unwrap()));
+    assert_eq!(registry.snapshot().instances.len(), many - many / 2);
+    assert!(workers.shutdown(2 * PATIENCE).is_clean());
+    let times =
+        |what: &dyn Fn(&Told) -> bool| events.all().iter().filter(|(_, told)| what(told)).count();
+    assert_eq!(times(&|told| *told == Told::Created), many);
+    assert_eq!(times(&|told| *told == Told::Closed(CloseReason::ClosedHere)), many / 2);
+    assert_eq!(times(&|told| matches!(told, Told::Closed(_))), many);
+    assert_eq!(events.all().len(), 2 * many, "and nothing else");
+}
+
 #[test]
 fn nothing_crosses_and_nothing_is_left() {
     let python = || CPythonManager::new().private_dir();
+    let server = Server::start(Kind::KernelGateway, &[]);
     // What is made once, for the whole process.
     drop(python().spares(1).start().unwrap());
     let before = Holdings::now();
-    nothing_crosses(MontyManager::new());
-    nothing_crosses(python());
-    nothing_crosses(python().spares(2));
+    nothing_crosses(MontyManager::new(), 3);
+    nothing_crosses(python(), 3);
+    nothing_crosses(python().spares(2), 3);
+    nothing_crosses(server.manager(), 2);
     conversations_stay_apart(MontyManager::new());
     conversations_stay_apart(python());
+    conversations_stay_apart(server.manager());
+    many_at_once(MontyManager::new(), 1000);
+    many_at_once(python(), 100);
+    assert!(server.kernels().is_empty());
     // The reaper, too, goes when there is nothing left to reap.
     poll_until("nothing is left", || Holdings::now() == before);
 }
