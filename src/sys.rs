@@ -91,17 +91,17 @@ pub(crate) fn pass(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 2]) -> io::Resu
 }
 
 /// Has reads and writes fail that would have to wait. It holds for all copies of the descriptor.
-#[cfg_attr(not(feature = "cpython"), allow(dead_code))]
 pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: no pointers are passed.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    // SAFETY: as above.
-    if flags < 0
-        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0
-    {
-        return Err(io::Error::last_os_error());
+    if flags >= 0 {
+        let flags = flags | libc::O_NONBLOCK;
+        // SAFETY: as above.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) } >= 0 {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(io::Error::last_os_error())
 }
 
 /// What the system holds a child to, and each process that it starts.
