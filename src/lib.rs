@@ -132,6 +132,10 @@ pub mod docs {
     #[doc = include_str!("../docs/interpreters.md")]
     pub mod interpreters {}
 
+    #[cfg(all(feature = "monty", feature = "cpython", feature = "jupyter", unix))]
+    #[doc = include_str!("../docs/scaling.md")]
+    pub mod scaling {}
+
     #[cfg(all(feature = "dify", unix))]
     #[doc = include_str!("../docs/dify.md")]
     pub mod dify {}
