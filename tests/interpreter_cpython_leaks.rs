@@ -1,6 +1,7 @@
 //! Counts what the whole process holds, so it shares the process with no other test.
 
 #![cfg(all(feature = "cpython", target_os = "linux"))]
+#![allow(unsafe_code)] // what a signal does, and sending one
 
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::cpython::CPythonManager;
@@ -17,11 +18,14 @@ fn children() -> String {
 }
 
 #[test]
-fn nothing_is_left_after_100_starts_and_ends() {
+fn nothing_is_left_after_120_starts_and_ends() {
+    // As in a host that is no Rust program: whoever writes to a pipe without a reader is ended.
+    // SAFETY: no handler of anybody's is replaced but that the signal be ignored.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let manager = CPythonManager::new();
     let cycle = |n: usize| {
         let mut python = manager.start().unwrap();
-        match n % 5 {
+        match n % 6 {
             0 => drop(python),
             1 => manager.close(python, CloseReason::ClosedHere).unwrap(),
             2 => assert!(python.run("import os; os._exit(1)").unwrap_err().is_dead()),
@@ -31,15 +35,24 @@ fn nothing_is_left_after_100_starts_and_ends() {
                 python.run("1").unwrap();
                 python.run("2").unwrap();
             }
+            4 => {
+                let pid = python.run("import os; os.getpid()").unwrap().text().unwrap().parse();
+                // SAFETY: no pointers are passed; the child is not reaped while `python` is there.
+                unsafe { libc::kill(pid.unwrap(), libc::SIGKILL) };
+                while python.is_alive() {
+                    std::thread::yield_now();
+                }
+                assert!(python.run("1").unwrap_err().is_dead());
+            }
             _ => {
                 let error = CPythonManager::new().python("false").start().unwrap_err();
                 assert!(error.is_start());
             }
         }
     };
-    (0..5).for_each(cycle);
+    (0..6).for_each(cycle);
     let before = descriptors();
-    (0..100).for_each(cycle);
+    (0..120).for_each(cycle);
     assert_eq!(descriptors(), before);
     assert_eq!(children(), "");
 

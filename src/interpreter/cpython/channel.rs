@@ -12,15 +12,15 @@ use crate::sys::{self, Watched};
 #[derive(Debug)]
 pub(super) struct Channel {
     requests: PipeWriter,
-    /// Held, not used: with it, writing to a child that has ended does not raise SIGPIPE.
+    /// Held, not used: without it, writing to a child that has ended would raise SIGPIPE.
     _requests_end: PipeReader,
     frames: PipeReader,
     passage: UnixStream,
 }
 
 impl Channel {
-    /// Our side, and what is to be the child's standard input: the socket, on which the child's ends
-    /// of the two pipes are already waiting for it.
+    /// Our side, and the socket that is to be the child's standard input; its ends of the two pipes
+    /// are waiting there for it.
     pub(super) fn new() -> io::Result<(Self, UnixStream)> {
         let (passage, theirs) = UnixStream::pair()?;
         passage.set_nonblocking(true)?;
@@ -28,9 +28,8 @@ impl Channel {
         let (frames, frames_end) = io::pipe()?;
         sys::set_nonblocking(&requests)?;
         sys::set_nonblocking(&frames)?;
-        let channel = Self { requests, _requests_end: requests_end, frames, passage };
-        channel.pass([channel._requests_end.as_fd(), frames_end.as_fd()])?;
-        Ok((channel, theirs))
+        sys::pass(passage.as_fd(), [requests_end.as_fd(), frames_end.as_fd()])?;
+        Ok((Self { requests, _requests_end: requests_end, frames, passage }, theirs))
     }
 
     /// Gives the child copies of two descriptors, which it takes when a request says so.

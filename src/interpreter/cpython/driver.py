@@ -1,7 +1,7 @@
 """The child's side of the CPython engine: runs cells, one after another, and tells what came of it.
 
 Channel. Descriptor 0 is, at start, a socket over which two descriptors come: the pipes of requests
-and of frames. It is moved away before any cell runs, and kept for what descriptors are still to come.
+and of frames. It is moved away before any cell runs, and kept, for more descriptors may come.
     request   kind u8 | cell u32 | limit u64 | length u32 | code, UTF-8.  Kinds: c cell; n cell, for
               which there are two descriptors to be taken from the socket: the pipes that are to be
               standard output and standard error from now on; v question for variables; e end.
@@ -62,10 +62,10 @@ EMPTY = bytes(4)
 MAIN = _thread.get_ident()
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 MAGIC = re.compile(r"(\w+ *= *)?[%!]")  # how a line of IPython's begins that is not Python
-FORKS = frozenset({
+FORKS = dict.fromkeys((
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system",
     "subprocess.Popen",
-})
+))
 
 # What the main thread is doing, for the handler of SIGINT.
 IDLE, PREPARING, RUNNING, REPORTING = range(4)
@@ -80,6 +80,7 @@ cells = {}  # thread -> the cell that started it; the main thread is not in it
 late = []  # [cell, kind, text] of ended cells
 late_size = 0
 late_cut = False
+unheard = FORKS.copy()  # audit events that the running cell has not raised
 forked = False  # the running cell has started a process, or an earlier one's may be alive
 replaced = False  # the cell has put a file in the place of a standard stream
 is_copy = False  # this process is a fork of the child
@@ -87,8 +88,6 @@ settles = True  # whether it is worth waiting for the pipes, in this cell
 loop = None  # the event loop of top-level await
 figures = None  # what shows matplotlib's figures, once that is imported
 recent = [None, None, None]  # the last values shown
-inbox = bytearray(65_536)
-inbox_view = memoryview(inbox)
 # Reentrant: a finalizer that prints may run while a frame is being made.
 lock = threading.RLock()
 
@@ -347,12 +346,6 @@ for module in _thread, threading:
             setattr(module, name, belonging(getattr(module, name)))
 
 
-def watch(event, _):
-    global forked
-    if event in FORKS:
-        forked = True
-
-
 def has_children():
     if not hasattr(os, "waitid"):
         return True
@@ -403,7 +396,7 @@ def ends_in_semicolon(code, statement):
 
 
 def evaluate(code):
-    value = eval(code, main.__dict__)
+    value = eval(code, scope)
     if code.co_flags & 0x80:  # CO_COROUTINE: there is an await at top level
         return complete(value)
     return value
@@ -648,7 +641,7 @@ def run_body(code, name, limit):
         except Exception:
             pass  # not an expression, or none that is right: to be found out below
         else:
-            return running(run_compiled, None, line, limit)
+            return running(show, line, limit)
     try:
         tree = compile(code, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
     except IndentationError:
@@ -677,21 +670,24 @@ def run_body(code, name, limit):
 def run_compiled(body, last, limit):
     if body:
         evaluate(body)
-    if last is not None:
-        value = evaluate(last)
-        if value is not None:
-            shown = bundle(value, limit)
-            remember(value)
-            return shown
-    return None, False
+    return show(last, limit) if last else (None, False)
+
+
+def show(code, limit):
+    """Evaluates an expression: the forms of its value, and whether something was left out."""
+    value = evaluate(code)
+    if value is None:
+        return None, False
+    shown = bundle(value, limit)
+    remember(value)
+    return shown
 
 
 def remember(value):
     """Binds `_`, `__` and `___`, where Python's own prompt does, unless somebody else has."""
     known = builtins.__dict__
     if known.get("_") is recent[0]:
-        recent[:] = value, *recent[:2]
-        known["_"], known["__"], known["___"] = recent
+        known["_"], known["__"], known["___"] = recent[:] = value, recent[0], recent[1]
 
 
 def run_cell(cell, code):
@@ -731,7 +727,7 @@ def run_cell(cell, code):
 
 
 def reply(cell, result, cut, error):
-    global current, late, late_size, late_cut
+    global current, forked, late, late_size, late_cut
     if is_copy:  # a fork that came back from its cell: it has no business here
         os._exit(1 if error else 0)
     with lock:
@@ -740,6 +736,9 @@ def reply(cell, result, cut, error):
                 stream.release()
         current = None
         cut |= late_cut
+        if len(unheard) < len(FORKS):
+            unheard.update(FORKS)
+            forked = True
         if error is None and not late and (result is None or len(result) == 1):
             flags, text = (TAINTED if forked else 0) | (CUT if cut else 0), b""
             if result is not None:
@@ -806,26 +805,22 @@ def tell_variables():
 
 def receive():
     """The next request: (kind, cell, limit, code); at the end of file it is to end."""
-    size = 0
-    while size < REQUEST.size:
-        more = requests.readinto(inbox_view[size:])
+    data = requests.read(65_536)
+    while len(data) < REQUEST.size:
+        more = requests.read(65_536)
         if not more:
             return b"e", 0, 0, ""
-        size += more
-    kind, cell, limit, length = REQUEST.unpack_from(inbox)
-    start, end = REQUEST.size, REQUEST.size + length
-    if end <= size:
-        return kind, cell, limit, str(inbox_view[start:end], "utf-8")
-    whole = bytearray(length)
-    view = memoryview(whole)
-    filled = size - start
-    view[:filled] = inbox_view[start:size]
-    while filled < length:
-        more = requests.readinto(view[filled:])
-        if not more:
-            return b"e", 0, 0, ""
-        filled += more
-    return kind, cell, limit, whole.decode()
+        data += more
+    kind, cell, limit, length = REQUEST.unpack_from(data)
+    code = data[REQUEST.size:]
+    if len(code) < length:
+        code = bytearray(code)
+        while len(code) < length:
+            more = requests.read(min(length - len(code), 1 << 20))
+            if not more:
+                return b"e", 0, 0, ""
+            code += more
+    return kind, cell, limit, code.decode()
 
 
 def serve():
@@ -841,8 +836,7 @@ def serve():
             new_pipes()
         try:
             pending, phase = False, PREPARING
-            with lock:
-                current = count = cell
+            current = count = cell
             outcome = run_cell(cell, code)
         except KeyboardInterrupt:
             # It came just as the cell's last instruction was done.
@@ -865,6 +859,7 @@ limit = LAID_BY
 original_main = sys.modules["__main__"]  # kept: this code runs in it
 main = sys.modules["__main__"] = types.ModuleType("__main__")
 main.__builtins__ = builtins
+scope = main.__dict__
 builtins.input = refuse_input
 builtins.display = display
 getpass.getpass = refuse_getpass
@@ -872,7 +867,8 @@ getpass.getpass = refuse_getpass
 os.dup2 = noticed(os.dup2)
 signal.signal(signal.SIGINT, on_interrupt)
 os.register_at_fork(before=before_fork, after_in_child=after_fork_in_child)
-sys.addaudithook(watch)
+# Not a function of ours, which would run for each event of any kind.
+sys.addaudithook(unheard.pop)
 sys.meta_path.insert(0, OnImport())
 
 hello = to_json({"version": sys.version.split()[0]})
