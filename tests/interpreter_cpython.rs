@@ -429,16 +429,25 @@ fn late_output_of_a_child_process() {
     let code = "import subprocess\np = subprocess.Popen(['sh', '-c', 'echo early; echo up >&2; read x; echo late; read x'], stdin=subprocess.PIPE, stderr=subprocess.PIPE)\np.stderr.readline()";
     assert_eq!(run(python, code).outputs, [out("early\n")]);
     let all: Vec<_> = [
-        "p.stdin.write(b'\\n'), p.stdin.flush()\nprint('mine')",
+        "import os\nos.write(1, b'my ')\np.stdin.write(b'\\n'), p.stdin.flush()\nprint('own')",
         "p.communicate(b'\\n')\nprint('too')",
         "0",
     ]
     .map(|code| run(python, code))
     .into();
-    assert_eq!(all[0].outputs, [out("mine\n")]);
+    assert_eq!(all[0].outputs, [out("my own\n")]);
     assert_eq!(all[1].outputs, [out("too\n")]);
     let late: Vec<_> = all.iter().flat_map(|e| &e.late).cloned().collect();
     assert_eq!(late, [self::late(1, "late\n")]);
+}
+
+#[test]
+fn what_a_cell_writes_last_is_not_missed() {
+    let python = &mut start();
+    for _ in 0..300 {
+        let execution = run(python, "import os\nprint('a')\nos.write(1, b'b');");
+        assert_eq!(execution.stdout(), "a\nb");
+    }
 }
 
 #[test]
@@ -720,7 +729,7 @@ fn memory_and_processor_time_are_limited() {
     assert_eq!(execution.error.unwrap().name, "MemoryError");
     shows(&mut python, "len(bytearray(1 << 20))", Some("1048576"));
     let mut python = CPythonManager::new().max_cpu_time(Duration::from_secs(1)).start().unwrap();
-    let error = python.run("while True: pass").unwrap_err();
+    let error = python.execute("while True: pass", &limit(60_000)).unwrap_err();
     assert!(error.state_lost() && error.to_string().contains("SIGXCPU"), "{error}");
 }
 

@@ -466,7 +466,7 @@ impl Child {
     ///
     /// Completeness: the answer is sent when the cell has written all. So if it was what made the
     /// channel ready, whatever the cell had written was in the pipes by the time those were looked
-    /// at.
+    /// at; and if they were not ready then, nothing of it is left.
     fn turn(
         &mut self,
         cell: &mut Cell<'_>,
@@ -479,7 +479,7 @@ impl Child {
         let mut watched = vec![self.channel.readable()];
         watched.extend(self.readers().map(sys::readable));
         self.wait(&mut watched, deadline)?;
-        let [channel, pipes @ ..] = &watched[..] else { return Ok(None) };
+        let pipes = &watched[1..];
         let was_empty = self.inbox.is_empty();
         let is_open = self.fill();
         let is_first = was_empty && !self.inbox.first().is_some_and(|kind| b"oed".contains(kind));
@@ -492,7 +492,7 @@ impl Child {
         if frame.is_none() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(Fault::Late);
         }
-        let is_last = is_first && channel.revents != 0 && pipes.iter().all(|one| one.revents == 0);
+        let is_last = is_first && pipes.iter().all(|one| one.revents == 0);
         Ok(frame.map(|frame| answer(frame, is_last)))
     }
 
