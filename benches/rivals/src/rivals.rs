@@ -5,6 +5,7 @@ pub mod dashmap;
 pub mod deadpool;
 pub mod dify;
 pub mod id_map;
+pub mod interpreters;
 pub mod jsonrpsee;
 pub mod linked;
 pub mod local_pool_handle;
@@ -20,6 +21,9 @@ pub mod r2d2;
 pub mod rayon;
 pub mod std_tls;
 pub mod thread_local;
+
+#[path = "../../../tests/support/venv.rs"]
+mod venv;
 
 use crate::echo::Ports;
 

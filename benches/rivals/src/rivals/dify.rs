@@ -16,10 +16,8 @@ use sessile::session::dify::{
     Daemon, Dify, Endpoint, Environment, Hosted, HttpRequest, HttpResponse, Invoked, Plugin,
 };
 
+use super::venv;
 use crate::memory::CHILD;
-
-#[path = "../../../../tests/support/venv.rs"]
-mod venv;
 
 const KEY: &str = "a key";
 /// To import the SDK alone takes seconds.

@@ -1,0 +1,63 @@
+//! Sessions of Python, ours and others'.
+
+pub mod bare;
+pub mod clients;
+pub mod gateway;
+pub mod monty_pool;
+pub mod ours;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::venv;
+
+/// What is run. All say that it is 2.
+pub const CELL: &str = "1+1";
+
+/// What sessions are made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Python, in an environment that has everybody's packages.
+    pub python: PathBuf,
+    /// The worker of `monty-pool`.
+    pub monty: PathBuf,
+    /// The gateway's port.
+    pub port: u16,
+}
+
+impl Parts {
+    /// Makes the environment. The gateway is started later, so its port is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// If there is no Python, or its packages cannot be had.
+    pub fn install() -> Result<Self, String> {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let requirements = package.join("src/rivals/interpreters/requirements.txt");
+        let python = venv::python_in(&package.join("../../target/venvs"), &requirements)?;
+        let bin = python.parent().expect("it is in a folder");
+        // Without its dots. The link to the system's Python is kept: it is what makes an environment.
+        let bin = fs::canonicalize(bin).map_err(|error| error.to_string())?;
+        Ok(Self { python: bin.join("python"), monty: bin.join("monty"), port: 0 })
+    }
+}
+
+/// A session of Python.
+pub trait Session: Sized + 'static {
+    /// What the tables call it.
+    const NAME: &'static str;
+
+    /// Makes ready what it needs to start, and starts nothing.
+    fn new(parts: &Parts) -> Self;
+
+    /// Ends what was started before; then starts, and runs the cell once. Gives the time of the second
+    /// part.
+    fn start(&mut self) -> Duration;
+
+    /// Runs the cell so many times.
+    fn cells(&mut self, times: u64) -> Duration;
+
+    /// The number of the process that has the session, if that is another.
+    fn process(&mut self) -> Option<u32>;
+}
