@@ -50,7 +50,7 @@ fn load() -> String {
 /// The rivals' versions, from the lock file.
 fn versions() -> String {
     const LOCK: &str = include_str!("../Cargo.lock");
-    const RIVALS: [&str; 16] = [
+    const RIVALS: [&str; 17] = [
         "thread_local",
         "linked",
         "dashmap",
@@ -67,6 +67,7 @@ fn versions() -> String {
         "tungstenite",
         "tokio-tungstenite",
         "jsonrpsee-ws-client",
+        "monty-pool",
     ];
     let version = |name: &str| {
         let package = LOCK

@@ -7,6 +7,7 @@ pub mod checkout;
 pub mod dify;
 pub mod idle;
 pub mod in_flight;
+pub mod interpreters;
 pub mod keyed;
 pub mod live;
 pub mod post;
@@ -39,7 +40,7 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 13] = [
+pub const ALL: [Entry; 14] = [
     access::ENTRY,
     checkout::ENTRY,
     threads::ENTRY,
@@ -52,6 +53,7 @@ pub const ALL: [Entry; 13] = [
     sessions::ENTRY,
     asyncio::ENTRY,
     dify::ENTRY,
+    interpreters::ENTRY,
     idle::ENTRY,
 ];
 

@@ -5,6 +5,7 @@
 //! outside that time, unless they are what the workload is about.
 
 pub mod calls;
+pub mod python;
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -24,10 +24,12 @@ pub struct Parts {
     pub monty: PathBuf,
     /// The gateway's port.
     pub port: u16,
+    /// The number of the gateway's process.
+    pub gateway: u32,
 }
 
 impl Parts {
-    /// Makes the environment. The gateway is started later, so its port is not known yet.
+    /// Makes the environment. The gateway is started later, so it has no port and no number yet.
     ///
     /// # Errors
     ///
@@ -39,7 +41,7 @@ impl Parts {
         let bin = python.parent().expect("it is in a folder");
         // Without its dots. The link to the system's Python is kept: it is what makes an environment.
         let bin = fs::canonicalize(bin).map_err(|error| error.to_string())?;
-        Ok(Self { python: bin.join("python"), monty: bin.join("monty"), port: 0 })
+        Ok(Self { python: bin.join("python"), monty: bin.join("monty"), port: 0, gateway: 0 })
     }
 }
 

@@ -145,8 +145,7 @@ impl Raw {
         let request = request();
         let number_at = find(&request, MARK.as_bytes()).expect("it is there") + MARK.len();
         let got = vec![0; 1 << 20];
-        let mut raw =
-            Self { port, kernel, socket, request, number_at, number: 0, got, filled: 0 };
+        let mut raw = Self { port, kernel, socket, request, number_at, number: 0, got, filled: 0 };
         let head = loop {
             raw.fill();
             if let Some(end) = find(&raw.got[..raw.filled], b"\r\n\r\n") {
@@ -177,8 +176,8 @@ impl Raw {
             let mut is_done = false;
             while let Some(length) = frame(&self.got[at..self.filled]) {
                 let frame = &self.got[at..at + length];
-                is_done |= find(frame, number.as_bytes()).is_some()
-                    && find(frame, b"\"idle\"").is_some();
+                is_done |=
+                    find(frame, number.as_bytes()).is_some() && find(frame, b"\"idle\"").is_some();
                 at += length;
             }
             self.got.copy_within(at..self.filled, 0);
