@@ -68,8 +68,8 @@ const WEIGHED: [Weighed; 7] = [
     (JUPYTER, taken::<OurJupyter>, 8),
     (POOLED, taken::<MontyPool<false>>, 20),
     (BARE, taken::<Bare>, 20),
-    (BLOCKING, taken::<Client<Blocking>>, 2),
-    (QWEN, taken::<Client<Qwen>>, 2),
+    (BLOCKING, taken::<Client<Blocking>>, 1),
+    (QWEN, taken::<Client<Qwen>>, 1),
 ];
 
 const MONTY_CROWD: usize = 1_000;
@@ -175,7 +175,7 @@ fn found(pace: Pace) -> Result<Found, String> {
     };
     let pipes = PLACES.map(|(place, name)| race(name, rounds * 3, over_pipes(&parts, place)));
     let cells = race("cells", rounds, cells(&parts));
-    let starts = told("starts", pace.pick(1, 6));
+    let starts = told("starts", pace.pick(1, 4));
     let starts = Race::of_children(1, &words(&starts), self::starts(&parts));
     let mut kernels = [Vec::new(), Vec::new()];
     for _ in 0..pace.pick(1, 5) {

@@ -183,7 +183,8 @@ pub struct Taken {
     pub gateway: f64,
 }
 
-/// Starts so many sessions beside one that was there before, each with a cell, and weighs them.
+/// Starts so many sessions beside one that was there before, each with a cell, and weighs them. A single
+/// one starts alone: then it is only its process that matters, and it takes long to start.
 #[must_use]
 pub fn taken<S: Session>(parts: &Parts, sessions: usize) -> Taken {
     let start = || {
@@ -191,7 +192,7 @@ pub fn taken<S: Session>(parts: &Parts, sessions: usize) -> Taken {
         let _ = session.start();
         session
     };
-    let _before = start();
+    let _before = (sessions > 1).then(start);
     let (usage, gateway) = (Usage::now(), Share::of(parts.gateway));
     let mut all: Vec<S> = (0..sessions).map(|_| start()).collect();
     let here = Usage::now().since(usage);
