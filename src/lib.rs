@@ -102,7 +102,7 @@ pub mod session;
 pub mod signals;
 mod slot;
 mod sync;
-#[cfg(all(any(feature = "cpython", feature = "duplex"), unix))]
+#[cfg(all(any(feature = "cpython", feature = "duplex", feature = "jupyter"), unix))]
 mod sys;
 pub mod task;
 mod thread;
