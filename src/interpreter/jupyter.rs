@@ -73,6 +73,7 @@
 //! For clients that do not come back, and on other systems, let the gateway cull
 //! (`--MappingKernelManager.cull_idle_timeout`, and `cull_busy` for a kernel amid a cell).
 
+use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -452,6 +453,12 @@ impl fmt::Debug for Jupyter {
             .field("language", &self.language())
             .finish_non_exhaustive()
     }
+}
+
+/// What an error says, and what its causes say.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A UUID of version 4. Two are never the same; that nobody can guess one is not asked for.

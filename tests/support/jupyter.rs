@@ -146,7 +146,13 @@ impl Server {
         let base = base.map_or(String::new(), |(_, base)| base.to_owned());
         let server = Self { kind, port, pid, base, folder, end: Some(end), thread: Some(thread) };
         let deadline = Instant::now() + START;
-        while !matches!(server.ask("GET", "/api/kernelspecs"), Some((200, _))) {
+        // Here HTTP is spoken, and no TLS. A server that speaks that has all done when it listens.
+        let is_secure = arguments.iter().any(|argument| argument.contains("certfile="));
+        let is_ready = || match is_secure {
+            true => TcpStream::connect(("127.0.0.1", port)).is_ok(),
+            false => matches!(server.ask("GET", "/api/kernelspecs"), Some((200, _))),
+        };
+        while !is_ready() {
             let errors = || fs::read_to_string(server.folder.join("errors")).unwrap_or_default();
             if !is_running(pid) {
                 let taken = errors().contains("in use");

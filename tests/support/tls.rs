@@ -18,6 +18,8 @@ pub struct Authority {
     pub root: Vec<u8>,
     /// What a server for `localhost` needs.
     pub server: Arc<ServerConfig>,
+    /// The same, for servers that read files: its certificate and its key, in PEM.
+    pub files: [String; 2],
 }
 
 pub fn provider() -> Arc<CryptoProvider> {
@@ -41,11 +43,17 @@ impl Authority {
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             )
             .unwrap();
-        Self { root: ca.der().to_vec(), server: Arc::new(server) }
+        let files = [pem("CERTIFICATE", cert.der()), pem("PRIVATE KEY", &key.serialize_der())];
+        Self { root: ca.der().to_vec(), server: Arc::new(server), files }
     }
 
     /// Nothing is said yet.
     pub fn serve(&self, tcp: TcpStream) -> Tls {
         StreamOwned::new(ServerConnection::new(Arc::clone(&self.server)).unwrap(), tcp)
     }
+}
+
+fn pem(what: &str, der: &[u8]) -> String {
+    let text = data_encoding::BASE64_MIME.encode(der);
+    format!("-----BEGIN {what}-----\n{text}-----END {what}-----\n")
 }

@@ -17,7 +17,6 @@
 //! - The *gateway* is gone: reconnecting is given up in time. That is the end, too.
 
 use std::collections::VecDeque;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, Weak};
@@ -780,16 +779,9 @@ impl Lost {
     const NONE: fn() -> Self = || Self("there is no connection".to_owned());
 }
 
-/// With its causes.
 impl From<SessionError> for Lost {
     fn from(error: SessionError) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Self(text)
+        Self(super::with_causes(&error))
     }
 }
 

@@ -11,7 +11,8 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::Deadline;
-use crate::session::websocket::WebSocketManager;
+use crate::session::SessionError;
+use crate::session::websocket::{ConnectError, ConnectStep, WebSocketManager};
 
 /// The longest answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
@@ -37,6 +38,8 @@ pub(super) struct Rest {
 pub(super) enum RestError {
     /// There was no answer.
     Unreachable(String),
+    /// What answers does not speak TLS, or is not trusted.
+    Tls(String),
     /// The gateway refused.
     Status { status: u16, message: String },
     /// The answer is not a gateway's.
@@ -46,7 +49,7 @@ pub(super) enum RestError {
 impl RestError {
     pub(super) fn is_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
+            Self::Unreachable(_) | Self::Tls(_) => true,
             // Of a proxy before it.
             Self::Status { status, .. } => matches!(status, 502..=504),
             Self::Odd(_) => false,
@@ -63,6 +66,7 @@ impl fmt::Display for RestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(why) => write!(f, "it does not answer: {why}"),
+            Self::Tls(why) => f.write_str(why),
             Self::Status { status: status @ (401 | 403), message } if message.is_empty() => {
                 write!(f, "it refused with HTTP status {status}: is the token right?")
             }
@@ -165,11 +169,7 @@ impl Rest {
         );
         let request = [head.as_bytes(), headers, b"\r\n", &content].concat();
 
-        let mut stream = dialler.dial(by).map_err(|error| {
-            // The error itself says where; that is told already.
-            let cause = error.source().map_or(error.to_string(), |source| source.to_string());
-            RestError::Unreachable(cause)
-        })?;
+        let mut stream = dialler.dial(by).map_err(|error| not_dialled(&error))?;
         let sent = stream.write_all(&request).and_then(|()| stream.flush());
         sent.map_err(|error| broken(&error))?;
         let Answer { status, body } = Answer::read(&mut stream)?;
@@ -178,6 +178,12 @@ impl Rest {
         }
         Err(RestError::Status { status, message: explanation(&body) })
     }
+}
+
+fn not_dialled(error: &SessionError) -> RestError {
+    let why = error.source().map_or_else(|| error.to_string(), super::with_causes);
+    let step = error.source().and_then(|why| why.downcast_ref()).map(ConnectError::step);
+    if step == Some(ConnectStep::Tls) { RestError::Tls(why) } else { RestError::Unreachable(why) }
 }
 
 fn broken(error: &io::Error) -> RestError {
