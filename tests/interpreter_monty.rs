@@ -195,11 +195,13 @@ fn world_is_out_of_reach() {
 #[test]
 fn nothing_is_left_after_a_reset() {
     let python = &mut Monty::start();
-    run(python, "x = 1");
+    run(python, "x = 1\nx");
     python.reset().unwrap();
-    let execution = run(python, "x");
+    let raises = "y = 1\n\nz = x";
+    let execution = run(python, raises);
     assert_eq!(execution.execution_count, 1);
-    assert_eq!(execution.error.unwrap().name, "NameError");
+    assert_eq!(execution.error.as_ref().unwrap().name, "NameError");
+    assert_eq!(execution.error, run(&mut Monty::start(), raises).error, "with the same lines");
     assert!(python.is_alive());
 }
 
@@ -246,6 +248,8 @@ fn host_functions_are_called_on_the_thread_of_the_cell() {
 fn errors_of_host_functions_are_exceptions() {
     let manager = MontyManager::new()
         .function("fail", |_| anyhow::bail!("no luck"))
+        .function("cause", |_| Err(anyhow::anyhow!("it is dark").context("no luck")))
+        .function("deep", |_| Ok((0..150).fold(Value::Null, |inner, _| json!([inner]))))
         .function("huge", |_| Ok(json!(u64::MAX)))
         .function("take", |_| Ok(Value::Null));
     let python = &mut manager.start();
@@ -253,6 +257,9 @@ fn errors_of_host_functions_are_exceptions() {
     assert_eq!((&*error.name, &*error.value), ("RuntimeError", "no luck"));
     let code = "try:\n    fail()\nexcept RuntimeError as e:\n    r = str(e)\nr";
     shows(python, code, Some("'no luck'"));
+    assert_eq!(run(python, "cause()").error.unwrap().value, "no luck: it is dark");
+    let error = run(python, "deep()").error.unwrap();
+    assert_eq!((&*error.name, error.value.contains("too deep")), ("RuntimeError", true));
     let error = run(python, "take({1: 2})").error.unwrap();
     assert_eq!(error.name, "TypeError");
     assert!(error.value.contains("take()"), "{error:?}");

@@ -147,7 +147,8 @@ trait Engine: Interpreter + Send + 'static {
     const DEEDS: &'static [(Deed, u64)];
 
     /// Whether an interrupt meets the cell, and nothing of the engine's own. IPython is hit where it
-    /// formats a traceback or compiles a cell, too, and then tells of itself.
+    /// formats a traceback or compiles a cell, too, and then tells of itself; and it cancels what a
+    /// cell awaits.
     const IS_TIDY: bool = true;
 
     /// Where somebody can kill it.
@@ -580,10 +581,8 @@ impl<E: Engine> Conversation<'_, E> {
             }
             None => left.push(now),
             Some(error) => {
-                // An IPython kernel cancels what is awaited.
-                let cancelled = deed == Deed::Awaits && error.name == "CancelledError";
-                assert!(cancelled || error.name == "KeyboardInterrupt", "{}", about());
-                assert!(was_hit, "by nobody: {}", about());
+                let is_it = error.name == "KeyboardInterrupt" || !E::IS_TIDY;
+                assert!(is_it && was_hit, "{}", about());
                 add(if execution.timed_out { &tally.timed_out } else { &tally.interrupted });
                 left.push(now);
             }

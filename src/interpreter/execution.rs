@@ -292,6 +292,16 @@ mod tests {
     }
 
     #[test]
+    fn images_are_named_and_not_shown() {
+        let image = ("image/png".to_owned(), Value::from("iVBORw0K"));
+        let data = MimeBundle::from([("text/plain".to_owned(), "<Figure>".into()), image]);
+        let outputs = vec![Output::Display { data }];
+        let md = Execution { outputs, ..Execution::default() }.to_markdown();
+        let expected = "display:\n```text\n<Figure>\n```\n[image/png, 8 bytes as base64]\n";
+        assert_eq!(md, expected);
+    }
+
+    #[test]
     fn streams_are_told_apart() {
         let sample = sample();
         assert_eq!(sample.stdout(), "a\n```\nb\n");

@@ -146,11 +146,11 @@ mod tests {
                 shown.push_str(text);
             }
         };
-        let mut gatherer = Gatherer::new(6, &mut show);
+        let mut gatherer = Gatherer::new(7, &mut show);
         gatherer.text(Stream::Stdout, "aé");
         gatherer.text(Stream::Stdout, "b");
         gatherer.text(Stream::Stderr, "é€");
-        gatherer.text(Stream::Stdout, "z");
+        gatherer.text(Stream::Stdout, "z"); // it would fit, and be taken for what came next
         let (outputs, truncated) = gatherer.finish();
         assert!(truncated);
         assert_eq!(shown, "aébé");
@@ -158,5 +158,17 @@ mod tests {
             outputs,
             [Output::Stdout { text: "aéb".into() }, Output::Stderr { text: "é".into() }]
         );
+    }
+    #[test]
+    fn data_takes_room_and_is_whole_or_not_there() {
+        let mut ignore = |_: OutputRef<'_>| {};
+        let mut gatherer = Gatherer::new(10, &mut ignore);
+        let data = MimeBundle::from([("text/plain".to_owned(), "1".into())]);
+        gatherer.display(data.clone(), 6);
+        gatherer.display(data.clone(), 5);
+        gatherer.text(Stream::Stdout, "four, and more");
+        let (outputs, truncated) = gatherer.finish();
+        assert!(truncated);
+        assert_eq!(outputs, [Output::Display { data }, Output::Stdout { text: "four".into() }]);
     }
 }
