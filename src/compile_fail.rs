@@ -609,3 +609,41 @@ struct WorkersInstancesStayInside;
 /// ```
 #[cfg(feature = "monty")]
 struct InterpretersAreNotShared;
+
+/// Whatever the engine is, and even if it were `Sync`: to run a cell is to have it alone.
+///
+/// ```compile_fail,E0596
+/// use std::sync::Arc;
+/// use sessile::interpreter::Interpreter;
+///
+/// fn share(shared: Arc<impl Interpreter + Send + Sync + 'static>) {
+///     let mut theirs = Arc::clone(&shared);
+///     std::thread::spawn(move || drop(theirs.run("x = 1")));
+/// }
+/// ```
+///
+/// ```compile_fail,E0499
+/// use sessile::interpreter::Interpreter;
+///
+/// fn share(mut shared: impl Interpreter + Send + Sync) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| drop(shared.run("x = 1")));
+///         scope.spawn(|| drop(shared.run("x = 2")));
+///     });
+/// }
+/// ```
+///
+/// Two are two:
+///
+/// ```
+/// use sessile::interpreter::Interpreter;
+///
+/// fn each<I: Interpreter + Send>(mut one: I, mut other: I) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| drop(one.run("x = 1")));
+///         scope.spawn(|| drop(other.run("x = 2")));
+///     });
+/// }
+/// ```
+#[cfg(feature = "interpreter")]
+struct NoEngineIsShared;
