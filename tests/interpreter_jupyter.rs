@@ -108,6 +108,10 @@ fn errors_are_taken_from_where_they_are_right() {
     // Wrong in the reply.
     let code = "class R:\n    def __repr__(self): raise RuntimeError('no repr')\nR()";
     raises(kernel, code, "RuntimeError", "no repr");
+    // And in the next one's, if that awaits.
+    let awaits = "import asyncio\nawait asyncio.sleep(0)\n'fine'";
+    let execution = run(kernel, awaits);
+    assert_eq!((execution.error.as_ref(), execution.text()), (None, Some("'fine'")));
     let words = "raw_input was called, but this frontend does not support input requests.";
     raises(kernel, "input()", "StdinNotImplementedError", words);
     raises(kernel, "import sys; sys.exit(3)", "SystemExit", "3");

@@ -83,18 +83,16 @@ impl Deed {
             Self::Raises => "1 / 0".to_owned(),
             Self::Floods => "for i in range(1000):\n    print('x' * 99)".to_owned(),
             Self::RunsOn => "while True:\n    pass".to_owned(),
-            Self::Sleeps => format!("import time\ntime.sleep(.0{brief:02})"),
-            Self::Awaits => format!("import asyncio\nawait asyncio.sleep(.0{brief:02})"),
-            Self::IsDeaf => "import time\nwhile True:\n    try:\n        time.sleep(600)\n    \
+            Self::Sleeps => format!("time.sleep(.0{brief:02})"),
+            Self::Awaits => format!("await asyncio.sleep(.0{brief:02})"),
+            Self::IsDeaf => "while True:\n    try:\n        time.sleep(600)\n    \
                              except KeyboardInterrupt:\n        pass"
                 .to_owned(),
-            Self::Exits => "import os\nos._exit(3)".to_owned(),
-            Self::LeavesAProcess => {
-                "import subprocess\np = subprocess.Popen(['sleep', '600'])".to_owned()
+            Self::Exits => "os._exit(3)".to_owned(),
+            Self::LeavesAProcess => "p = subprocess.Popen(['sleep', '600'])".to_owned(),
+            Self::LeavesAThread => {
+                format!("threading.Timer(.0{brief:02}, print, ['late {mark}']).start()")
             }
-            Self::LeavesAThread => format!(
-                "import threading\nthreading.Timer(.0{brief:02}, print, ['late {mark}']).start()"
-            ),
         }
     }
 
@@ -151,7 +149,7 @@ trait Engine: Interpreter + Send + 'static {
     /// cell awaits.
     const IS_TIDY: bool = true;
 
-    /// Where somebody can kill it.
+    /// Makes it ready; where somebody can kill it.
     fn life(&mut self) -> Result<Life, InterpreterError>;
 }
 
@@ -175,10 +173,17 @@ struct Life {
     kernel: Option<String>,
 }
 
-/// `None` if somebody has interrupted the question.
+/// The process, in which all is imported that cells need: an import that was interrupted is broken
+/// for good, in any Python.
 fn process(engine: &mut impl Interpreter) -> Result<Option<u32>, InterpreterError> {
-    let execution = engine.run("__import__('os').getpid()")?;
-    Ok(execution.text().and_then(|text| text.parse().ok()))
+    loop {
+        let execution =
+            engine.run("import asyncio, os, subprocess, threading, time\nos.getpid()")?;
+        if execution.is_ok() {
+            return Ok(execution.text().and_then(|text| text.parse().ok()));
+        }
+        engine.reset()?;
+    }
 }
 
 impl Engine for Monty {

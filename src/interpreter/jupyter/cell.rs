@@ -12,6 +12,10 @@ use crate::interpreter::{ErrorInfo, Execution, LateOutput, MimeBundle, Output, O
 /// How a gateway says that it throws output away, since it is too much.
 const CUT_BY_SERVER: [&str; 2] = ["IOPub data rate exceeded", "IOPub message rate exceeded"];
 
+/// The class of no exception. When a value could not be shown, IPython says that the next cell that
+/// awaits something failed as well, with this for a name, although all went well.
+const NO_EXCEPTION: &str = "NoneType";
+
 /// Gathers what comes of a cell, in whatever order.
 ///
 /// A cell is done when its reply *and* its `idle` are there: they come on two channels, and either may
@@ -183,6 +187,7 @@ impl<'a> Cell<'a> {
         if self.error.is_none()
             && let Some(Reply { status, error, .. }) = reply
             && status != "ok"
+            && error.ename.as_deref() != Some(NO_EXCEPTION)
         {
             let aborted = || Some("Aborted".to_owned());
             let error = Raised { ename: error.ename.or_else(aborted), ..error };
