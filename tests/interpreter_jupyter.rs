@@ -260,6 +260,26 @@ fn any_thread_can_interrupt_a_cell() {
     assert_eq!(run(kernel, "1").text(), Some("1"));
 }
 
+/// What IPython does between the end of the code and the reply is as easily hit as the code.
+#[test]
+fn an_interrupt_may_hit_the_kernel_where_it_replies() {
+    let server = Server::shared();
+    let mut kernel = server.manager().start().unwrap();
+    let code = "import time\nx = 1\nkernel = get_ipython().kernel\nrestore = kernel._restore_input\n\
+                def late():\n    kernel._restore_input = restore\n    restore()\n    \
+                print('late', flush=True)\n    time.sleep(600)\nkernel._restore_input = late";
+    let handle = kernel.interrupt_handle();
+    let seen = &mut |_: OutputRef<'_>| handle.interrupt();
+    let execution = kernel.execute_with(code, &limit(30_000), seen).unwrap();
+    assert_eq!(execution.error.as_ref().unwrap().name, "KeyboardInterrupt");
+    assert_eq!((execution.stdout().as_str(), execution.timed_out), ("late\n", false));
+    assert_eq!(execution.execution_count, 1);
+    // The same at its limit.
+    let execution = kernel.execute(code, &limit(300)).unwrap();
+    assert_eq!((execution.stdout().as_str(), execution.timed_out), ("late\n", true));
+    assert_eq!(run(&mut kernel, "x").text(), Some("1"));
+}
+
 #[test]
 fn a_cell_that_does_not_stop_costs_the_kernel() {
     let server = Server::shared();

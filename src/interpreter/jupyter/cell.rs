@@ -29,6 +29,8 @@ pub(crate) struct Cell<'a> {
     error: Option<ErrorInfo>,
     truncated: bool,
     cut_by_server: bool,
+    /// As the kernel told before it ran the code.
+    count: Option<u64>,
     reply: Option<Reply>,
     idle: bool,
 }
@@ -61,6 +63,11 @@ struct Text {
 }
 
 #[derive(Deserialize)]
+struct Input {
+    execution_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
 struct Shown {
     data: MimeBundle,
 }
@@ -90,6 +97,7 @@ impl<'a> Cell<'a> {
             error: None,
             truncated: false,
             cut_by_server: false,
+            count: None,
             reply: None,
             idle: false,
         }
@@ -120,6 +128,10 @@ impl<'a> Cell<'a> {
                 let Shown { data } = read(message)?;
                 self.result = Some(self.bounded(data));
             }
+            ("iopub", "execute_input") => {
+                let Input { execution_count } = read(message)?;
+                self.count = execution_count;
+            }
             ("iopub", "error") => {
                 let raised = read(message)?;
                 self.error = Some(self.describe(raised));
@@ -138,6 +150,13 @@ impl<'a> Cell<'a> {
         self.idle && self.reply.is_some()
     }
 
+    /// An interrupt has cost it its reply.
+    pub(super) fn was_interrupted(&mut self) {
+        let name = "KeyboardInterrupt".to_owned();
+        let error = ErrorInfo { traceback: name.clone(), name, value: String::new() };
+        self.error.get_or_insert(error);
+    }
+
     /// Whether it threw away what may have been the value: the reply does not hold that.
     pub(super) fn lacks_value(&self) -> bool {
         let ok = self.reply.as_ref().is_some_and(|reply| reply.status == "ok");
@@ -146,7 +165,7 @@ impl<'a> Cell<'a> {
 
     /// The number that the kernel gave to the cell.
     pub(super) fn count(&self) -> Option<u64> {
-        self.reply.as_ref()?.execution_count
+        self.reply.as_ref().and_then(|reply| reply.execution_count).or(self.count)
     }
 
     /// Whether the kernel ends, because the cell said so: `exit()`.
@@ -172,6 +191,7 @@ impl<'a> Cell<'a> {
     }
 
     pub(crate) fn finish(mut self, timed_out: bool, late: Late) -> Execution {
+        let execution_count = self.count().unwrap_or(0);
         let mut reply = self.reply.take();
         // What a pager would show, as for `len?`.
         for page in reply.iter_mut().flat_map(|reply| &mut reply.payload) {
@@ -182,7 +202,6 @@ impl<'a> Cell<'a> {
                 self.gatherer.display(data, size);
             }
         }
-        let execution_count = reply.as_ref().and_then(|reply| reply.execution_count).unwrap_or(0);
         // Some errors are in the reply only; where both tell of one, the reply may have it wrong.
         if self.error.is_none()
             && let Some(Reply { status, error, .. }) = reply

@@ -416,10 +416,12 @@ impl Kernel {
             return Err(InterpreterError::refused(what));
         }
         let mut probes = Probes::default();
+        let mut was_cut = false;
         // If the socket is lost amid this, what follows finds out.
         if self.put(&frame, limit).is_err() {
             self.mend(&mut probes, limit).map_err(End::into_error)?;
             cell.may_lack_some();
+            was_cut = true;
         }
         drop(frame);
         let mut stop = Stop::Not;
@@ -438,23 +440,29 @@ impl Kernel {
                 Err(_) => {
                     self.mend(&mut probes, until).map_err(End::into_error)?;
                     cell.may_lack_some();
+                    was_cut = true;
                 }
             }
             if cell.is_done() {
                 break;
             }
-            if probes.answered() {
-                // It was asked after the cell, and has answered before it.
+            // It was asked after the cell, and has answered before it.
+            if probes.answered() && was_cut {
                 let how = "what came of the cell was lost with the connection";
                 return Err(InterpreterError::died(how));
             }
+            if probes.answered() {
+                // The interrupt has hit the kernel where it was about to reply.
+                cell.was_interrupted();
+                break;
+            }
             if self.target.was_interrupted() {
-                self.nudge(until);
+                self.nudge(&mut probes, until);
             }
             match stop {
                 Stop::Not if limit.has_passed() => {
                     let grace = Deadline::after(self.settings.grace);
-                    self.interrupt(grace)?;
+                    self.interrupt(&mut probes, grace)?;
                     stop = Stop::Asked(grace);
                 }
                 Stop::Asked(grace) if grace.has_passed() => {
@@ -471,9 +479,9 @@ impl Kernel {
     }
 
     /// Interrupts the cell that is running.
-    fn interrupt(&mut self, by: Deadline) -> Result<(), InterpreterError> {
+    fn interrupt(&mut self, probes: &mut Probes, by: Deadline) -> Result<(), InterpreterError> {
         match self.endpoint.rest.interrupt(&self.id, by) {
-            Ok(()) => self.nudge(by),
+            Ok(()) => self.nudge(probes, by),
             Err(error) if error.is_unreachable() => return Err(self.unreachable(&error)),
             // It cannot be interrupted, or is gone. Either is seen soon.
             Err(_) => {}
@@ -489,11 +497,13 @@ impl Kernel {
         ))
     }
 
-    /// Asks something that needs no answer. An interrupt does not wake a loop that sleeps, as one does
-    /// under a top-level `await`; anything that comes in does.
-    fn nudge(&mut self, by: Deadline) {
+    /// Asks something. An interrupt does not wake a loop that sleeps, as one does under a top-level
+    /// `await`; anything that comes in does. And one that hits IPython itself costs the cell its reply,
+    /// which the answer shows.
+    fn nudge(&mut self, probes: &mut Probes, by: Deadline) {
         if self.socket.is_some() {
             let number = self.next_number();
+            probes.sent.push(number);
             let _ = self.send(number, "kernel_info_request", &Empty {}, by);
         }
     }
