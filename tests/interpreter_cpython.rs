@@ -16,6 +16,9 @@ use sessile::interpreter::cpython::{CPython, CPythonManager};
 use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, LateOutput, Output, Stream};
 use sessile::{CloseReason, Manager};
 
+mod support;
+use support::poll_until;
+
 fn start() -> CPython {
     CPython::start().expect("python3 is installed")
 }
@@ -588,8 +591,11 @@ fn child_dies_between_cells() {
             + "import os, threading\nthreading.Thread(target=lambda: (line.recv(1), os._exit(0))).start()"),
     );
     let mut line = line.accept();
+    assert!(CPythonManager::new().is_valid(&mut python).is_ok());
     line.write_all(b".").unwrap();
     gone(line);
+    poll_until("its end is known", || !python.is_alive());
+    assert!(CPythonManager::new().is_valid(&mut python).is_err());
     let error = python.run("1").unwrap_err();
     assert!(error.is_dead() && error.state_lost(), "{error}");
 }
@@ -695,6 +701,7 @@ fn files_go_in_and_out() {
     let manager = CPythonManager::new().private_dir();
     let mut python = manager.start().unwrap();
     let dir = python.private_dir().unwrap().to_owned();
+    shows(&mut python, "import os\noct(os.stat('.').st_mode)", Some("'0o40700'")); // nobody else's
     python.put_file("in/data.csv", "a,b\n1,2\n").unwrap();
     let code = "import os, pathlib\n\
                 pathlib.Path('out.txt').write_text(pathlib.Path('in/data.csv').read_text() + 'x')\n\
@@ -728,7 +735,9 @@ fn memory_and_processor_time_are_limited() {
     let execution = run(&mut python, "x = bytearray(1 << 30)");
     assert_eq!(execution.error.unwrap().name, "MemoryError");
     shows(&mut python, "len(bytearray(1 << 20))", Some("1048576"));
-    let mut python = CPythonManager::new().max_cpu_time(Duration::from_secs(1)).start().unwrap();
+    let time = Duration::from_millis(900); // whole seconds, and not none
+    let mut python = CPythonManager::new().max_cpu_time(time).start().unwrap();
+    shows(&mut python, "import resource\nresource.getrlimit(resource.RLIMIT_CPU)[0]", Some("1"));
     let error = python.execute("while True: pass", &limit(60_000)).unwrap_err();
     assert!(error.state_lost() && error.to_string().contains("SIGXCPU"), "{error}");
 }

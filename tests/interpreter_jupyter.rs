@@ -69,6 +69,9 @@ fn cells_are_a_notebooks() {
     assert!(!execution.truncated && !execution.timed_out && execution.late.is_empty());
     assert!(execution.duration > Duration::ZERO);
     assert_eq!(run(kernel, "x").text(), Some("41"));
+    // It asks to be left, and its kernel to stay.
+    run(kernel, "left = 1\nexit(keep_kernel=True)");
+    assert_eq!(run(kernel, "left").text(), Some("1"));
 }
 
 #[test]
@@ -155,6 +158,19 @@ fn what_threads_write_late_is_reported_beside_the_next_cell() {
         late = execution.late;
     }
     assert_eq!(late, [LateOutput { cell: 1, stream: Stream::Stdout, text: "late\n".into() }]);
+    // It is bounded as a cell's own output is.
+    let gone = Signal::new();
+    let code = format!(
+        "def write():\n    for _ in range(2): print('y' * 60, flush=True)\n    {}\
+         t = threading.Timer(.3, write)\nt.start()",
+        gone.give(),
+    );
+    run(kernel, &code);
+    poll_until("the thread has written", || gone.is_set());
+    // What it wrote was sent before what comes next is run.
+    let execution = kernel.execute("", &ExecuteOptions::new().max_output(100)).unwrap();
+    let told: usize = execution.late.iter().map(|late| late.text.len()).sum();
+    assert_eq!((told, execution.truncated), (100, true), "{:?}", execution.late);
 }
 
 #[test]
@@ -206,6 +222,12 @@ fn output_is_bounded_and_says_so() {
     assert!(execution.truncated);
     assert_eq!(execution.error.unwrap().value.len(), 1000);
     assert!(!kernel.execute("1", &options).unwrap().truncated);
+    // A form of the value that does not fit is left out whole.
+    let code = "class V:\n    def _repr_html_(self): return 'x' * 5000\n    \
+                def __repr__(self): return 'short'\nV()";
+    let execution = kernel.execute(code, &ExecuteOptions::new().max_output(1000)).unwrap();
+    assert_eq!((execution.text(), execution.truncated), (Some("short"), true));
+    assert!(!execution.result.unwrap().contains_key("text/html"));
 }
 
 #[test]
