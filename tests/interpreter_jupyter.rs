@@ -222,6 +222,10 @@ fn output_is_bounded_and_says_so() {
     assert!(execution.truncated);
     assert_eq!(execution.error.unwrap().value.len(), 1000);
     assert!(!kernel.execute("1", &options).unwrap().truncated);
+    // Anybody may say what a gateway says.
+    let execution = run(kernel, "print('IOPub data rate exceeded.')");
+    assert_eq!(execution.outputs, [out("IOPub data rate exceeded.\n")]);
+    assert!(!execution.truncated);
     // A form of the value that does not fit is left out whole.
     let code = "class V:\n    def _repr_html_(self): return 'x' * 5000\n    \
                 def __repr__(self): return 'short'\nV()";

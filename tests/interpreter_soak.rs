@@ -344,14 +344,17 @@ struct Subject {
     life: Life,
 }
 
+/// When an interrupt was begun, and when it was done.
+type Span = (Instant, Option<Instant>);
+
 #[derive(Default)]
 struct Book {
     made: AtomicU64,
     dropped: AtomicU64,
     closed: Mutex<HashMap<u64, CloseReason>>,
     subjects: Mutex<BTreeMap<String, Subject>>,
-    /// When each key was interrupted: from when to when that took.
-    interrupted: Mutex<HashMap<String, Vec<(Instant, Option<Instant>)>>>,
+    /// When each key was interrupted.
+    interrupted: Mutex<HashMap<String, Vec<Span>>>,
     over: AtomicBool,
     tally: Tally,
 }
@@ -406,7 +409,7 @@ impl Book {
     /// Whether somebody has interrupted this key since then.
     fn was_interrupted(&self, key: &str, since: Instant) -> bool {
         let all = lock(&self.interrupted);
-        let amid = |(_, end): &(Instant, Option<Instant>)| end.is_none_or(|end| end >= since);
+        let amid = |(_, end): &Span| end.is_none_or(|end| end >= since);
         all.get(key).is_some_and(|of_it| of_it.iter().any(amid))
     }
 
