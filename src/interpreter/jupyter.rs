@@ -432,7 +432,9 @@ impl Interpreter for Jupyter {
     }
 
     /// Interrupting has the gateway do so, and waits for its answer, no longer than
-    /// [`request_timeout`](JupyterBuilder::request_timeout).
+    /// [`request_timeout`](JupyterBuilder::request_timeout). What is hit may be the kernel's own code,
+    /// just before or after that of the cell: then the traceback tells of that, or of nothing, and the
+    /// cell may have both a value and a `KeyboardInterrupt`.
     fn interrupt_handle(&self) -> InterruptHandle {
         let target = Arc::clone(&self.target);
         let timeout = self.manager.settings.request_timeout;
