@@ -21,7 +21,7 @@
 //! by whoever comes next, for [a week](GIVEN_UP); so leases do not pile up for ever.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,16 +55,6 @@ impl Reclaimed {
     pub(crate) fn and(self, other: Self) -> Self {
         Self { removed: self.removed + other.removed, kept: self.kept + other.kept }
     }
-}
-
-/// What came of the attempt to remove one thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Gone,
-    /// It could not be removed now.
-    Stays,
-    /// It is for somebody else to remove.
-    NotOurs,
 }
 
 /// This process, as long as it has leases.
@@ -220,13 +210,14 @@ fn remove_if_bare(dir: &Path) {
     }
 }
 
-/// Removes what processes that are gone have left of this kind.
+/// Removes what processes that are gone have left of this kind, and is ours to remove.
 ///
-/// `remove` is told of one thing at a time, and what came of that is counted, unless it was
-/// somebody else's. It may take long: no lock is held that anybody waits for.
+/// `remove` is told of one thing at a time, and says whether that is no more. It may take long: no
+/// lock is held that anybody waits for.
 pub(crate) fn reclaim<T: DeserializeOwned>(
     kind: &str,
-    mut remove: impl FnMut(T) -> Fate,
+    is_ours: impl Fn(&T) -> bool,
+    mut remove: impl FnMut(T) -> bool,
 ) -> Reclaimed {
     let mut reclaimed = Reclaimed::default();
     let Ok(base) = base() else {
@@ -234,18 +225,25 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
     };
     let gone = owners_gone(&base).unwrap_or_default();
     for Gone { dir, since } in &gone {
+        let is_old = since.elapsed().is_ok_and(|time| time > GIVEN_UP);
         for path in files(dir).filter(|path| is_of_kind(path, kind)) {
-            let Some(text) = hold(&path) else {
+            // Before it is held: another may come for what is not ours. What cannot be read is
+            // another version's.
+            let what = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            let what = what.filter(&is_ours);
+            if what.is_none() && !is_old {
+                continue;
+            }
+            let Some(_held) = hold(&path) else {
                 continue; // another is at it, or has been
             };
-            // What cannot be read is another version's.
-            let fate = serde_json::from_slice(&text.0).map_or(Fate::NotOurs, &mut remove);
-            match fate {
-                Fate::Gone => reclaimed.removed += 1,
-                Fate::Stays => reclaimed.kept += 1,
-                Fate::NotOurs => {}
+            let is_gone = what.map(&mut remove);
+            match is_gone {
+                Some(true) => reclaimed.removed += 1,
+                Some(false) => reclaimed.kept += 1,
+                None => {}
             }
-            if fate == Fate::Gone || since.elapsed().is_ok_and(|time| time > GIVEN_UP) {
+            if is_gone == Some(true) || is_old {
                 let _ = fs::remove_file(path);
             }
         }
@@ -256,18 +254,12 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
     reclaimed
 }
 
-/// Takes a lease in hand, unless another has it: what it says, and the file, whose lock lasts until
-/// it is closed.
-fn hold(path: &Path) -> Option<(Vec<u8>, File)> {
-    let mut file = File::open(path).ok()?;
+/// Takes a lease in hand until the file is closed, unless another has it.
+fn hold(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
     let is_held = sys::lock(&file, sys::Wait::No).ok()?;
     // It may have been removed between opening it and getting its lock.
-    if !is_held || file.metadata().ok()?.nlink() == 0 {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).ok()?;
-    Some((text, file))
+    (is_held && file.metadata().ok()?.nlink() > 0).then_some(file)
 }
 
 /// The owners that do not live any more.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::lease::{self, Fate, Lease, Reclaimed};
+use super::super::lease::{self, Lease, Reclaimed};
 
 /// The environment variable by which a child, and what it starts, is known again.
 pub(super) const MARK: &str = "SESSILE_LEASE";
@@ -33,19 +33,19 @@ impl Left {
         Lease::take(KIND, describe).ok()
     }
 
-    fn remove(self) -> Fate {
+    fn remove(self) -> bool {
         #[cfg(target_os = "linux")]
         let gone = end_marked(&self.mark);
         #[cfg(not(target_os = "linux"))]
         let gone = true;
         let removed = self.dir.is_none_or(|dir| fs::remove_dir_all(&dir).is_ok() || !dir.exists());
-        if gone && removed { Fate::Gone } else { Fate::Stays }
+        gone && removed
     }
 }
 
 /// Removes what sessions of processes that are gone have left.
 pub(in super::super) fn reclaim() -> Reclaimed {
-    lease::reclaim(KIND, Left::remove)
+    lease::reclaim(KIND, |_| true, Left::remove)
 }
 
 /// Kills all processes whose environment has the mark; whether none is left.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gateway::{Endpoint, Gateway};
 use crate::deadline::Deadline;
-use crate::interpreter::lease::{self, Fate, Lease, Reclaimed};
+use crate::interpreter::lease::{self, Lease, Reclaimed};
 
 const KIND: &str = "kernel";
 /// How long one gateway may take to end what was left there. What it does not come to stays written
@@ -96,20 +96,18 @@ impl Visit {
         Self { endpoint, by: Deadline::after(PATIENCE), is_away: false }
     }
 
-    fn end(&mut self, left: &Left) -> Fate {
+    /// Whether the kernel is no more.
+    fn end(&mut self, left: &Left) -> bool {
         if self.is_away || self.by.has_passed() {
-            return Fate::Stays;
+            return false;
         }
         match self.endpoint.rest.delete(&left.id, self.by) {
-            Ok(true) => Fate::Gone,
+            Ok(true) => true,
             // The request for it may still be on its way, or the gateway at it.
-            Ok(false) if left.starting_until.is_some_and(|until| until > SystemTime::now()) => {
-                Fate::Stays
-            }
-            Ok(false) => Fate::Gone,
+            Ok(false) => left.starting_until.is_none_or(|until| until <= SystemTime::now()),
             Err(error) => {
                 self.is_away = error.is_unreachable();
-                Fate::Stays
+                false
             }
         }
     }
@@ -118,22 +116,25 @@ impl Visit {
 /// Ends what processes that are gone have left at this gateway.
 pub(super) fn reclaim_at(endpoint: &Arc<Endpoint>) -> Reclaimed {
     let mut visit = Visit::to(Arc::clone(endpoint));
-    lease::reclaim(KIND, |left: Left| {
-        if left.gateway == endpoint.url { visit.end(&left) } else { Fate::NotOurs }
-    })
+    let is_here = |left: &Left| left.gateway == endpoint.url;
+    lease::reclaim(KIND, is_here, |left| visit.end(&left))
 }
 
 /// Ends what they have left at gateways that ask nobody for a token. What is at others is kept.
 pub(in super::super) fn reclaim() -> Reclaimed {
     let mut visits: HashMap<String, Option<Visit>> = HashMap::new();
-    lease::reclaim(KIND, |left: Left| {
-        if !left.is_open {
-            return Fate::Stays;
-        }
-        let visit = visits.entry(left.gateway.clone()).or_insert_with(|| {
-            let endpoint = Endpoint::new(Gateway::new(&left.gateway)).ok()?;
-            Some(Visit::to(Arc::new(endpoint)))
-        });
-        visit.as_mut().map_or(Fate::Stays, |visit| visit.end(&left))
-    })
+    lease::reclaim(
+        KIND,
+        |_| true,
+        |left: Left| {
+            if !left.is_open {
+                return false;
+            }
+            let visit = visits.entry(left.gateway.clone()).or_insert_with(|| {
+                let endpoint = Endpoint::new(Gateway::new(&left.gateway)).ok()?;
+                Some(Visit::to(Arc::new(endpoint)))
+            });
+            visit.as_mut().is_some_and(|visit| visit.end(&left))
+        },
+    )
 }
