@@ -121,7 +121,8 @@ impl Holder {
 fn manager() -> JupyterManager {
     let gateway = Gateway::new(std::env::var(URL).unwrap());
     let is_open = std::env::var_os(IS_OPEN).is_some();
-    JupyterManager::new(if is_open { gateway } else { gateway.token(TOKEN) }).unwrap()
+    let gateway = if is_open { gateway } else { gateway.token(TOKEN) };
+    JupyterManager::builder(gateway).start_timeout(PATIENCE).build().unwrap()
 }
 
 fn tell(reclaimed: Reclaimed) {
@@ -134,10 +135,11 @@ fn holder() {
     let manager = manager();
     let started = Instant::now();
     let start = || loop {
-        // A gateway that is full has room once it has ended what others have left.
+        // A gateway that is full has room once it has ended what others have left. And on
+        // a machine that is very busy, not every kernel is ready in time.
         match manager.start() {
             Ok(kernel) => break kernel,
-            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            Err(error) => assert!(started.elapsed() < 2 * PATIENCE, "{error}"),
         }
     };
     let kernels: Vec<Jupyter> = (0..2).map(|_| start()).collect();
