@@ -57,7 +57,7 @@ fn end_marked(mark: &str) -> bool {
         environment.split(|&byte| byte == 0).any(|one| one == entry.as_bytes())
     };
     // Again until there is none: one may have been starting another meanwhile.
-    for _ in 0..10 {
+    for _ in 0..100 {
         let Ok(processes) = fs::read_dir("/proc") else {
             return false;
         };
@@ -67,7 +67,8 @@ fn end_marked(mark: &str) -> bool {
         if killed.count() == 0 {
             return true;
         }
-        std::thread::yield_now();
+        // Who has been killed is there until it has ended.
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     false
 }
