@@ -49,6 +49,9 @@ impl Server {
             .arg(format!("--KernelGatewayApp.port={port}"))
             .arg("--KernelGatewayApp.port_retries=0")
             .env("KG_AUTH_TOKEN", TOKEN)
+            // No pings: not every client answers them while it waits for its next turn, and who does
+            // not is cut off.
+            .env("KG_WS_PING_INTERVAL_SECS", "0")
             .envs(variables.iter().chain(&["IPYTHONDIR"]).map(|name| (name, &folder)))
             .current_dir(&folder)
             .stdin(Stdio::null())
