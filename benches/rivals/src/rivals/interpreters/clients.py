@@ -7,6 +7,7 @@ between this process and the one that asks is not in it.
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -114,13 +115,17 @@ class Qwen:
         return said.removeprefix("execute_result:\n\n```\n").removesuffix("\n```")
 
     def end(self):
-        # This is all that its users have. It does not wait for the process, so we do.
+        # This is all that its users have. It does not wait for the process, which may not end of itself.
         from qwen_agent.tools import code_interpreter
 
         processes = list(code_interpreter._MISC_SUBPROCESSES.values())
         del self.one
         for process in processes:
-            process.wait()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 client = {"blocking": BlockingKernelClient, "websocket": WebSocketClient, "qwen": Qwen}[which]()
