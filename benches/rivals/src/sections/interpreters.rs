@@ -17,7 +17,7 @@ use crate::rivals::interpreters::{Parts, Session};
 use crate::workload::Place;
 use crate::workload::python::{
     Crowded, Taken, cells, crowd_of_cpython, crowd_of_monty, kernels_at_once, over_pipes, starts,
-    taken,
+    taken, through_gateway,
 };
 
 pub const ENTRY: Entry = Entry { name: "interpreters", write, child };
@@ -102,6 +102,7 @@ fn child(args: &[String]) {
     let effort = |turn| Effort::new(count, Duration::from_millis(turn));
     match task.as_str() {
         "cells" => Race::run(cells(&parts), effort(30)).print(),
+        "gateway" => Race::run(through_gateway(&parts), effort(600)).print(),
         "starts" => Race::run(starts(&parts), effort(20)).print(),
         "at once" => println!("{}", kernels_at_once(&parts, count).as_nanos()),
         "crowd of Monty" => {
@@ -152,6 +153,7 @@ fn crowded(printed: &[f64]) -> Crowded {
 struct Found {
     cells: Race,
     pipes: [Race; 2],
+    gateway: Race,
     starts: Race,
     /// Nanoseconds for kernels, alone and so many at once, by turns.
     kernels: [Figure; 2],
@@ -175,6 +177,7 @@ fn found(pace: Pace) -> Result<Found, String> {
     };
     let pipes = PLACES.map(|(place, name)| race(name, rounds * 3, over_pipes(&parts, place)));
     let cells = race("cells", rounds, cells(&parts));
+    let gateway = race("gateway", pace.pick(2, 5), through_gateway(&parts));
     let starts = told("starts", pace.pick(1, 4));
     let starts = Race::of_children(1, &words(&starts), self::starts(&parts));
     let mut kernels = [Vec::new(), Vec::new()];
@@ -190,7 +193,7 @@ fn found(pace: Pace) -> Result<Found, String> {
     let weights = WEIGHED.iter().map(weigh).collect();
     let crowd = |task, count| crowded(&in_child(&words(&told(task, count))));
     let crowds = [crowd("crowd of Monty", MONTY_CROWD), crowd("crowd of CPython", CPYTHON_CROWD)];
-    Ok(Found { cells, pipes, starts, kernels: kernels.map(Figure::of), weights, crowds })
+    Ok(Found { cells, pipes, gateway, starts, kernels: kernels.map(Figure::of), weights, crowds })
 }
 
 // ---- the section ----------------------------------------------------------------------------------
@@ -220,8 +223,8 @@ fn ns(race: &Race, name: &str) -> f64 {
 }
 
 fn goals(found: &Found) -> Vec<Goal> {
-    let at_least = |bound: f64, what: &str, [theirs, ours]: [&str; 2]| {
-        let Figure { median, low, high } = ratio_of(&found.cells, [theirs, ours]);
+    let at_least = |race: &Race, bound: f64, what: &str, [theirs, ours]: [&str; 2]| {
+        let Figure { median, low, high } = ratio_of(race, [theirs, ours]);
         Goal {
             what: what.to_owned(),
             bound: format!("at least {bound}"),
@@ -241,17 +244,19 @@ fn goals(found: &Found) -> Vec<Goal> {
         goals.push(Goal::at_most(1.5, what, ratio_of(race, [CPYTHON, BARE])));
     }
     goals.push(at_least(
+        &found.cells,
         30.0,
         "a warm cell: time of `jupyter_client.BlockingKernelClient` ÷ our CPython",
         [BLOCKING, CPYTHON],
     ));
     goals.push(at_least(
+        &found.gateway,
         5.0,
         "a warm cell through a gateway: time of Python's `websocket-client` ÷ ours",
         [WEB_SOCKET, JUPYTER],
     ));
     let what = "a warm cell through a gateway: time ÷ a raw socket that only waits";
-    goals.push(Goal::at_most(1.1, what, ratio_of(&found.cells, [JUPYTER, FLOOR])));
+    goals.push(Goal::at_most(1.1, what, ratio_of(&found.gateway, [JUPYTER, FLOOR])));
     let names = ["Monty sessions", "CPython children"];
     let counts = [MONTY_CROWD, CPYTHON_CROWD];
     for ((name, count), crowded) in names.iter().zip(counts).zip(&found.crowds) {
@@ -333,6 +338,12 @@ fn parts(found: &Found) -> Vec<Part> {
              the other's processor; or together on one.",
         ),
         Part::Table(pipes(found)),
+        Part::prose(
+            "Through a gateway, cell right after cell, in turns of 0.6 s. The first table has turns of \
+             30 ms with pauses between them, and after a pause Linux acknowledges at once for a while: \
+             then a socket as it comes does not wait for the gateway, which waits for it.",
+        ),
+        Part::Table(pairs(&found.gateway, &[CELLS[4], CELLS[5]], MICROSECONDS)),
     ];
     parts.extend(starts_parts(found));
     parts.extend(memory_parts(found));

@@ -73,6 +73,16 @@ pub fn cells(parts: &Parts) -> Vec<Contestant> {
     ]
 }
 
+/// A warm session behind the gateway.
+#[must_use]
+pub fn through_gateway(parts: &Parts) -> Vec<Contestant> {
+    vec![
+        running::<OurJupyter>(parts, None),
+        running::<Floor>(parts, None),
+        running::<Client<WebSocket>>(parts, None),
+    ]
+}
+
 /// A warm session in a process of its own, at the other end of two pipes: it and who asks are kept in
 /// their places.
 #[must_use]
