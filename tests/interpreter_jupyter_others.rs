@@ -128,3 +128,22 @@ fn a_kernel_that_the_gateway_culls_is_told_as_lost_and_replaced() {
     kernel.reset().unwrap();
     assert_eq!(run(&mut kernel, "'x' in dir()").text(), Some("False"));
 }
+
+/// Nobody answers a gateway's pings while no cell runs; so it closes the connection, and what it had
+/// said until then still lies there.
+#[test]
+fn a_connection_that_the_gateway_gave_up_is_opened_again_before_it_is_relied_on() {
+    let impatient =
+        "--ServerApp.tornado_settings={'ws_ping_interval': 100, 'ws_ping_timeout': 300}";
+    let server = Server::start(Kind::JupyterServer, &[impatient]);
+    let mut kernel = server.manager().start().unwrap();
+    let path = format!("/api/kernels/{}", kernel.kernel_id().unwrap());
+    run(&mut kernel, "x = 0");
+    for n in 1..4 {
+        let connections = || server.ask("GET", &path).unwrap().1["connections"].clone();
+        poll_until("the gateway has given it up", || connections() == 0);
+        let execution = run(&mut kernel, "x += 1\nx");
+        assert_eq!(execution.text(), Some(&*n.to_string()));
+        assert!(!execution.truncated);
+    }
+}

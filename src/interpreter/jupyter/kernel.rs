@@ -517,26 +517,32 @@ impl Kernel {
         let ignored = &mut |_: OutputRef<'_>| {};
         let nothing = &mut Cell::new(0, ignored);
         let probes = &mut Probes::default();
-        let mut until = Deadline::after(Duration::ZERO);
+        // What lies there to be read may be old: pings of a gateway that gave us up when nobody
+        // answered. So it is read to its end, and only what comes after a ping of ours is a sign.
+        let mut is_stale = !self.is_fresh();
+        let mut pinged: Option<Deadline> = None;
         loop {
-            match self.read(until.earlier(limit)) {
-                Ok(Some(frame)) => {
+            let until = pinged.unwrap_or(Deadline::after(Duration::ZERO));
+            match self.next(until.earlier(limit)) {
+                Ok(Word::Frame(frame)) => {
                     // No request has the number zero.
                     let hearing = Hearing { number: 0, cell: nothing, late, probes };
                     self.hear(&frame, hearing)?;
                     continue;
                 }
-                Ok(None) if self.is_fresh() => return Ok(()),
-                Ok(None) if until.has_passed() && self.ping().is_ok() => {
-                    until = Deadline::after(self.settings.link.pong_timeout);
+                Ok(Word::Sign) if pinged.is_none() => continue,
+                Ok(Word::Sign) => {}
+                Ok(Word::Nothing) if !is_stale => return Ok(()),
+                Ok(Word::Nothing) if pinged.is_none() && self.ping().is_ok() => {
+                    pinged = Some(Deadline::after(self.settings.link.pong_timeout));
                     continue;
                 }
-                Ok(None) if !until.earlier(limit).has_passed() => continue,
-                Ok(None) | Err(_) => {}
+                Ok(Word::Nothing) | Err(_) => {
+                    self.reconnect(limit)?;
+                    self.confirm(late, limit)?;
+                }
             }
-            self.reconnect(limit)?;
-            self.confirm(late, limit)?;
-            until = Deadline::after(Duration::ZERO);
+            (is_stale, pinged) = (false, None);
         }
     }
 
@@ -700,16 +706,26 @@ impl Kernel {
         Ok(())
     }
 
-    /// The next message; `None` if there is none by then, or something else has come.
+    /// The next message; `None` if there is none by then.
     fn read(&mut self, until: Deadline) -> Result<Option<Frame>, Lost> {
+        loop {
+            match self.next(until)? {
+                Word::Frame(frame) => return Ok(Some(frame)),
+                Word::Sign => {}
+                Word::Nothing => return Ok(None),
+            }
+        }
+    }
+
+    fn next(&mut self, until: Deadline) -> Result<Word, Lost> {
         let (link, _) = self.socket.as_mut().ok_or_else(Lost::NONE)?;
         loop {
             match link.read(until.earlier(link.next_duty()))? {
-                Some(Heard::Text(text)) => return Ok(Some(Frame::Text(text))),
-                Some(Heard::Binary(bytes)) => return Ok(Some(Frame::Binary(bytes))),
-                Some(Heard::Ping(_) | Heard::Pong(_)) => return Ok(None),
+                Some(Heard::Text(text)) => return Ok(Word::Frame(Frame::Text(text))),
+                Some(Heard::Binary(bytes)) => return Ok(Word::Frame(Frame::Binary(bytes))),
+                Some(Heard::Ping(_) | Heard::Pong(_)) => return Ok(Word::Sign),
                 Some(Heard::Goodbye { why, .. }) => return Err(Lost(why)),
-                None if until.has_passed() => return Ok(None),
+                None if until.has_passed() => return Ok(Word::Nothing),
                 None => link.tend()?,
             }
         }
@@ -768,6 +784,15 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         let _ = self.end();
     }
+}
+
+/// What the socket has.
+enum Word {
+    Frame(Frame),
+    /// A ping or a pong: somebody is there.
+    Sign,
+    /// By then.
+    Nothing,
 }
 
 /// To whom a message may belong.
