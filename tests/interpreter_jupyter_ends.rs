@@ -138,6 +138,30 @@ fn what_others_do_to_a_kernel_is_noticed() {
     }
 }
 
+/// A gateway does not always pass on that it has ended one.
+#[test]
+fn a_kernel_that_was_removed_without_a_word_is_missed() {
+    let server = Server::shared();
+    let line = Line::to(&server);
+    // So that it is not the silence that is noticed.
+    let hour = Duration::from_secs(60 * 60);
+    let manager = JupyterManager::builder(line.gateway()).keep_alive(hour).build().unwrap();
+    let remove = |kernel: &str| {
+        line.mute();
+        let (status, _) = server.ask("DELETE", &format!("/api/kernels/{kernel}")).unwrap();
+        assert_eq!(status, 204);
+    };
+    // Amid a cell without a limit; and before one, which is found out when that is to be stopped.
+    let mut kernel = manager.start().unwrap();
+    let id = kernel.kernel_id().unwrap().to_owned();
+    let outcome = amid(&mut kernel, &ExecuteOptions::new(), || remove(&id));
+    is_lost(&mut kernel, outcome);
+    let mut kernel = manager.start().unwrap();
+    remove(kernel.kernel_id().unwrap());
+    let outcome = kernel.execute("x", &limit(300));
+    is_lost(&mut kernel, outcome);
+}
+
 #[test]
 fn a_kernel_that_dies_again_and_again() {
     let server = Server::start(

@@ -263,11 +263,18 @@ pub struct Line {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A connection from an engine to its gateway.
+struct Joined {
+    client: TcpStream,
+    server: TcpStream,
+    /// Whether what the engine says is swallowed, and what the gateway says.
+    swallows: [Arc<AtomicBool>; 2],
+}
+
 #[derive(Default)]
 struct LineState {
     to: u16,
-    /// Those that are open: each with whether it swallows what the engine says.
-    open: Mutex<Vec<(TcpStream, TcpStream, Arc<AtomicBool>)>>,
+    open: Mutex<Vec<Joined>>,
     refuses: AtomicBool,
     ended: AtomicBool,
 }
@@ -297,7 +304,7 @@ impl Line {
 
     /// Cuts all connections there are.
     pub fn cut(&self) {
-        for (client, server, _) in lock(&self.state.open).drain(..) {
+        for Joined { client, server, .. } in lock(&self.state.open).drain(..) {
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         }
@@ -305,9 +312,12 @@ impl Line {
 
     /// What the engine says on the connections there are does not arrive any more.
     pub fn swallow(&self) {
-        for (_, _, swallows) in &*lock(&self.state.open) {
-            swallows.store(true, Ordering::SeqCst);
-        }
+        lock(&self.state.open).iter().for_each(|one| one.swallows[0].store(true, Ordering::SeqCst));
+    }
+
+    /// What the gateway says on the connections there are does not arrive any more.
+    pub fn mute(&self) {
+        lock(&self.state.open).iter().for_each(|one| one.swallows[1].store(true, Ordering::SeqCst));
     }
 
     /// Whether new connections come to nothing.
@@ -322,7 +332,7 @@ impl LineState {
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
         }
-        let swallows = Arc::new(AtomicBool::new(false));
+        let swallows = <[Arc<AtomicBool>; 2]>::default();
         let copy = |from: &TcpStream, to: &TcpStream, swallows: Arc<AtomicBool>| {
             let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             thread::spawn(move || {
@@ -335,9 +345,9 @@ impl LineState {
                 let _ = to.shutdown(Shutdown::Both);
             });
         };
-        copy(&client, &server, Arc::clone(&swallows));
-        copy(&server, &client, Arc::default());
-        lock(&self.open).push((client, server, swallows));
+        copy(&client, &server, Arc::clone(&swallows[0]));
+        copy(&server, &client, Arc::clone(&swallows[1]));
+        lock(&self.open).push(Joined { client, server, swallows });
     }
 }
 

@@ -45,6 +45,11 @@ use crate::session::websocket::{Goodbye, Heard, Link, Socket};
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a running cell waits at most until it looks whether it was interrupted.
 const LOOK_UP: Duration = Duration::from_millis(100);
+/// After how long a running cell's kernel is looked for at its gateway first, and the longest pause until
+/// that is done again.
+const LOOK_FOR: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How long the gateway may take to say whether it has a kernel whose cell is running.
+const LOOKING: Duration = Duration::from_secs(1);
 /// After how long a silence the socket is tried before it is relied on.
 const STALE: Duration = Duration::from_secs(20);
 /// How many earlier cells are remembered, for what they may still put out.
@@ -424,6 +429,8 @@ impl Kernel {
             was_cut = true;
         }
         drop(frame);
+        let mut pause = LOOK_FOR.0;
+        let mut look_at = Deadline::after(pause);
         let mut stop = Stop::Not;
         while !cell.is_done() {
             let until = match stop {
@@ -459,6 +466,11 @@ impl Kernel {
             if self.target.was_interrupted() {
                 self.nudge(&mut probes, until);
             }
+            if look_at.has_passed() {
+                self.look_for_it(until)?;
+                pause = (pause * 2).min(LOOK_FOR.1);
+                look_at = Deadline::after(pause);
+            }
             match stop {
                 Stop::Not if limit.has_passed() => {
                     let grace = Deadline::after(self.settings.grace);
@@ -483,10 +495,19 @@ impl Kernel {
         match self.endpoint.rest.interrupt(&self.id, by) {
             Ok(()) => self.nudge(probes, by),
             Err(error) if error.is_unreachable() => return Err(self.unreachable(&error)),
-            // It cannot be interrupted, or is gone. Either is seen soon.
-            Err(_) => {}
+            // It cannot be interrupted, or is gone.
+            Err(_) => return self.look_for_it(by),
         }
         Ok(())
+    }
+
+    /// A gateway that removes a kernel, for it was told to or culls, may fail to pass on that it has
+    /// ended, and keeps the connection open. Whether the gateway is there at all is known by pings.
+    fn look_for_it(&self, by: Deadline) -> Result<(), InterpreterError> {
+        match self.endpoint.rest.has(&self.id, by.earlier(Deadline::after(LOOKING))) {
+            Ok(false) => Err(End::died("the gateway does not have it any more").into_error()),
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     fn unreachable(&mut self, error: &RestError) -> InterpreterError {
