@@ -70,8 +70,9 @@ fn versions() -> String {
         "monty-pool",
     ];
     let version = |name: &str| {
+        // The last is the newest: some rivals have an older one of another rival.
         let package = LOCK
-            .split("[[package]]")
+            .rsplit("[[package]]")
             .find(|package| package.trim_start().starts_with(&format!("name = \"{name}\"\n")))?;
         let line = package.lines().find_map(|line| line.strip_prefix("version = "))?;
         Some(line.trim_matches('"').to_owned())
