@@ -60,7 +60,7 @@ where
     M::Instance: Interpreter + Send,
 {
     let builder = Workers::builder(Pool::builder(manager)).threads(4);
-    let workers: Workers<M::Instance, String> = builder.keyed_capacity(CONVERSATIONS).build()?;
+    let workers = builder.keyed_capacity(CONVERSATIONS).build()?;
     let answers = Mutex::new(answers);
     let tell = |answer: &Answer| -> Result<()> {
         let mut line = serde_json::to_vec(answer)?;

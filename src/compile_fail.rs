@@ -465,7 +465,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// use std::rc::Rc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let n = Shared::new(0);
 /// workers.submit(move |_| drop(n)).unwrap().detach();
 /// ```
@@ -474,7 +474,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// use std::sync::Arc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let n = Shared::new(0);
 /// workers.submit(move |_| drop(n)).unwrap().detach();
 /// ```
@@ -483,7 +483,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// use std::rc::Rc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
-/// # let workers: Workers<Shared<u8>> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
 /// ```
 ///
@@ -491,7 +491,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// use std::sync::Arc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
-/// # let workers: Workers<Shared<u8>> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
 /// ```
 ///
@@ -508,14 +508,14 @@ struct HandlesGoWhereTheirResultsMay;
 /// use std::rc::Rc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// let workers: Workers<u8, Shared<str>> = Workers::builder(pool).threads(1).build().unwrap();
+/// let workers = Workers::builder(pool).threads(1).build_keyed::<Shared<str>>().unwrap();
 /// ```
 ///
 /// ```
 /// use std::sync::Arc as Shared;
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// let workers: Workers<u8, Shared<str>> = Workers::builder(pool).threads(1).build().unwrap();
+/// let workers = Workers::builder(pool).threads(1).build_keyed::<Shared<str>>().unwrap();
 /// ```
 ///
 /// Work for every worker is there as often as there are workers:
@@ -523,7 +523,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// ```compile_fail,E0277
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
 /// drop(workers.broadcast(move |_| drop(once)));
 /// ```
@@ -531,7 +531,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// ```
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
 /// drop(workers.submit(move |_| drop(once)));
 /// ```
@@ -542,21 +542,21 @@ struct WorkCrossesThreads;
 /// ```compile_fail
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.submit(|n: &mut u8| &*n).unwrap().detach();
 /// ```
 ///
 /// ```
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.submit(|n: &mut u8| *n).unwrap().detach();
 /// ```
 ///
 /// ```compile_fail,E0505
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let keyed = workers.keyed("alice".to_owned());
 /// drop(workers);
 /// drop(keyed);
@@ -565,7 +565,7 @@ struct WorkCrossesThreads;
 /// ```
 /// # use sessile::{Context, Pool, Workers};
 /// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
-/// # let workers: Workers<u8> = Workers::builder(pool).threads(1).build().unwrap();
+/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let keyed = workers.keyed("alice".to_owned()).worker();
 /// drop(workers);
 /// assert_eq!(keyed, 0);

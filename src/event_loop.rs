@@ -55,6 +55,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::handle::Refusal;
 pub use self::handle::{Call, Handle, PostError};
 use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
@@ -88,7 +89,7 @@ pub struct EventLoopBuilder {
 
 impl EventLoopBuilder {
     /// How many posts from other threads may wait at once. Beyond, a post is refused as
-    /// [`Full`](PostError::Full).
+    /// [full](PostError::is_full).
     ///
     /// Default: any number. With zero every post is refused.
     pub fn capacity(mut self, posts: impl Into<Option<usize>>) -> Self {

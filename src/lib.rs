@@ -85,6 +85,7 @@ mod contain;
 mod deadline;
 mod error;
 pub mod event_loop;
+mod exclusive;
 mod fence;
 mod fork;
 #[cfg(all(fuzzing, feature = "session"))]

@@ -16,9 +16,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use crate::contain::contain;
+use crate::contain::{contain, panic_message};
 use crate::deadline::Deadline;
 use crate::error::{Kind, PoolError};
+use crate::exclusive::Exclusive;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, look_out};
 
@@ -313,9 +314,11 @@ impl<R, B> JoinHandle<R, B> {
     fn collect(&self) -> Result<R, JoinError<B>> {
         match mem::replace(&mut *self.task.state(), State::Collected) {
             State::Finished(Ok(result)) => Ok(result),
-            State::Finished(Err(payload)) => Err(ErrorKind::Panicked(payload).into()),
-            State::Cancelled(body) => Err(ErrorKind::Cancelled(body).into()),
-            State::NoInstance(body, error) => Err(ErrorKind::NoInstance(body, error).into()),
+            State::Finished(Err(payload)) => Err(ErrorKind::panicked(payload).into()),
+            State::Cancelled(body) => Err(ErrorKind::Cancelled(Exclusive::new(body)).into()),
+            State::NoInstance(body, error) => {
+                Err(ErrorKind::NoInstance(Exclusive::new(body), error).into())
+            }
             State::Collected => panic!("the handle was polled, or joined, after it was ready"),
             State::Queued(..) | State::Running(_) => unreachable!("collected at the end"),
         }
@@ -364,13 +367,33 @@ impl<R, B> fmt::Debug for JoinHandle<R, B> {
 }
 
 /// Why there is no result.
+///
+/// `Display` says what happened, with a panic's message. The error is `Send + Sync + 'static`, so `?`
+/// carries it into any other.
+///
+/// ```
+/// # use sessile::{Context, Pool, Workers};
+/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// let workers = Workers::builder(pool).threads(1).build()?;
+/// let error = workers.submit(|_| panic!("no such table: sales"))?.join().unwrap_err();
+/// assert!(error.is_panic());
+/// assert_eq!(error.to_string(), "the work panicked: no such table: sales");
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
 pub struct JoinError<B = ()>(ErrorKind<B>);
 
 enum ErrorKind<B> {
-    Panicked(Box<dyn Any + Send>),
-    Cancelled(Option<B>),
-    NoInstance(B, PoolError),
+    /// With the message, if it has one.
+    Panicked(Option<String>, Exclusive<Box<dyn Any + Send>>),
+    Cancelled(Exclusive<Option<B>>),
+    NoInstance(Exclusive<B>, PoolError),
     WouldDeadlock,
+}
+
+impl<B> ErrorKind<B> {
+    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panicked(panic_message(&*payload).map(str::to_owned), Exclusive::new(payload))
+    }
 }
 
 impl<B> From<ErrorKind<B>> for JoinError<B> {
@@ -380,56 +403,57 @@ impl<B> From<ErrorKind<B>> for JoinError<B> {
 }
 
 impl<B> JoinError<B> {
-    /// The work panicked.
+    /// Says whether the work panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        matches!(self.0, ErrorKind::Panicked(_))
+        matches!(self.0, ErrorKind::Panicked(..))
     }
 
-    /// The work never ran, and never will.
+    /// Says whether the work never ran, and never will.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0, ErrorKind::Cancelled(_))
     }
 
-    /// The worker had no instance to run the work with. [`source`](Error::source) says why.
+    /// Says whether the worker had no instance to run the work with. [`source`](Error::source) is the
+    /// [`PoolError`] that says why.
     #[must_use]
     pub fn is_no_instance(&self) -> bool {
         matches!(self.0, ErrorKind::NoInstance(..))
     }
 
-    /// The thread that waits is the one that would have to run the work.
+    /// Says whether the thread that waits is the one that would have to run the work.
     #[must_use]
     pub fn is_deadlock(&self) -> bool {
         matches!(self.0, ErrorKind::WouldDeadlock)
     }
 
-    /// What the panic carried, as from [`std::thread::JoinHandle::join`].
+    /// Hands out what the panic carried, as from [`std::thread::JoinHandle::join`].
     ///
     /// # Errors
     ///
     /// Itself, if the work did not panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
         match self.0 {
-            ErrorKind::Panicked(payload) => Ok(payload),
+            ErrorKind::Panicked(_, payload) => Ok(payload.into_inner()),
             other => Err(Self(other)),
         }
     }
 
-    /// The work, if it never ran, and nobody has had it back before.
+    /// Hands back the work, if it never ran, and nobody has had it back before.
     #[must_use]
     pub fn into_body(self) -> Option<B> {
         match self.0 {
-            ErrorKind::Cancelled(body) => body,
-            ErrorKind::NoInstance(body, _) => Some(body),
-            ErrorKind::Panicked(_) | ErrorKind::WouldDeadlock => None,
+            ErrorKind::Cancelled(body) => body.into_inner(),
+            ErrorKind::NoInstance(body, _) => Some(body.into_inner()),
+            ErrorKind::Panicked(..) | ErrorKind::WouldDeadlock => None,
         }
     }
 
-    /// Goes on with the panic on this thread, if that is what it was.
+    /// Goes on with the panic on this thread, if the work panicked; otherwise hands itself back.
     pub fn resume_panic(self) -> Self {
         match self.0 {
-            ErrorKind::Panicked(payload) => resume_unwind(payload),
+            ErrorKind::Panicked(_, payload) => resume_unwind(payload.into_inner()),
             other => Self(other),
         }
     }
@@ -437,19 +461,25 @@ impl<B> JoinError<B> {
 
 impl<B> fmt::Debug for JoinError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            ErrorKind::Panicked(_) => "JoinError::Panicked(..)",
-            ErrorKind::Cancelled(_) => "JoinError::Cancelled(..)",
-            ErrorKind::NoInstance(..) => "JoinError::NoInstance(..)",
-            ErrorKind::WouldDeadlock => "JoinError::WouldDeadlock",
-        })
+        match &self.0 {
+            ErrorKind::Panicked(Some(message), _) => write!(f, "JoinError::Panicked({message:?})"),
+            ErrorKind::Panicked(None, _) => f.write_str("JoinError::Panicked(..)"),
+            ErrorKind::Cancelled(_) => f.write_str("JoinError::Cancelled(..)"),
+            ErrorKind::NoInstance(_, error) => {
+                f.debug_tuple("JoinError::NoInstance").field(error).finish()
+            }
+            ErrorKind::WouldDeadlock => f.write_str("JoinError::WouldDeadlock"),
+        }
     }
 }
 
 impl<B> fmt::Display for JoinError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            ErrorKind::Panicked(_) => "the work panicked",
+        f.write_str(match &self.0 {
+            ErrorKind::Panicked(Some(message), _) => {
+                return write!(f, "the work panicked: {message}");
+            }
+            ErrorKind::Panicked(None, _) => "the work panicked",
             ErrorKind::Cancelled(_) => "the work was cancelled before it ran",
             ErrorKind::NoInstance(..) => "the worker had no instance to run the work with",
             ErrorKind::WouldDeadlock => "this thread would wait for work that it has to run itself",
@@ -461,7 +491,7 @@ impl<B> Error for JoinError<B> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             ErrorKind::NoInstance(_, error) => Some(error),
-            ErrorKind::Panicked(_) | ErrorKind::Cancelled(_) | ErrorKind::WouldDeadlock => None,
+            ErrorKind::Panicked(..) | ErrorKind::Cancelled(_) | ErrorKind::WouldDeadlock => None,
         }
     }
 }

@@ -9,7 +9,7 @@
 //! use sessile::{Context, Pool, Workers};
 //!
 //! let sessions = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(Vec::<String>::new()));
-//! let workers: Workers<_> = Workers::builder(sessions).threads(2).build()?;
+//! let workers = Workers::builder(sessions).threads(2).build()?;
 //!
 //! // Each conversation has its own, and its calls are run in order, on one thread.
 //! let alice = workers.keyed("alice".to_owned());
@@ -30,7 +30,6 @@ mod worker;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -39,7 +38,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
-use self::queues::{Destination, Queues, Refusal, Work};
+use self::queues::{Destination, Job, Queues};
 use self::worker::Desk;
 use crate::contain::drop_each;
 use crate::deadline::Deadline;
@@ -50,16 +49,13 @@ use crate::registry::report::CloseReport;
 use crate::task::{JoinHandle, task};
 
 /// What a worker was given to do with its instance.
-pub type Body<T, R> = Box<dyn FnOnce(&mut T) -> R + Send>;
+pub type Work<T, R> = Box<dyn FnOnce(&mut T) -> R + Send>;
 
 /// The handle to work that was given to a worker. Unrun, the work comes back.
-pub type Submission<T, R> = JoinHandle<R, Body<T, R>>;
+pub type Submission<T, R> = JoinHandle<R, Work<T, R>>;
 
 /// What comes of giving work to a worker: it is taken, or comes back at once.
-pub type Submitted<T, R> = Result<Submission<T, R>, Unsubmitted<T, R>>;
-
-/// Why work was not taken, and the work.
-pub type Unsubmitted<T, R> = PostError<Body<T, R>>;
+pub type Submitted<T, R> = Result<Submission<T, R>, PostError<Work<T, R>>>;
 
 /// Owned, named threads, each with an instance of `T`, and with instances by key `K`.
 ///
@@ -95,34 +91,6 @@ pub struct WorkersBuilder<T: 'static> {
     drop_timeout: Duration,
     #[cfg(feature = "core_affinity")]
     core_affinity: bool,
-}
-
-/// Why [`WorkersBuilder::build`] failed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum WorkersError {
-    /// An option of the pool has a value that makes no sense.
-    Pool(BuildError),
-    /// The system has no thread to give.
-    Thread(io::Error),
-}
-
-impl fmt::Display for WorkersError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pool(_) => "the pool could not be set up",
-            Self::Thread(_) => "a worker's thread could not be started",
-        })
-    }
-}
-
-impl std::error::Error for WorkersError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pool(error) => Some(error),
-            Self::Thread(error) => Some(error),
-        }
-    }
 }
 
 impl<T> WorkersBuilder<T> {
@@ -176,13 +144,31 @@ impl<T> WorkersBuilder<T> {
         self
     }
 
-    /// Starts the threads. No instance is made yet.
+    /// Starts the threads, with keys that are `String`s. No instance is made yet.
     ///
     /// # Errors
     ///
     /// If an option of the pool makes no sense, or the system has no thread to give; those started
     /// already end then.
-    pub fn build<K>(self) -> Result<Workers<T, K>, WorkersError>
+    pub fn build(self) -> Result<Workers<T>, BuildError> {
+        self.build_keyed()
+    }
+
+    /// Starts the threads, with keys of type `K`. No instance is made yet.
+    ///
+    /// ```
+    /// # use sessile::{Context, Pool, Workers};
+    /// # let sessions = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(Vec::<String>::new()));
+    /// let workers = Workers::builder(sessions).threads(2).build_keyed::<u64>()?;
+    /// workers.keyed(7).submit(|log| log.push("hello".to_owned()))?.join()?;
+    /// assert_eq!(workers.keys(), [7]);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_keyed<K>(self) -> Result<Workers<T, K>, BuildError>
     where
         K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
     {
@@ -192,7 +178,7 @@ impl<T> WorkersBuilder<T> {
             false => Vec::new().into_iter(),
         };
         let team = Arc::new(Team {
-            pool: self.pool.build().map_err(WorkersError::Pool)?,
+            pool: self.pool.build()?,
             queues: Queues::new(self.threads, self.queue_capacity),
             hasher: RandomState::new(),
             keys: DashMap::new(),
@@ -220,10 +206,10 @@ impl<T> WorkersBuilder<T> {
                 })
                 .map_err(|error| {
                     workers.team.queues.end(number);
-                    WorkersError::Thread(error)
+                    BuildError::thread(error)
                 })?;
             workers.team.queues.hired(number, spawned.thread().id());
-            workers.threads().push(spawned);
+            workers.hired().push(spawned);
         }
         Ok(workers)
     }
@@ -250,20 +236,14 @@ impl<T, K> Workers<T, K>
 where
     K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
 {
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
+    fn hired(&self) -> std::sync::MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many workers there are.
+    /// Says how many threads there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn threads(&self) -> usize {
         self.team.queues.workers()
-    }
-
-    /// Never: there is at least one worker.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// The pool underneath: for its status, its limits, and to order instances closed.
@@ -328,29 +308,45 @@ where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
-        assert!(worker < self.len(), "there are {} workers, and no number {worker}", self.len());
+        assert!(
+            worker < self.threads(),
+            "there are {} workers, and no number {worker}",
+            self.threads()
+        );
         self.send(Destination::Worker(worker), Deadline::NEVER, Box::new(work))
     }
 
-    /// Gives the same work to every worker. The handles are in the order of the workers.
+    /// Gives the same work to every worker, and says for each, in their order, what has come of it.
+    ///
+    /// ```
+    /// # use sessile::{Context, Pool, Workers};
+    /// # let pool = Pool::builder(|_: &Context| Ok::<u32, std::io::Error>(1));
+    /// let workers = Workers::builder(pool).threads(2).build()?;
+    /// let mut sum = 0;
+    /// for submitted in workers.broadcast(|n| *n) {
+    ///     sum += submitted?.join()?;
+    /// }
+    /// assert_eq!(sum, 2);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`submit`](Self::submit), for the first worker that cannot take it; those before it have.
-    pub fn broadcast<R, F>(&self, work: F) -> Result<Vec<Submission<T, R>>, Unsubmitted<T, R>>
+    /// Each as [`submit`](Self::submit).
+    pub fn broadcast<R, F>(&self, work: F) -> Vec<Submitted<T, R>>
     where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Clone + Send + 'static,
     {
-        (0..self.len()).map(|worker| self.submit_to(worker, work.clone())).collect()
+        (0..self.threads()).map(|worker| self.submit_to(worker, work.clone())).collect()
     }
 
-    fn send<R>(&self, to: Destination, deadline: Deadline, body: Body<T, R>) -> Submitted<T, R>
+    fn send<R>(&self, to: Destination, deadline: Deadline, body: Work<T, R>) -> Submitted<T, R>
     where
         R: Send + 'static,
     {
         let (runner, handle) = task(body, self.team.queues.runs_on(to));
-        let work: Work<T, K> = Box::new(move |desk| desk.run(runner));
+        let work: Job<T, K> = Box::new(move |desk| desk.run(runner));
         self.post(to, deadline, work, handle)
     }
 
@@ -358,7 +354,7 @@ where
         &self,
         to: Destination,
         deadline: Deadline,
-        work: Work<T, K>,
+        work: Job<T, K>,
         handle: JoinHandle<R, B>,
     ) -> Result<JoinHandle<R, B>, PostError<B>> {
         let Err((work, refusal)) = self.team.queues.push(to, deadline, work) else {
@@ -366,10 +362,7 @@ where
         };
         let body = handle.cancel().expect("not posted, so it cannot have begun");
         drop(work);
-        Err(match refusal {
-            Refusal::Full => PostError::Full(body),
-            Refusal::Closed => PostError::Closed(body),
-        })
+        Err(PostError::new(refusal, body))
     }
 
     // ---- keys ---------------------------------------------------------------------------------
@@ -378,7 +371,7 @@ where
     ///
     /// Nothing is made yet.
     pub fn keyed(&self, key: K) -> Keyed<'_, T, K> {
-        let worker = self.team.hasher.hash_one(&key) as usize % self.len();
+        let worker = self.team.hasher.hash_one(&key) as usize % self.threads();
         Keyed { workers: self, key, worker }
     }
 
@@ -560,11 +553,11 @@ where
         self.submit_timeout(Duration::ZERO, work)
     }
 
-    fn send<R: Send + 'static>(&self, deadline: Deadline, body: Body<T, R>) -> Submitted<T, R> {
+    fn send<R: Send + 'static>(&self, deadline: Deadline, body: Work<T, R>) -> Submitted<T, R> {
         let to = Destination::Worker(self.worker);
         let (runner, handle) = task(body, self.workers.team.queues.runs_on(to));
         let key = self.key.clone();
-        let work: Work<T, K> = Box::new(move |desk| desk.run_keyed(key, runner));
+        let work: Job<T, K> = Box::new(move |desk| desk.run_keyed(key, runner));
         self.workers.post(to, deadline, work, handle)
     }
 
@@ -585,7 +578,7 @@ where
         let to = Destination::Worker(self.worker);
         let (runner, handle) = task((), self.workers.team.queues.runs_on(to));
         let key = self.key.clone();
-        let work: Work<T, K> = Box::new(move |desk| {
+        let work: Job<T, K> = Box::new(move |desk| {
             runner.run(|()| desk.close_keyed(&key));
         });
         self.workers.post(to, Deadline::NEVER, work, handle)

@@ -19,7 +19,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use sessile::event_loop::{Interest, PostError, Scheduled};
-use sessile::workers::{Submission, Unsubmitted};
+use sessile::workers::Submitted;
 use sessile::{
     Builder, CloseReason, Context, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
     LocalHandle, Manager, Pool, Registry, Workers,
@@ -898,11 +898,10 @@ fn submit<M: 'static>(
     pending: &mut Vec<Pending>,
 ) {
     soak.house.step("submits");
-    let mut taken =
-        |job, submitted: Result<Submission<Session<M>, ()>, Unsubmitted<_, _>>| match submitted {
-            Ok(handle) => pending.push(Pending::new(job, handle)),
-            Err(refused) => soak.refused(&job, refused),
-        };
+    let mut taken = |job, submitted: Submitted<Session<M>, ()>| match submitted {
+        Ok(handle) => pending.push(Pending::new(job, handle)),
+        Err(refused) => soak.refused(&job, refused),
+    };
     match rng.below(64) {
         0..12 => {
             let (job, work) = work(soak, rng, Verb::Submit, None);
@@ -918,7 +917,7 @@ fn submit<M: 'static>(
         }
         26..34 => {
             let (job, work) = work(soak, rng, Verb::SubmitTo, None);
-            taken(job, crew.submit_to(rng.below(crew.len() as u64) as usize, work));
+            taken(job, crew.submit_to(rng.below(crew.threads() as u64) as usize, work));
         }
         34..36 => {
             let (_, work) = work(soak, rng, Verb::Broadcast, None);
@@ -975,9 +974,9 @@ fn from_within<M: 'static>(
     soak: &Arc<Soak>,
     rng: &mut Rng,
     crew: &Arc<Crew<M>>,
-    taken: &mut impl FnMut(Arc<Job>, Result<Submission<Session<M>, ()>, Unsubmitted<Session<M>, ()>>),
+    taken: &mut impl FnMut(Arc<Job>, Submitted<Session<M>, ()>),
 ) {
-    let worker = rng.below(crew.len() as u64) as usize;
+    let worker = rng.below(crew.threads() as u64) as usize;
     let (job, ticket) = soak.job(Verb::SubmitTo);
     let (inner, mut chance) = (Arc::clone(crew), rng.fork());
     let submitted = crew.submit_to(worker, move |session: &mut Session<M>| {
@@ -1031,7 +1030,7 @@ fn keep<M: 'static>(
             .queue_capacity(1 + rng.below(8) as usize)
             .keyed_capacity(1 + rng.below(4) as usize)
             .drop_timeout(PATIENCE);
-        let crew = Arc::new(crew.build().expect("threads can be had"));
+        let crew = Arc::new(crew.build_keyed().expect("threads can be had"));
         *lock(slot) = Some(Arc::clone(&crew));
         soak.pause(rng.micros(40_000));
         lock(slot).take();

@@ -543,7 +543,7 @@ fn keyed_sessions_each_have_a_kernel() {
     let server = Server::shared();
     let registry = Registry::new();
     let pool = Pool::builder(server.manager()).registry(&registry);
-    let workers: Workers<Jupyter> = Workers::builder(pool).threads(2).build().unwrap();
+    let workers = Workers::builder(pool).threads(2).build().unwrap();
     let keys = ["alice", "bob", "carol"];
     let keyed = |key: &str| workers.keyed(key.to_owned());
     for key in keys {

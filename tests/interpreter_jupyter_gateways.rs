@@ -30,7 +30,7 @@ fn keys_on_two_gateways_of_which_one_dies() {
         .unwrap();
     let registry = Registry::new();
     let pool = Pool::builder(manager.clone()).registry(&registry);
-    let workers: Workers<Jupyter> = Workers::builder(pool).threads(2).build().unwrap();
+    let workers = Workers::builder(pool).threads(2).build().unwrap();
     let submit = |key: &str, code: &str| {
         let code = code.to_owned();
         let run = move |kernel: &mut Jupyter| (gateway(kernel), kernel.run(&code));

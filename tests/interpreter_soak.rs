@@ -647,7 +647,7 @@ where
     let registry = Registry::new();
     let keeper = Keeper { of: manager, book: Arc::clone(&book) };
     let pool = Pool::builder(keeper).registry(&registry);
-    let workers: Workers<_> = Workers::builder(pool).threads(threads).build().unwrap();
+    let workers = Workers::builder(pool).threads(threads).build().unwrap();
 
     thread::scope(|scope| {
         let (book, workers, registry) = (&*book, &workers, &registry);

@@ -93,7 +93,7 @@ where
     M::Instance: Interpreter + Send,
 {
     let workers: Workers<M::Instance, usize> =
-        Workers::builder(Pool::builder(manager)).threads(2).build().unwrap();
+        Workers::builder(Pool::builder(manager)).threads(2).build_keyed().unwrap();
     let run = |key: usize, code: String| {
         let answer = workers.keyed(key).submit(move |python| python.run(&code));
         answer.unwrap().join().unwrap().unwrap()
@@ -122,7 +122,7 @@ where
     let (events, registry) = (Events::new(), Registry::new());
     let pool = Pool::builder(manager).registry(&registry).event_handler(events.clone());
     let workers: Workers<M::Instance, usize> =
-        Workers::builder(pool).threads(2).queue_capacity(many).build().unwrap();
+        Workers::builder(pool).threads(2).queue_capacity(many).build_keyed().unwrap();
     let ask_all = |code: fn(usize) -> String| {
         let ask = |key: usize| {
             let code = code(key);

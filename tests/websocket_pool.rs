@@ -225,7 +225,7 @@ fn workers_share_a_session_or_leave_one_open() {
     let server = Server::new(which);
     let workers =
         Workers::builder(pool(builder(&server).build().unwrap())).threads(2).build().unwrap();
-    let workers: Workers<WebSocketSession> = workers;
+
     let ask = |worker| joined(workers.submit_to(worker, connection).unwrap());
     let (one, two) = (ask(0), ask(1));
     assert_ne!(one, two);
@@ -240,7 +240,7 @@ fn a_key_finds_the_session_of_another() {
     let server = Server::new(which);
     let workers =
         Workers::builder(pool(builder(&server).build().unwrap())).threads(2).build().unwrap();
-    let workers: Workers<WebSocketSession> = workers;
+
     let ask = |key: &str| joined(workers.keyed(key.to_owned()).submit(connection).unwrap());
     let first: Vec<_> = ["a", "b", "c"].map(ask).into();
     assert_eq!(first.iter().collect::<HashSet<_>>().len(), 3);

@@ -5,18 +5,18 @@
 mod support;
 
 use sessile::{Registry, Workers};
-use support::{Session, Stage};
+use support::Stage;
 
 /// On which processors each worker may run, as the kernel has it.
 fn allowed(pinned: Option<bool>, threads: usize) -> Vec<String> {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = Workers::builder(stage.builder(&registry)).threads(threads);
-    let workers: Workers<Session> = match pinned {
+    let workers = match pinned {
         Some(pinned) => workers.core_affinity(pinned).build().unwrap(),
         None => workers.build().unwrap(),
     };
-    let all = workers.broadcast(|_| here()).unwrap();
-    all.into_iter().map(|one| one.join().unwrap()).collect()
+    let all = workers.broadcast(|_| here());
+    all.into_iter().map(|one| one.unwrap().join().unwrap()).collect()
 }
 
 fn here() -> String {

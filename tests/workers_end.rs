@@ -23,9 +23,9 @@ fn joined<R, B>(handle: JoinHandle<R, B>) -> R {
 fn busy(
     workers: &Workers<Session>,
     gate: &Gate,
-) -> Vec<JoinHandle<usize, sessile::workers::Body<Session, usize>>> {
+) -> Vec<JoinHandle<usize, sessile::workers::Work<Session, usize>>> {
     let (tell, told) = mpsc::channel();
-    for worker in 0..workers.len() {
+    for worker in 0..workers.threads() {
         let (holds, tell) = (gate.clone(), tell.clone());
         let hold = move |_: &mut Session| {
             tell.send(()).unwrap();
@@ -125,7 +125,7 @@ fn an_abort_waits_before_it_asks() {
 fn a_straggler_that_does_not_listen_goes_unreported_or_is_waited_for_twice() {
     let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
     let pool = stage.builder(&registry);
-    let workers: Workers<Session> =
+    let workers =
         Workers::builder(pool).threads(2).name("mule").drop_timeout(FOR_EVER).build().unwrap();
     let holds = gate.clone();
     workers.submit_to(1, move |_| holds.pass()).unwrap().detach();
@@ -173,7 +173,8 @@ fn shutdown_and_abort_leave_threads_behind() {
         let (stage, registry) = (Stage::new(), Registry::new());
         let workers = workers(stage.builder(&registry), 3);
         let os_thread = |_: &mut Session| std::fs::read_link("/proc/thread-self").unwrap();
-        let ids: Vec<_> = workers.broadcast(os_thread).unwrap().into_iter().map(joined).collect();
+        let ids: Vec<_> =
+            workers.broadcast(os_thread).into_iter().map(|one| joined(one.unwrap())).collect();
         let report = if abort { workers.abort(PATIENCE) } else { workers.shutdown(PATIENCE) };
         assert!(report.is_clean(), "{report:?}");
         for id in ids {
@@ -189,7 +190,7 @@ fn a_drop_waits_longer_than_it_was_told_or_does_not_ask() {
     let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
     stage.on_interrupt(support::first(|| ()));
     let pool = stage.builder(&registry);
-    let workers: Workers<Session> =
+    let workers =
         Workers::builder(pool).threads(1).drop_timeout(Duration::from_millis(20)).build().unwrap();
     let holds = gate.clone();
     workers.submit(move |_| holds.pass()).unwrap().detach();
@@ -283,7 +284,7 @@ fn work_after_the_end_is_taken() {
     let _ = workers.shutdown(PATIENCE);
     assert!(workers.submit(|_| ()).unwrap_err().is_closed());
     assert!(workers.submit_to(0, |_| ()).unwrap_err().is_closed());
-    assert!(workers.broadcast(|_| ()).unwrap_err().is_closed());
+    assert!(workers.broadcast(|_| ()).into_iter().all(|one| one.unwrap_err().is_closed()));
     let keyed = workers.keyed("alice".to_owned());
     assert!(keyed.submit(|_| ()).unwrap_err().is_closed());
     assert!(keyed.close().unwrap_err().is_closed());
@@ -294,7 +295,7 @@ fn work_after_the_end_is_taken() {
 #[test]
 fn a_pool_closed_underneath_ends_the_workers_or_hangs_the_work() {
     let (stage, registry) = (Stage::new(), Registry::new());
-    let workers: Workers<_> = workers(stage.builder_local(&registry), 2);
+    let workers = workers(stage.builder_local(&registry), 2);
     for worker in 0..2 {
         joined(workers.submit_to(worker, |_| ()).unwrap());
         joined(workers.keyed(worker.to_string()).submit(|_| ()).unwrap());
@@ -319,7 +320,8 @@ fn idle_workers_use_the_processor() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = workers(stage.builder(&registry), 8);
     let stat = |_: &mut Session| std::fs::read_link("/proc/thread-self").unwrap();
-    let threads: Vec<_> = workers.broadcast(stat).unwrap().into_iter().map(joined).collect();
+    let threads: Vec<_> =
+        workers.broadcast(stat).into_iter().map(|one| joined(one.unwrap())).collect();
     let ticks = || -> u64 {
         let ticks = threads.iter().map(|thread| {
             let path = std::path::Path::new("/proc").join(thread).join("stat");

@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessile::event_loop::PostError;
 use sessile::{Builder, JoinHandle, PoolError, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, Stay, What, promptly};
 
@@ -100,7 +99,7 @@ fn each_worker_makes_its_instance_before_it_is_needed_or_twice() {
 fn work_for_one_worker_overtakes_itself_or_goes_astray() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let pool = stage.builder(&registry);
-    let workers: Workers<_> = Workers::builder(pool).threads(3).name("named").build().unwrap();
+    let workers = Workers::builder(pool).threads(3).name("named").build().unwrap();
     let (tell, told) = mpsc::channel();
     for n in 0..300 {
         let tell = tell.clone();
@@ -131,7 +130,7 @@ fn work_for_a_worker_that_is_not_there_is_taken() {
 fn neither_queue_of_a_worker_starves_the_other() {
     let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
     let pool = stage.builder(&registry);
-    let workers: Workers<_> = Workers::builder(pool).threads(1).build().unwrap();
+    let workers = Workers::builder(pool).threads(1).build().unwrap();
     let holds = gate.clone();
     workers.submit(move |_| holds.pass()).unwrap().detach();
     gate.wait_for_arrival();
@@ -154,8 +153,8 @@ fn neither_queue_of_a_worker_starves_the_other() {
 fn a_broadcast_leaves_a_worker_out() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = workers(stage.builder_local(&registry), 4);
-    let handles = workers.broadcast(|session: &mut Stay| session.touch()).unwrap();
-    let mut ids: Vec<_> = handles.into_iter().map(joined).collect();
+    let handles = workers.broadcast(|session: &mut Stay| session.touch());
+    let mut ids: Vec<_> = handles.into_iter().map(|one| joined(one.unwrap())).collect();
     ids.dedup();
     assert_eq!(ids.len(), 4, "each with its own instance");
     assert_eq!(stage.count(What::Create), 4);
@@ -184,7 +183,8 @@ fn a_full_queue_takes_more_or_keeps_the_work() {
         assert!(refused.is_full() && begun.elapsed() >= wait);
     }
     let refused = workers.try_submit(|_| 7).unwrap_err();
-    let PostError::Full(body) = refused else { panic!("{refused:?}") };
+    assert!(refused.is_full(), "{refused:?}");
+    let body = refused.into_inner();
     assert!(workers.keyed("key".to_owned()).try_submit(|_| ()).unwrap_err().is_full());
     gate.open();
     // The very closure that came back may be submitted again.
@@ -400,4 +400,39 @@ fn a_handle_that_is_dropped_takes_its_work_with_it() {
     let (tell, told) = mpsc::channel();
     drop(workers.submit(move |_| tell.send(7).unwrap()).unwrap());
     assert_eq!(told.recv_timeout(PATIENCE), Ok(7));
+}
+
+/// What the caller asked for, with `?` alone, in both of the customary errors.
+#[test]
+fn errors_are_carried_by_a_question_mark_and_say_what_happened() {
+    fn sales(workers: &Workers<Session>) -> anyhow::Result<u8> {
+        Ok(workers.submit(|_| -> u8 { panic!("no such table: sales") })?.join()?)
+    }
+    fn boxed(workers: &Workers<Session>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        workers.submit(|_| ())?.join()?;
+        workers.keyed("key".to_owned()).close()?.join()?;
+        let event_loop = sessile::EventLoop::new();
+        event_loop.handle().call_soon_threadsafe(|| ())?;
+        drop(event_loop.handle().call(|| 7)?);
+        Ok(())
+    }
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 1);
+    let error = sales(&workers).unwrap_err();
+    assert_eq!(error.to_string(), "the work panicked: no such table: sales");
+    assert!(format!("{error:?}").contains("no such table: sales"), "{error:?}");
+    boxed(&workers).unwrap();
+
+    let numbered = workers.submit(|_| std::panic::panic_any(7)).unwrap().join().unwrap_err();
+    assert_eq!(numbered.to_string(), "the work panicked");
+
+    stage.on_close(support::first(|| ())).on_create(support::fail("no kernel"));
+    workers.pool().clear();
+    let error = workers.submit(|_| ()).unwrap().join().unwrap_err();
+    let told = format!("{error:?}");
+    assert!(told.contains("NoInstance") && told.contains("no kernel"), "{told}");
+    assert!(workers.shutdown(PATIENCE).is_clean());
+    let refused = workers.submit(|_| ()).unwrap_err();
+    assert_eq!(refused.to_string(), "the owner takes no more work");
+    assert_eq!(format!("{refused:?}"), "PostError::Closed(..)");
 }

@@ -104,7 +104,7 @@ fn a_snapshot_does_not_tell_whose_an_instance_is() {
 #[test]
 fn beyond_the_cap_the_wrong_instance_goes_or_none() {
     let (stage, registry) = (Stage::new(), Registry::new());
-    let workers: Workers<Stay> = Workers::builder(stage.builder_local(&registry))
+    let workers = Workers::builder(stage.builder_local(&registry))
         .threads(1)
         .keyed_capacity(2)
         .build()
@@ -153,7 +153,7 @@ fn a_key_is_not_closed_when_asked_or_before_its_work() {
 fn an_idle_key_is_kept_beyond_its_time() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let pool = stage.builder_local(&registry).idle_timeout(Duration::from_millis(5));
-    let workers: Workers<Stay> = Workers::builder(pool).threads(2).build().unwrap();
+    let workers = Workers::builder(pool).threads(2).build().unwrap();
     let id =
         joined(workers.keyed(key("alice")).submit(|session: &mut Stay| session.touch()).unwrap());
     stage.wait_for(What::Close, 1);
@@ -214,8 +214,7 @@ fn reached<T: 'static>(
 fn a_key_outlives_its_last_use() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let pool = stage.builder_local(&registry).max_uses(2);
-    let workers: Workers<Stay> =
-        Workers::builder(pool).threads(1).keyed_capacity(2).build().unwrap();
+    let workers = Workers::builder(pool).threads(1).keyed_capacity(2).build().unwrap();
     let touch = |name| {
         joined(workers.keyed(key(name)).submit(|session: &mut Stay| session.touch()).unwrap())
     };
@@ -238,7 +237,7 @@ fn a_key_outlives_its_last_use() {
 fn keys_of_one_worker_wait_for_each_others_room() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let pool = stage.builder_local(&registry).max_size(2).wait_timeout(PATIENCE);
-    let workers: Workers<Stay> = Workers::builder(pool).threads(1).build().unwrap();
+    let workers = Workers::builder(pool).threads(1).build().unwrap();
     let begun = std::time::Instant::now();
     for n in 0..20 {
         joined(workers.keyed(key(n)).submit(|session: &mut Stay| session.touch()).unwrap());
@@ -255,7 +254,7 @@ fn keys_of_one_worker_wait_for_each_others_room() {
 fn a_worker_closes_the_instance_that_it_is_inside_of_to_make_room() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let pool = stage.builder(&registry).max_size(1).wait_timeout(Duration::from_millis(20));
-    let workers: Workers<Session> = Workers::builder(pool).threads(1).build().unwrap();
+    let workers = Workers::builder(pool).threads(1).build().unwrap();
     let inner = workers.pool().clone();
     let error = workers.keyed(key("alice")).submit(move |session: &mut Session| {
         let error = inner.with(|_| ()).unwrap_err();
@@ -279,7 +278,7 @@ fn a_key_that_panics_ends_the_worker() {
     }
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers: Workers<Session, Odd> =
-        Workers::builder(stage.builder(&registry)).threads(1).build().unwrap();
+        Workers::builder(stage.builder(&registry)).threads(1).build_keyed().unwrap();
     let error = workers.keyed(Odd(1)).submit(|_| ()).unwrap().join().unwrap_err();
     assert!(error.is_no_instance() && error.into_body().is_some());
     joined(workers.keyed(Odd(2)).submit(|_| ()).unwrap());
@@ -302,7 +301,7 @@ fn ten_thousand_keys_on_two_workers_are_mixed_up() {
         Ok::<_, std::io::Error>(Counted(0, Arc::clone(&counts)))
     });
     let workers: Workers<Counted, u64> =
-        Workers::builder(pool.registry(&registry)).threads(2).build().unwrap();
+        Workers::builder(pool.registry(&registry)).threads(2).build_keyed().unwrap();
     let sums = Arc::new(Mutex::new(Vec::new()));
     for round in 1..=3 {
         for n in 0..10_000_u64 {

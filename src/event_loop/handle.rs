@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::local::LocalHandle;
 use super::mailbox::{Job, Posted, Refused};
 use super::reach::Reach;
+use crate::exclusive::Exclusive;
 use crate::task::{JoinHandle, Ran, Runner, task};
 
 /// Sends work to a loop from any thread, and always wakes it.
@@ -30,64 +31,81 @@ pub struct Handle {
     pub(super) reach: Arc<Reach>,
 }
 
-/// Why work was not taken. It comes back either way.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum PostError<F> {
-    /// The mailbox is full now; a later try may succeed.
-    Full(F),
-    /// The owner takes no more work; no later try can succeed.
-    Closed(F),
+/// Why a queue did not take work; the work comes back with it.
+///
+/// A queue that is full may take it later; one that is closed never will. The error is
+/// `Send + Sync + 'static`, so `?` carries it into any other.
+///
+/// ```
+/// let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.handle();
+/// drop(event_loop);
+///
+/// let refused = handle.call(|| 7).unwrap_err();
+/// assert!(refused.is_closed() && !refused.is_full());
+/// assert_eq!(refused.to_string(), "the owner takes no more work");
+/// let work = refused.into_inner();
+/// assert_eq!(work(), 7);
+/// ```
+pub struct PostError<F> {
+    refusal: Refusal,
+    work: Exclusive<F>,
+}
+
+/// Why a queue refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Full,
+    Closed,
 }
 
 impl<F> PostError<F> {
-    /// The work.
+    pub(crate) fn new(refusal: Refusal, work: F) -> Self {
+        Self { refusal, work: Exclusive::new(work) }
+    }
+
+    /// Hands back the work.
     pub fn into_inner(self) -> F {
-        match self {
-            Self::Full(work) | Self::Closed(work) => work,
-        }
+        self.work.into_inner()
     }
 
-    /// Whether a later try may succeed.
+    /// Says whether the queue is full now, so that a later try may succeed.
+    #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full(_))
+        self.refusal == Refusal::Full
     }
 
-    /// Whether no later try can succeed.
+    /// Says whether the owner takes no more work, so that no later try can succeed.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Closed(_))
+        self.refusal == Refusal::Closed
     }
 
     pub(crate) fn map<G>(self, map: impl FnOnce(F) -> G) -> PostError<G> {
-        match self {
-            Self::Full(work) => PostError::Full(map(work)),
-            Self::Closed(work) => PostError::Closed(map(work)),
-        }
+        PostError::new(self.refusal, map(self.work.into_inner()))
     }
 }
 
 impl<F> From<Refused<F>> for PostError<F> {
     fn from(refused: Refused<F>) -> Self {
         match refused {
-            Refused::Full(work) => Self::Full(work),
-            Refused::Closed(work) => Self::Closed(work),
+            Refused::Full(work) => Self::new(Refusal::Full, work),
+            Refused::Closed(work) => Self::new(Refusal::Closed, work),
         }
     }
 }
 
 impl<F> fmt::Debug for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full(..)",
-            Self::Closed(_) => "Closed(..)",
-        })
+        write!(f, "PostError::{:?}(..)", self.refusal)
     }
 }
 
 impl<F> fmt::Display for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "the mailbox is full",
-            Self::Closed(_) => "the owner takes no more work",
+        f.write_str(match self.refusal {
+            Refusal::Full => "the queue is full",
+            Refusal::Closed => "the owner takes no more work",
         })
     }
 }

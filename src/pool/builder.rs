@@ -3,6 +3,7 @@
 use std::any::type_name;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -52,28 +53,44 @@ pub struct Builder<T: 'static> {
     limits: Limits,
 }
 
-/// Why a builder's `build` refused: the option, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildError {
-    option: &'static str,
-    problem: &'static str,
+/// Why a builder's `build` failed: an option has a value that makes no sense, or the system has no
+/// thread to give. For the latter, [`source`](Error::source) is the [`io::Error`].
+#[derive(Debug)]
+pub struct BuildError(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    Option { option: &'static str, problem: &'static str },
+    Thread(io::Error),
 }
 
-#[cfg(feature = "ws")]
 impl BuildError {
     pub(crate) fn new(option: &'static str, problem: &'static str) -> Self {
-        Self { option, problem }
+        Self(Cause::Option { option, problem })
+    }
+
+    pub(crate) fn thread(error: io::Error) -> Self {
+        Self(Cause::Thread(error))
     }
 }
 
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { option, problem } = self;
-        write!(f, "`{option}` {problem}")
+        match &self.0 {
+            Cause::Option { option, problem } => write!(f, "`{option}` {problem}"),
+            Cause::Thread(_) => f.write_str("a thread could not be started"),
+        }
     }
 }
 
-impl Error for BuildError {}
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            Cause::Option { .. } => None,
+            Cause::Thread(error) => Some(error),
+        }
+    }
+}
 
 impl<T> Builder<T> {
     pub(super) fn new(
@@ -210,7 +227,7 @@ impl<T> Builder<T> {
             ("check_after", check_after == Some(Duration::ZERO)),
         ];
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            return Err(BuildError { option, problem: "must not be zero" });
+            return Err(BuildError::new(option, "must not be zero"));
         }
         fork::watch(thread::forget_all);
         let type_name = type_name::<T>();

@@ -11,21 +11,16 @@ use std::thread::{self, ThreadId};
 
 use super::worker::Desk;
 use crate::deadline::Deadline;
+use crate::event_loop::Refusal;
 use crate::sync::look_out;
 
 /// Something to do at a worker's desk. Dropped, it tells its handle that it was cancelled.
-pub(super) type Work<T, K> = Box<dyn FnOnce(&mut Desk<T, K>) + Send>;
+pub(super) type Job<T, K> = Box<dyn FnOnce(&mut Desk<T, K>) + Send>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     Anybody,
     Worker(usize),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    Closed,
 }
 
 pub(super) struct Queues<T: 'static, K> {
@@ -43,7 +38,7 @@ pub(super) struct Queues<T: 'static, K> {
 }
 
 struct State<T: 'static, K> {
-    shared: VecDeque<Work<T, K>>,
+    shared: VecDeque<Job<T, K>>,
     own: Box<[Own<T, K>]>,
     /// The sleepers, most recent last: its instance is the warmest.
     asleep: Vec<usize>,
@@ -54,7 +49,7 @@ struct State<T: 'static, K> {
 }
 
 struct Own<T: 'static, K> {
-    queue: VecDeque<Work<T, K>>,
+    queue: VecDeque<Job<T, K>>,
     /// Instances of this worker were ordered closed from afar.
     attention: bool,
     ended: bool,
@@ -62,7 +57,7 @@ struct Own<T: 'static, K> {
 
 /// What a worker is to do next.
 pub(super) enum Next<T: 'static, K> {
-    Work(Work<T, K>),
+    Work(Job<T, K>),
     Attend,
     End,
 }
@@ -122,8 +117,8 @@ impl<T, K> Queues<T, K> {
         &self,
         to: Destination,
         deadline: Deadline,
-        work: Work<T, K>,
-    ) -> Result<(), (Work<T, K>, Refusal)> {
+        work: Job<T, K>,
+    ) -> Result<(), (Job<T, K>, Refusal)> {
         let mut state = self.state();
         loop {
             if state.closed {
@@ -185,7 +180,7 @@ impl<T, K> Queues<T, K> {
     }
 
     /// Takes out what has not begun. To be dropped by the caller, with no lock held.
-    pub(super) fn take_all(&self) -> Vec<Work<T, K>> {
+    pub(super) fn take_all(&self) -> Vec<Job<T, K>> {
         let mut state = self.state();
         let mut all: Vec<_> = state.shared.drain(..).collect();
         for own in &mut state.own {
@@ -275,7 +270,7 @@ impl<T, K> State<T, K> {
     }
 
     /// The next work of this worker, and whether nobody else could do it.
-    fn pop(&mut self, worker: usize, own_turn: bool) -> Option<(Work<T, K>, bool)> {
+    fn pop(&mut self, worker: usize, own_turn: bool) -> Option<(Job<T, K>, bool)> {
         let Self { own, shared, .. } = self;
         let mut own = || own[worker].queue.pop_front().map(|work| (work, true));
         let mut shared = || shared.pop_front().map(|work| (work, false));

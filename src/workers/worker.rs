@@ -6,8 +6,8 @@ use std::task::Waker;
 
 use lru::LruCache;
 
-use super::Body;
 use super::Team;
+use super::Work;
 use super::queues::{Bell, Next, Queues};
 use crate::contain::{contain, drop_each};
 use crate::manager::CloseReason;
@@ -84,13 +84,13 @@ where
     }
 
     /// Does work with the worker's own instance.
-    pub(super) fn run<R>(&mut self, runner: Runner<R, Body<T, R>>) {
+    pub(super) fn run<R>(&mut self, runner: Runner<R, Work<T, R>>) {
         let lease = || self.team.pool.inner().borrow::<false>(None);
         runner.run_with(lease, |lease, body| lease.run(body));
     }
 
     /// Does work with a key's instance.
-    pub(super) fn run_keyed<R>(&mut self, key: K, runner: Runner<R, Body<T, R>>) {
+    pub(super) fn run_keyed<R>(&mut self, key: K, runner: Runner<R, Work<T, R>>) {
         let team = Arc::clone(&self.team);
         // Holds the instance while it is borrowed, whatever becomes of the desk.
         let mut kept = None;

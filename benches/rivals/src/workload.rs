@@ -705,7 +705,8 @@ impl Asleep {
             let pool = Pool::builder(crate::rivals::ours::zero);
             let workers = Workers::builder(pool).threads(workers).build();
             let workers: Workers<u64> = workers.expect("the machine has room for the threads");
-            for used in workers.broadcast(|value| *value += 1).expect("they are open") {
+            for used in workers.broadcast(|value| *value += 1) {
+                let used = used.expect("they are open");
                 used.join().expect("it does not panic");
             }
             workers
