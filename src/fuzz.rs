@@ -34,6 +34,9 @@ fn is_sound(protocol: &impl Protocol, frame: &[u8]) {
             Incoming::Notification { params, .. } => params.iter().for_each(is_json),
             Incoming::Item { value, .. } | Incoming::Answer { value, .. } => is_json(value),
             Incoming::Failure { error, .. } => error.data.iter().for_each(is_json),
+            Incoming::Malformed(malformed) => {
+                assert!(malformed.to_string().len() < 200, "an error quotes what came");
+            }
             Incoming::Cancel { .. } | Incoming::End { .. } | Incoming::Heartbeat => {}
         }
     }

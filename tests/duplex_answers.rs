@@ -4,6 +4,8 @@
 
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "support/shapes.rs"]
+mod shapes;
 mod support;
 
 use std::collections::HashSet;
@@ -38,6 +40,35 @@ fn an_answer_comes_before_anybody_waits_for_it() {
     }
     drop(answers.join().unwrap());
     assert_eq!((session.stats().late, session.stats().unknown), (0, 0));
+}
+
+#[test]
+fn an_answer_of_an_odd_shape_fails_its_one_caller_at_once() {
+    for shape in shapes::SHAPES {
+        let (session, mut peer, _place) = pair(|builder| builder);
+        let invoker = session.invoker();
+        let calls = thread::spawn(move || {
+            let odd = invoker.call::<Value, _>("m", &[1]);
+            (odd, invoker.call::<Value, _>("next", &[2]))
+        });
+        let request = peer.hear().expect("a request");
+        shape.said(&request).iter().for_each(|said| peer.say_raw(format!("{said}\n").as_bytes()));
+        let (id, _) = peer.asked();
+        peer.answer(id, "next");
+        let (odd, next) = calls.join().unwrap();
+        shape.check(&odd);
+        assert_eq!(next.expect("the session goes on"), json!("next"), "{}", shape.name);
+        assert_eq!(session.stats().malformed, shape.malformed, "{}", shape.name);
+    }
+}
+
+#[test]
+fn parameters_of_nothing_are_left_out() {
+    let (session, mut peer, _place) = pair(|builder| builder);
+    session.invoker().notify("told", &()).unwrap();
+    assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "method": "told"}));
+    let _invocation = session.invoker().invoke("asked", &None::<u8>).unwrap();
+    assert_eq!(peer.hear().unwrap().get("params"), None);
 }
 
 /// The peer answers in the opposite order, in one piece, or byte by byte.

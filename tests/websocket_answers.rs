@@ -5,6 +5,8 @@
 
 #[path = "support/websocket_peer.rs"]
 mod peer;
+#[path = "support/shapes.rs"]
+mod shapes;
 mod support;
 
 use std::time::Duration;
@@ -116,17 +118,42 @@ fn an_error_of_the_peers_loses_its_code_or_its_data() {
     assert!(!session.is_broken());
 }
 
+/// The table, and after each shape the session goes on; with nothing else in flight, as with something.
 #[test]
-fn an_answer_is_lost_with_what_comes_in_the_same_frame() {
+fn an_answer_of_an_odd_shape_fails_its_one_caller_at_once() {
+    for shape in shapes::SHAPES {
+        let server = Server::new(|peer| {
+            let request = peer.expect("m");
+            shape.said(&request).iter().for_each(|said| peer.say_text(said));
+            peer.echo();
+        });
+        let mut session = connect(&server);
+        shape.check(&session.call("m", &[1]));
+        let said: Value = session.call("next", &[2]).expect("the session goes on");
+        assert_eq!(said, json!(["next", [2]]), "{}", shape.name);
+        assert_eq!(session.counters().malformed, shape.malformed, "{}", shape.name);
+        assert!(!session.is_broken(), "{}", shape.name);
+    }
+}
+
+#[test]
+fn an_answer_of_an_odd_shape_leaves_other_callers_alone() {
     let server = Server::new(|peer| {
-        let request = peer.expect("go");
-        peer.say(json!([{"id": request["id"], "result": "here"}, {"what": "is this"}]));
+        let (odd, other) = (peer.expect("odd"), peer.expect("other"));
+        peer.say_text("");
+        peer.say_text("2026-01-01 INFO ready");
+        peer.say(json!({"error": {"code": -32700, "message": "whose?"}}));
+        peer.say_text(&format!(r#"{{"id":{},"result":NaN}}"#, odd["id"]));
+        peer.answer(&other, json!("fine"));
         peer.drain();
     });
     let mut session = connect(&server);
-    assert_eq!(session.call::<String, _>("go", &()).unwrap(), "here");
-    assert!(session.is_broken());
-    assert!(session.request("go", &()).unwrap_err().is_lost());
+    let odd = session.begin("odd", &()).unwrap();
+    let other = session.begin("other", &()).unwrap();
+    assert_eq!(text(session.wait(other)), r#""fine""#);
+    assert!(session.wait(odd).unwrap_err().is_malformed());
+    let counters = session.counters();
+    assert_eq!((counters.malformed, counters.unknown), (3, 1), "{counters:?}");
 }
 
 #[test]
@@ -327,7 +354,9 @@ impl Protocol for Nearly {
         messages.push(match (id, said["fault"].as_str()) {
             (Some(id), None) => Incoming::Answer { id, value: said["ok"].clone().into() },
             (id, Some(why)) => Incoming::Failure { id, error: RemoteError::new(why) },
-            (None, None) => Incoming::Notification { method: "event".into(), params: None },
+            (None, None) => {
+                Incoming::Notification { method: "event".into(), params: None, meta: None }
+            }
         });
         Ok(())
     }

@@ -211,6 +211,7 @@ impl Error for SessionError {
 
 /// An error that one side tells the other.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RemoteError {
     /// Its number, where the protocol has one.
     pub code: Option<i64>,
@@ -221,6 +222,12 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
+    /// What was sent is not JSON, as JSON-RPC numbers it.
+    pub const PARSE_ERROR: i64 = -32700;
+    /// What was sent is no request, as JSON-RPC numbers it.
+    pub const INVALID_REQUEST: i64 = -32600;
+    /// The parameters are not what the method takes, as JSON-RPC numbers it.
+    pub const INVALID_PARAMS: i64 = -32602;
     /// There is no such method, as JSON-RPC numbers it.
     pub const METHOD_NOT_FOUND: i64 = -32601;
     /// The handler failed, by its own fault.

@@ -1,7 +1,5 @@
 //! JSON-RPC 2.0, <https://www.jsonrpc.org/specification>.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -9,6 +7,10 @@ use super::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupp
 use super::{Payload, RemoteError};
 
 /// JSON-RPC 2.0. Batches are understood, and not sent.
+///
+/// Peers that keep to it loosely are understood as far as they can be: an answer of an odd shape fails
+/// the one request that it names, with what the peer said where that can be made out, else as
+/// [malformed](super::SessionError::is_malformed). What names no request is counted and passed over.
 ///
 /// By itself it knows one answer to a request. With [`partial_results`](Self::partial_results) it
 /// knows several.
@@ -36,34 +38,77 @@ impl JsonRpc {
         self
     }
 
+    /// One message, which is an object.
+    fn message(self, text: &[u8]) -> Result<Incoming, Malformed> {
+        // Told apart first, for an array would be taken for the members of the object.
+        let is_object = text.trim_ascii_start().first() == Some(&b'{');
+        let error = match serde_json::from_slice::<Wire<'_>>(text) {
+            Ok(wire) if is_object => return self.read(wire),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let parsed = error.as_ref().is_none_or(serde_json::Error::is_data);
+        let malformed =
+            Malformed::new(error.map_or("no object".to_owned(), |error| syntax(&error)));
+        Err(match Members::of(text) {
+            Members { id: Some(id), is_request: false } => malformed.answering(id),
+            _ if parsed => refused(malformed, None, RemoteError::INVALID_REQUEST),
+            _ => refused(malformed, None, RemoteError::PARSE_ERROR),
+        })
+    }
+
+    /// An answer is known by its result or its error, also if other members stand beside it; a request
+    /// by its method. Members that are `null` count as left out, as JSON-RPC 1.0 writes them, but for a
+    /// result that stands alone.
     fn read(self, wire: Wire<'_>) -> Result<Incoming, Malformed> {
+        let own_id = wire.id.and_then(|id| own_id(id.get()));
+        let is_null = |raw: &&RawValue| raw.get() == "null";
+        let has_id = wire.id.is_some_and(|id| !is_null(&id));
+        let result = match wire.method {
+            None => wire.result,
+            Some(_) => wire.result.filter(|result| !is_null(result) && own_id.is_some()),
+        };
+        match (wire.error, result, wire.method) {
+            (Some(error), _, method) if method.is_none() || own_id.is_some() => {
+                if has_id && own_id.is_none() {
+                    return Err(Malformed::new("an error for an id that is none of ours"));
+                }
+                Ok(Incoming::Failure { id: own_id, error: read_error(error) })
+            }
+            (_, Some(result), _) => match own_id {
+                Some(id) => Ok(Incoming::Answer { id, value: result.into() }),
+                None => Err(Malformed::new("an answer to an id that is none of ours")),
+            },
+            (_, None, Some(method)) => self.read_request(&wire, method),
+            (_, None, None) => {
+                let malformed = Malformed::new("neither a request nor an answer");
+                let malformed = refused(malformed, wire.id, RemoteError::INVALID_REQUEST);
+                Err(own_id.map_or(malformed.clone(), |id| malformed.answering(id)))
+            }
+        }
+    }
+
+    fn read_request(self, wire: &Wire<'_>, method: &RawValue) -> Result<Incoming, Malformed> {
+        let bad = |what| Err(refused(Malformed::new(what), wire.id, RemoteError::INVALID_REQUEST));
+        let Ok(method) = serde_json::from_str::<String>(method.get()) else {
+            return bad("a method that is no text");
+        };
         let params = wire.params.map(Payload::from);
-        match (wire.method, wire.id, wire.result, wire.error) {
-            (Some(method), Some(id), None, None) => Ok(Incoming::Request {
-                id: request_id(id)?,
-                within: None,
-                method: method.into_owned(),
-                params,
-                meta: None,
-            }),
-            (Some(method), None, None, None) => self.read_notification(method, params),
-            (None, Some(id), Some(result), None) => {
-                Ok(Incoming::Answer { id: own_id(id)?, value: result.into() })
-            }
-            (None, id, None, Some(error)) => {
-                let id = id.filter(|id| id.get() != "null").map(own_id).transpose()?;
-                let WireError { code, message, data } = error;
-                let data = data.map(Payload::from);
-                let error = RemoteError { code: Some(code), message: message.into_owned(), data };
-                Ok(Incoming::Failure { id, error })
-            }
-            _ => Err(Malformed::new("neither a request nor an answer")),
+        // JSON-RPC 1.0 marks by `null` what wants no answer; 2.0 by no id at all.
+        let of_1_0 = wire.jsonrpc.is_none();
+        match wire.id {
+            Some(id) if of_1_0 && id.get() == "null" => self.read_notification(method, params),
+            None => self.read_notification(method, params),
+            Some(id) => match request_id(id) {
+                Some(id) => Ok(Incoming::Request { id, within: None, method, params, meta: None }),
+                None => bad("an id of a wrong type"),
+            },
         }
     }
 
     fn read_notification(
         self,
-        method: Cow<'_, str>,
+        method: String,
         params: Option<Payload>,
     ) -> Result<Incoming, Malformed> {
         #[derive(Deserialize)]
@@ -84,51 +129,178 @@ impl JsonRpc {
         if self.partial_results && method == CANCEL {
             let id = params.as_ref().and_then(|params| params.parse::<Cancel>().ok());
             let Cancel { id } = id.ok_or_else(|| Malformed::new("a cancel without an id"))?;
-            return Ok(Incoming::Cancel { id: request_id(id.raw())? });
+            let id = request_id(id.raw());
+            let id = id.ok_or_else(|| Malformed::new("a cancel of an id of a wrong type"))?;
+            return Ok(Incoming::Cancel { id });
         }
-        Ok(Incoming::Notification { method: method.into_owned(), params })
+        Ok(Incoming::Notification { method, params, meta: None })
     }
+
+    /// A batch that is no JSON: its requests are not carried out, and whoever waits for an answer in it
+    /// is told.
+    fn broken_batch(self, text: &[u8], messages: &mut Vec<Incoming>) {
+        items(text, |item| match self.message(item) {
+            Ok(answer @ (Incoming::Answer { .. } | Incoming::Failure { id: Some(_), .. })) => {
+                messages.push(answer);
+            }
+            Err(malformed) if malformed.answers().is_some() => {
+                messages.push(Incoming::Malformed(malformed));
+            }
+            Ok(_) | Err(_) => {}
+        });
+    }
+}
+
+/// Of the bad messages in a batch so many are told, and the rest passed over.
+const MAX_BAD: usize = 100;
+
+/// The request of the peer's that is bad gets an error; without an id, to `null`.
+fn refused(malformed: Malformed, id: Option<&RawValue>, code: i64) -> Malformed {
+    let id = id.and_then(request_id).unwrap_or_else(|| RequestId::new("null"));
+    malformed.refused_with(id, code)
 }
 
 /// Ids of the peer's are kept as they are written: a string or a number, or even null.
-fn request_id(id: &RawValue) -> Result<RequestId, Malformed> {
+fn request_id(id: &RawValue) -> Option<RequestId> {
     match id.get().as_bytes().first() {
-        Some(b'{' | b'[' | b't' | b'f') | None => Err(Malformed::new("an id of a wrong type")),
-        Some(_) => Ok(RequestId::new(id.get())),
+        Some(b'{' | b'[' | b't' | b'f') | None => None,
+        Some(_) => Some(RequestId::new(id.get())),
     }
 }
 
-/// Ids of ours are numbers. What else comes as one is nobody's.
-fn own_id(id: &RawValue) -> Result<u64, Malformed> {
-    id.get().parse().map_err(|_| Malformed::new("an answer to an id that is none of ours"))
+/// Ids of ours are whole numbers. Some peers give them back as text, or as `1.0`.
+fn own_id(id: &str) -> Option<u64> {
+    integer(id).and_then(|id| id.try_into().ok())
+}
+
+/// A whole number, be it written as text or with a fraction of zero.
+fn integer(text: &str) -> Option<i64> {
+    /// Up to here a float tells one whole number from the next.
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let begin = text.trim_start_matches('-').as_bytes().first();
+    if !begin.is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    let float = || text.parse().ok().filter(|n: &f64| n.fract() == 0.0 && n.abs() <= EXACT);
+    text.parse().ok().or_else(|| float().map(|n| n as i64))
+}
+
+/// An error of the peer's. What is not as JSON-RPC wants it fails the request all the same; nothing of
+/// it is lost, for then all of it is in `data`.
+fn read_error(error: &RawValue) -> RemoteError {
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow, default)]
+        code: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        message: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+    if let Some(message) = text(error) {
+        return RemoteError::new(message);
+    }
+    let told = Some(error.get()).filter(|text| text.starts_with('{'));
+    let Some(Ok(Told { code, message, data })) = told.map(serde_json::from_str) else {
+        return RemoteError::new("an error of an unknown form").with_data(error);
+    };
+    let number = code.and_then(|code| integer(code.get()));
+    let words = message.and_then(text);
+    let is_odd = code.is_some() && number.is_none() || message.is_some() && words.is_none();
+    RemoteError {
+        code: number,
+        message: words.unwrap_or_else(|| "no message".to_owned()),
+        data: data.or(is_odd.then_some(error)).map(Payload::from),
+    }
 }
 
 #[derive(Deserialize)]
 struct Wire<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
+    method: Option<&'a RawValue>,
     #[serde(borrow, default)]
     params: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    error: Option<WireError<'a>>,
+    error: Option<&'a RawValue>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct WireError<'a> {
     code: i64,
-    #[serde(borrow)]
-    message: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
 }
 
 /// What is there, be it `null`: `Option` by itself would take that for absence.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(from).map(Some)
+}
+
+// ---- what is nearly JSON --------------------------------------------------------------------------
+
+/// What can be told of an object that is no JSON, as with `NaN` in it, or that breaks off.
+#[derive(Default)]
+struct Members {
+    id: Option<u64>,
+    is_request: bool,
+}
+
+impl Members {
+    fn of(text: &[u8]) -> Self {
+        let mut members = Self::default();
+        if text.trim_ascii_start().first() == Some(&b'{') {
+            items(text, |item| members.take(item));
+        }
+        members
+    }
+
+    fn take(&mut self, member: &[u8]) {
+        let value = |name: &str| {
+            let rest = member.trim_ascii().strip_prefix(name.as_bytes())?;
+            let value = rest.trim_ascii_start().strip_prefix(b":")?;
+            std::str::from_utf8(value.trim_ascii()).ok()
+        };
+        if let Some(id) = value(r#""id""#) {
+            self.id = self.id.or(own_id(id));
+        }
+        self.is_request |= value(r#""method""#).is_some_and(|method| method != "null");
+    }
+}
+
+/// Gives what stands between the commas of an object or an array. What is nested and what is quoted is
+/// left whole, and what has no end is left out.
+fn items<'a>(text: &'a [u8], mut each: impl FnMut(&'a [u8])) {
+    let (mut depth, mut quoted, mut escaped, mut begin) = (0_usize, false, false, 0);
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth == 1 {
+                    begin = at + 1;
+                }
+            }
+            b'}' | b']' if depth == 1 => return each(&text[begin..at]),
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' if depth == 1 => {
+                each(&text[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -202,7 +374,7 @@ impl Protocol for JsonRpc {
                 id_text = raw(to.as_str());
                 let error = WireError {
                     code: error.code.unwrap_or(RemoteError::SERVER_ERROR),
-                    message: error.message.as_str().into(),
+                    message: &error.message,
                     data: error.data.as_ref().map(Payload::raw),
                 };
                 sent = Sent { id: Some(Id::Theirs(&id_text)), error: Some(error), ..sent };
@@ -218,18 +390,48 @@ impl Protocol for JsonRpc {
     }
 
     fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed> {
-        let is_batch = frame.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-        let malformed = |error: serde_json::Error| Malformed::new(syntax(&error));
-        if is_batch {
-            let batch: Vec<Wire<'_>> = serde_json::from_slice(frame).map_err(malformed)?;
-            for wire in batch {
-                messages.push(self.read(wire)?);
+        let text = frame.strip_prefix("\u{feff}".as_bytes()).unwrap_or(frame).trim_ascii();
+        if text.first() != Some(&b'[') {
+            messages.push(self.message(text)?);
+            return Ok(());
+        }
+        let batch: Vec<&RawValue> = match serde_json::from_slice(text) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.broken_batch(text, messages);
+                let malformed = Malformed::new(syntax(&error));
+                return Err(refused(malformed, None, RemoteError::PARSE_ERROR));
             }
-        } else {
-            let wire = serde_json::from_slice(frame).map_err(malformed)?;
-            messages.push(self.read(wire)?);
+        };
+        if batch.is_empty() {
+            let malformed = Malformed::new("an empty batch");
+            return Err(refused(malformed, None, RemoteError::INVALID_REQUEST));
+        }
+        let mut bad = 0;
+        for message in batch {
+            match self.message(message.get().as_bytes()) {
+                Ok(message) => messages.push(message),
+                Err(malformed) => {
+                    bad += 1;
+                    if bad <= MAX_BAD || malformed.answers().is_some() {
+                        messages.push(Incoming::Malformed(malformed));
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    /// By an id near the beginning or at the very end, which is where peers write it.
+    fn answer_id(&self, head: &[u8], tail: &[u8]) -> Option<u64> {
+        let mut members = Members::of(head);
+        // Right before the brace that ends the message, a number cannot be part of a text.
+        if let Some(rest) = tail.trim_ascii_end().strip_suffix(b"}")
+            && let Some(comma) = rest.iter().rposition(|byte| *byte == b',')
+        {
+            members.take(&rest[comma + 1..]);
+        }
+        members.id.filter(|_| !members.is_request)
     }
 }
 
@@ -281,17 +483,75 @@ mod tests {
     fn a_batch_is_several_messages_and_a_bad_one_is_an_error() {
         let two = r#" [{"id":1,"result":1},{"id":2,"error":{"code":-1,"message":"no"}}]"#;
         assert_eq!(decode(JsonRpc::new(), two).unwrap().len(), 2);
-        for bad in ["", "{}", "[1]", r#"{"id":1}"#, r#"{"id":{},"method":"m"}"#, "nonsense"] {
+        for bad in ["", "{}", "[]", r#"{"id":1}"#, r#"{"id":{},"method":"m"}"#, "nonsense"] {
             decode(JsonRpc::new(), bad).expect_err(bad);
         }
+        let messages = decode(JsonRpc::new(), "[1, [2]]").unwrap();
+        assert!(messages.iter().all(|message| matches!(message, Incoming::Malformed(_))));
     }
 
     #[test]
     fn an_error_does_not_quote_what_came() {
         let error = decode(JsonRpc::new(), r#"{"id":1,"result":1,"method":hunter2}"#).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        let error = decode(JsonRpc::new(), r#"{"id":1,"error":"hunter2"}"#).unwrap_err();
+        let error = decode(JsonRpc::new(), r#"{"id":1,"error":hunter2}"#).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_answer_names_its_request_and_a_broken_request_none_of_ours() {
+        let named = |frame: &str| decode(JsonRpc::new(), frame).unwrap_err().answers();
+        assert_eq!(named(r#"{"id":7,"result":NaN}"#), Some(7));
+        assert_eq!(named(r#"{"result":{"id":8,"x":[NaN,"}"]},"id" : "7"}"#), Some(7));
+        assert_eq!(named(r#"{"id":7,"result":"half an ans"#), Some(7));
+        assert_eq!(named(r#"{"result":{"id":8,"x":NaN}}"#), None);
+        assert_eq!(named(r#"{"result":NaN,"id":7"#), None, "it may be 71");
+        assert_eq!(named(r#"{"method":"m","params":[NaN],"id":7}"#), None);
+        assert_eq!(named(r#"{"id":7,"note":"{\"id\":8}\"","result":Infinity}"#), Some(7));
+        assert_eq!(named(r#"log: {"id":7}"#), None);
+        let refusal = |frame: &str| {
+            let malformed = decode(JsonRpc::new(), frame).unwrap_err();
+            malformed.refusal().map(|(id, error)| (id.to_string(), error.code.unwrap()))
+        };
+        let is = |id: &str, code| Some((id.to_owned(), code));
+        assert_eq!(refusal("{nonsense"), is("null", RemoteError::PARSE_ERROR));
+        assert_eq!(refusal("5"), is("null", RemoteError::INVALID_REQUEST));
+        assert_eq!(refusal(r#"{"id":"a","method":5}"#), is(r#""a""#, RemoteError::INVALID_REQUEST));
+        assert_eq!(
+            refusal(r#"{"id":true,"method":"m"}"#),
+            is("null", RemoteError::INVALID_REQUEST)
+        );
+        assert_eq!(refusal(r#"{"id":"a","result":1}"#), None);
+    }
+
+    #[test]
+    fn a_broken_batch_fails_its_answers_and_runs_no_request() {
+        let batch =
+            r#"[{"id":1,"result":1},{"id":2,"result":NaN},{"id":3,"method":"m"}, nonsense]"#;
+        let mut messages = Vec::new();
+        JsonRpc::new().decode(batch.as_bytes(), &mut messages).unwrap_err();
+        let [Incoming::Answer { id: 1, .. }, Incoming::Malformed(second)] = &*messages else {
+            panic!("{messages:?}")
+        };
+        assert_eq!(second.answers(), Some(2));
+    }
+
+    #[test]
+    fn a_batch_of_nothing_but_bad_ones_takes_little_memory() {
+        let batch = format!("[{}1]", "1,".repeat(100_000));
+        assert_eq!(decode(JsonRpc::new(), &batch).unwrap().len(), MAX_BAD);
+    }
+
+    #[test]
+    fn an_answer_over_the_limit_names_its_request() {
+        let id =
+            |head: &str, tail: &str| JsonRpc::new().answer_id(head.as_bytes(), tail.as_bytes());
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"result":"xxx"#, r#"xxx"}"#), Some(7));
+        assert_eq!(id(r#"{"jsonrpc":"2.0","result":"xxx"#, r#"xxx","id":7}"#), Some(7));
+        assert_eq!(id(r#"{"jsonrpc":"2.0","result":"xxx"#, r#"xxx,\"id\":7}"}"#), None);
+        assert_eq!(id(r#"{"id":7,"method":"m","params":"xxx"#, r#"xxx"}"#), None);
+        assert_eq!(id(r#"{"method":"m","params":"xxx"#, r#"xxx","id":7}"#), None);
+        assert_eq!(id("[[[[", "]]]]"), None);
     }
 
     #[test]

@@ -23,6 +23,14 @@ impl Payload {
         serde_json::value::to_raw_value(value).map(Self)
     }
 
+    /// The parameters of a request or a notification: what is `null` in JSON, such as `()`, is left out.
+    ///
+    /// JSON-RPC knows an object, an array or nothing there, and some peers fall silent at a `null`.
+    pub(super) fn params<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Option<Self>> {
+        let params = Self::new(value)?;
+        Ok((params.as_str() != "null").then_some(params))
+    }
+
     /// `null`.
     #[must_use]
     pub fn null() -> Self {

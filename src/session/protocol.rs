@@ -43,6 +43,7 @@ use super::{Payload, RemoteError};
 ///             (None, _) => Incoming::Notification {
 ///                 method: said["event"].as_str().unwrap_or_default().to_owned(),
 ///                 params: Some(said.into()),
+///                 meta: None,
 ///             },
 ///         });
 ///         Ok(())
@@ -66,9 +67,20 @@ pub trait Protocol: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If it cannot be understood; what was appended before that counts. The error must not repeat
-    /// what was received: it may hold a secret.
+    /// If it cannot be understood; what was appended before that counts, and the session goes on. Where
+    /// only a part of the frame is bad, append [`Incoming::Malformed`] and read on. The error must not
+    /// repeat what was received: it may hold a secret.
     fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed>;
+
+    /// Finds the request of ours that a message answers which is over the size limit and was not
+    /// kept. `head` and `tail` are its first and its last bytes, some hundreds of each.
+    ///
+    /// The session fails that request at once. Default: none can be told, and the request waits until
+    /// its time is over.
+    fn answer_id(&self, head: &[u8], tail: &[u8]) -> Option<u64> {
+        let _ = (head, tail);
+        None
+    }
 
     /// Whether the end of a request is a message of its own, after its answers or its failure.
     ///
@@ -80,6 +92,7 @@ pub trait Protocol: Send + Sync + 'static {
 
 /// What we say.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Outgoing<'a> {
     /// We ask for something.
     Request {
@@ -135,6 +148,7 @@ pub enum Outgoing<'a> {
 
 /// What the peer says.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Incoming {
     /// The peer asks for something.
     Request {
@@ -155,6 +169,8 @@ pub enum Incoming {
         method: String,
         /// The particulars.
         params: Option<Payload>,
+        /// What else the message said that a handler may want to know.
+        meta: Option<Payload>,
     },
     /// The peer waits no more for the answer to its request.
     Cancel {
@@ -189,6 +205,9 @@ pub enum Incoming {
     },
     /// A sign of life.
     Heartbeat,
+    /// The peer said something that cannot be understood. It fails the request that it
+    /// [answers](Malformed::answers), if that can be told, and nothing else.
+    Malformed(Malformed),
 }
 
 /// How the peer calls a request of its own. Cheap to clone.
@@ -221,20 +240,64 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A frame that cannot be understood.
+/// A frame, or a message in it, that cannot be understood.
+///
+/// It may say whom it concerns:
+///
+/// ```
+/// use sessile::session::{Malformed, RemoteError, RequestId};
+///
+/// let malformed = Malformed::new("an answer without a result").answering(7);
+/// assert_eq!(malformed.answers(), Some(7));
+/// let malformed = Malformed::new("a method that is no text")
+///     .refused_with(RequestId::new("8"), RemoteError::INVALID_REQUEST);
+/// assert_eq!(malformed.refusal().map(|(id, error)| (id.as_str(), error.code)), Some(("8", Some(-32600))));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed(String);
+pub struct Malformed {
+    what: String,
+    answers: Option<u64>,
+    refused: Option<(RequestId, i64)>,
+}
 
 impl Malformed {
-    /// What is wrong with it, without what it holds.
+    /// Says what is wrong with it, without what it holds.
     pub fn new(what: impl fmt::Display) -> Self {
-        Self(what.to_string())
+        Self { what: what.to_string(), answers: None, refused: None }
+    }
+
+    /// Adds that it was to be the answer to this request of ours, which fails by it at once.
+    #[must_use]
+    pub fn answering(mut self, id: u64) -> Self {
+        self.answers = Some(id);
+        self
+    }
+
+    /// Adds that it was to be a request of the peer's, for which the peer expects an error with this
+    /// code.
+    #[must_use]
+    pub fn refused_with(mut self, id: RequestId, code: i64) -> Self {
+        self.refused = Some((id, code));
+        self
+    }
+
+    /// Names the request of ours that it was to answer, if that can be told.
+    #[must_use]
+    pub fn answers(&self) -> Option<u64> {
+        self.answers
+    }
+
+    /// Gives what a side that serves requests answers to it, if the protocol has words for that.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(&RequestId, RemoteError)> {
+        let (id, code) = self.refused.as_ref()?;
+        Some((id, RemoteError::new(&*self.what).with_code(*code)))
     }
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the peer sent something that cannot be understood: {}", self.0)
+        write!(f, "the peer sent something that cannot be understood: {}", self.what)
     }
 }
 

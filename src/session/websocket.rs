@@ -40,8 +40,10 @@
 //!   peer is pinged: one that is only slow answers that, and then only the request has failed;
 //! - the peer was pinged and stayed silent for
 //!   [`pong_timeout`](WebSocketBuilder::pong_timeout);
-//! - the peer sent what cannot be understood: no WebSocket, a binary frame, a message over the limit,
-//!   or one that the [`Protocol`](crate::session::Protocol) cannot read.
+//! - the peer sent what is no WebSocket, a binary frame, or a message over the limit.
+//!
+//! A message that the [`Protocol`](crate::session::Protocol) cannot read breaks nothing: it fails the
+//! request that it was to answer, if that can be told, and is counted.
 //!
 //! Answers and events that came before that can still be taken.
 //!

@@ -247,7 +247,11 @@ impl Protocol for PluginSide {
         if !frame.trim_ascii_start().starts_with(b"{") {
             let text = String::from_utf8_lossy(&frame[..frame.len().min(200)]);
             let params = Some(serde_json::Value::from(text).into());
-            messages.push(Incoming::Notification { method: REFUSAL.to_owned(), params });
+            messages.push(Incoming::Notification {
+                method: REFUSAL.to_owned(),
+                params,
+                meta: None,
+            });
             return Ok(());
         }
         let said: FromDaemon<'_> = serde_json::from_slice(frame).map_err(malformed)?;
@@ -419,6 +423,7 @@ impl Protocol for DaemonSide {
         let tell = |method: String, params: Option<&RawValue>| Incoming::Notification {
             method,
             params: params.map(Payload::from),
+            meta: None,
         };
         messages.push(match (said.event.as_deref(), said.data, said.kind) {
             (Some("heartbeat"), ..) => Incoming::Heartbeat,

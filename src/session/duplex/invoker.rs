@@ -66,7 +66,7 @@ impl Invoker {
     where
         P: Serialize + ?Sized,
     {
-        let params = Payload::new(params).map_err(Kind::Json)?;
+        let params = Payload::params(params).map_err(Kind::Json)?;
         let deadline = Deadline::after(self.timeout);
         self.check()?;
         let room = self.shared.room_in_flight(self.when_full, deadline)?;
@@ -75,7 +75,7 @@ impl Invoker {
             id,
             within: self.scope.as_ref().map(|scope| scope.id()),
             method,
-            params: Some(&params),
+            params: params.as_ref(),
         };
         let frame = self.shared.encode(&message, self.when_full, deadline)?;
         let inbox = Arc::new(Inbox::new(self.shared.limits.answers_capacity));
@@ -109,9 +109,9 @@ impl Invoker {
     where
         P: Serialize + ?Sized,
     {
-        let params = Payload::new(params).map_err(Kind::Json)?;
+        let params = Payload::params(params).map_err(Kind::Json)?;
         self.check()?;
-        let message = Outgoing::Notification { method, params: Some(&params) };
+        let message = Outgoing::Notification { method, params: params.as_ref() };
         let deadline = Deadline::after(self.timeout);
         let frame = self.shared.encode(&message, self.when_full, deadline)?;
         self.shared.post(Letter::Send(Sending::new(frame, self.connection())))

@@ -562,8 +562,8 @@ impl Owner {
             let mut frames = 0;
             let more = live.link.read(&mut |frame| {
                 frames += 1;
-                if shared.protocol.decode(frame, &mut messages).is_err() {
-                    count(&shared.counts.malformed);
+                if let Err(malformed) = shared.protocol.decode(frame, &mut messages) {
+                    messages.push(Incoming::Malformed(malformed));
                 }
             });
             shared.counts.frames_read.fetch_add(frames, Ordering::Relaxed);
@@ -598,7 +598,19 @@ impl Owner {
             Incoming::Answer { id, value } => self.last_answer(id, value),
             Incoming::Failure { id: Some(id), error } => self.ended(id, Some(error.into())),
             Incoming::End { id } => self.ended(id, None),
-            Incoming::Failure { id: None, .. } => count(&self.shared.counts.unknown),
+            // Which request it is about can be told only if there is just one.
+            Incoming::Failure { id: None, error } => match self.only_request() {
+                Some(id) => self.ended(id, Some(error.into())),
+                None => count(&self.shared.counts.unknown),
+            },
+            Incoming::Malformed(malformed) => {
+                count(&self.shared.counts.malformed);
+                if let Some(id) = malformed.answers()
+                    && self.waiters.contains_key(&id)
+                {
+                    self.finish(id, Some(malformed.into()));
+                }
+            }
             Incoming::Request { id, within, method, params, meta } => {
                 self.asked(id, within, method, params, meta);
             }
@@ -607,7 +619,7 @@ impl Owner {
                     scope.call_off();
                 }
             }
-            Incoming::Notification { method, params } => {
+            Incoming::Notification { method, params, .. } => {
                 let handlers = Rc::clone(&self.handlers);
                 if contain(|| (handlers.notification)(method, params)).is_err() {
                     count(&self.shared.counts.panics);
@@ -671,6 +683,12 @@ impl Owner {
         if let Some(waiting) = self.waiters.remove(&id) {
             let _ = contain(|| waiting.inbox.end(error));
         }
+    }
+
+    /// The one request that the peer can be answering.
+    fn only_request(&self) -> Option<u64> {
+        let mut sent = self.waiters.iter().filter(|(_, waiting)| waiting.unsent.is_none());
+        sent.next().map(|(id, _)| *id).filter(|_| sent.next().is_none())
     }
 
     fn nobody_waits(&self, id: u64) {

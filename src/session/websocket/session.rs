@@ -140,6 +140,8 @@ pub struct Counters {
     pub late: u64,
     /// Answers to requests that were never made, and errors that belong to no request.
     pub unknown: u64,
+    /// Messages that could not be understood. Each failed the request that it named, if any.
+    pub malformed: u64,
     /// Events that were dropped, the oldest first, since nobody took them.
     pub dropped_events: u64,
     /// Answers that were not the last to their request. Only the last is kept.
@@ -319,7 +321,7 @@ impl WebSocketSession {
     where
         P: Serialize + ?Sized,
     {
-        let params = to_params(params)?;
+        let params = Payload::params(params).map_err(Kind::Json)?;
         self.prepare()?;
         let message = Outgoing::Notification { method, params: params.as_ref() };
         let timeout = self.settings.request_timeout;
@@ -336,7 +338,7 @@ impl WebSocketSession {
     where
         P: Serialize + ?Sized,
     {
-        let params = to_params(params)?;
+        let params = Payload::params(params).map_err(Kind::Json)?;
         self.prepare()?;
         self.make_room()?;
         let id = self.last_id + 1;
@@ -741,11 +743,13 @@ impl WebSocketSession {
         };
         let mut decoded = mem::take(&mut self.decoded);
         let understood = self.protocol.decode(text.as_bytes(), &mut decoded);
+        if let Err(malformed) = understood {
+            decoded.push(Incoming::Malformed(malformed));
+        }
         let taken = decoded.drain(..).try_for_each(|incoming| self.take(incoming));
         decoded.shrink_to(16); // a batch may have been large
         self.decoded = decoded;
-        taken?;
-        Ok(understood?)
+        taken
     }
 
     fn take(&mut self, incoming: Incoming) -> Result<(), SessionError> {
@@ -766,7 +770,13 @@ impl WebSocketSession {
                 }
             }
             Incoming::Item { .. } => self.counters.partial += 1,
-            Incoming::Notification { method, params } => {
+            Incoming::Malformed(malformed) => {
+                self.counters.malformed += 1;
+                if let Some(id) = malformed.answers() {
+                    self.fail_request(id, malformed.into());
+                }
+            }
+            Incoming::Notification { method, params, .. } => {
                 self.news += 1;
                 let Settings { events, max_held, .. } = self.settings;
                 self.counters.dropped_events +=
@@ -776,6 +786,13 @@ impl WebSocketSession {
             Incoming::Cancel { .. } | Incoming::Heartbeat => {}
         }
         Ok(())
+    }
+
+    /// Fails a request, if it is waiting for its answer still.
+    fn fail_request(&mut self, id: u64, error: SessionError) {
+        if self.waiting.get(&id).is_some_and(|entry| entry.answer.is_none()) {
+            self.take_in(id, Err(error));
+        }
     }
 
     fn take_in(&mut self, id: u64, answer: Result<Payload, SessionError>) {
@@ -835,12 +852,6 @@ impl Events {
         self.gap |= dropped > 0 && capacity > 0;
         dropped
     }
-}
-
-/// Parameters are an object or an array, or there are none.
-fn to_params<P: Serialize + ?Sized>(params: &P) -> Result<Option<Payload>, SessionError> {
-    let params = Payload::new(params).map_err(Kind::Json)?;
-    Ok((params.as_str() != "null").then_some(params))
 }
 
 impl Drop for WebSocketSession {
