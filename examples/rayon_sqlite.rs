@@ -10,7 +10,7 @@ use std::{env, fs, process};
 use anyhow::{Context as _, Result};
 use rayon::prelude::*;
 use rusqlite::{Connection, OpenFlags, params};
-use sessile::{Context, Pool, Registry};
+use sessile::{Pool, Registry, try_from_fn};
 
 const SHOPS: i64 = 500;
 const SALES: i64 = 40_000;
@@ -22,9 +22,9 @@ pub(crate) fn main() -> Result<()> {
     // A `Connection` is `Send` but not `Sync`: threads cannot share one, and there is no telling which
     // threads rayon will use. So each opens its own, the first time it has a query.
     let file = path.clone();
-    let connections = Pool::builder(move |_: &Context| {
+    let connections = Pool::builder(try_from_fn(move |_| {
         Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)
-    })
+    }))
     .name("sales.db")
     .build()?;
 

@@ -2,7 +2,6 @@
 //! its keyed instance, in order, on a worker's thread, where they may block; the server's tasks await
 //! the handles. Try `curl -d hello localhost:8080/alice`; Ctrl-C ends it in good order.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -17,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sessile::workers::ShutdownReport;
-use sessile::{Context, Pool, Workers};
+use sessile::{Pool, Workers, from_fn};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -37,7 +36,7 @@ impl Session {
 
 /// Two threads for all conversations; the idle ones are closed after ten minutes.
 pub(crate) fn sessions() -> Workers<Session> {
-    let pool = Pool::builder_local(|_: &Context| Ok::<_, Infallible>(Session { said: Vec::new() }))
+    let pool = Pool::builder_local(from_fn(|_| Session { said: Vec::new() }))
         .name("conversations")
         .idle_timeout(Duration::from_secs(600));
     Workers::builder(pool).threads(2).build().expect("threads can be had")

@@ -5,7 +5,7 @@
 /// A guard stays on the thread that borrowed.
 ///
 /// ```compile_fail,E0277
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| drop(guard));
@@ -13,7 +13,7 @@
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.clone();
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| drop(guard));
@@ -23,7 +23,7 @@
 /// The shared one, too:
 ///
 /// ```compile_fail,E0277
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get_ref().unwrap();
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| drop(guard));
@@ -51,9 +51,9 @@ struct GuardsStayHome;
 /// A guard cannot live across an `.await` of a task that may change threads.
 ///
 /// ```compile_fail
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// # fn spawn<F: Future + Send + 'static>(_: F) {}
-/// let pool = Pool::new(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// let pool = Pool::from_fn(|_| 0_u8);
 /// spawn(async move {
 ///     let guard = pool.get().unwrap();
 ///     std::future::ready(()).await;
@@ -62,9 +62,9 @@ struct GuardsStayHome;
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// # fn spawn<F: Future + Send + 'static>(_: F) {}
-/// let pool = Pool::new(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// let pool = Pool::from_fn(|_| 0_u8);
 /// spawn(async move {
 ///     let guard = pool.clone();
 ///     std::future::ready(()).await;
@@ -78,24 +78,24 @@ struct GuardsDoNotAwait;
 ///
 /// ```compile_fail,E0277
 /// use std::rc::Rc;
-/// let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<Rc<u8>, std::io::Error>(Rc::new(0)));
+/// let pool = sessile::Pool::from_fn(|_| Rc::new(0));
 /// ```
 ///
 /// ```
 /// use std::rc::Rc;
-/// let pool = sessile::Pool::new_local(|_: &sessile::Context| Ok::<Rc<u8>, std::io::Error>(Rc::new(0)));
+/// let pool = sessile::Pool::new_local(sessile::from_fn(|_| Rc::new(0)));
 /// ```
 ///
 /// As does `builder`:
 ///
 /// ```compile_fail,E0277
 /// use std::rc::Rc;
-/// let pool = sessile::Pool::builder(|_: &sessile::Context| Ok::<Rc<u8>, std::io::Error>(Rc::new(0)));
+/// let pool = sessile::Pool::builder(sessile::from_fn(|_| Rc::new(0)));
 /// ```
 ///
 /// ```
 /// use std::rc::Rc;
-/// let pool = sessile::Pool::builder_local(|_: &sessile::Context| Ok::<Rc<u8>, std::io::Error>(Rc::new(0)));
+/// let pool = sessile::Pool::builder_local(sessile::from_fn(|_| Rc::new(0)));
 /// ```
 struct LocalInstancesAreSaidToBe;
 
@@ -115,25 +115,25 @@ struct PoolsTravel;
 /// A reference to the instance cannot leave `with`.
 ///
 /// ```compile_fail
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let escaped = pool.with(|n: &mut u8| &*n).unwrap();
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let escaped = pool.with(|n: &mut u8| *n).unwrap();
 /// ```
 ///
 /// Not by another way out either:
 ///
 /// ```compile_fail,E0521
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let mut escaped = None;
 /// pool.with_ref(|n: &u8| escaped = Some(n)).unwrap();
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let mut escaped = None;
 /// pool.with_ref(|n: &u8| escaped = Some(*n)).unwrap();
 /// ```
@@ -143,21 +143,21 @@ struct ReferencesStayInside;
 /// A guard does not outlive its pool, nor a reference its guard.
 ///
 /// ```compile_fail,E0505
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// drop(pool);
 /// drop(guard);
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.clone();
 /// drop(pool);
 /// drop(guard);
 /// ```
 ///
 /// ```compile_fail,E0505
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// let n: &u8 = &guard;
 /// sessile::RefMut::discard(guard);
@@ -165,7 +165,7 @@ struct ReferencesStayInside;
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// let n: u8 = *guard;
 /// sessile::RefMut::discard(guard);
@@ -176,22 +176,22 @@ struct GuardsAreShortLived;
 /// Shared access is shared.
 ///
 /// ```compile_fail,E0594
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// pool.with_ref(|n| *n += 1).unwrap();
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// pool.with(|n| *n += 1).unwrap();
 /// ```
 ///
 /// ```compile_fail,E0594
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// *pool.get_ref().unwrap() += 1;
 /// ```
 ///
 /// ```
-/// # let pool = sessile::Pool::new(|_: &sessile::Context| Ok::<u8, std::io::Error>(0));
+/// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// *pool.get().unwrap() += 1;
 /// ```
 struct SharedIsShared;
@@ -199,31 +199,31 @@ struct SharedIsShared;
 /// Instances outlive every borrow of their maker's: they end with their thread.
 ///
 /// ```compile_fail,E0597
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// let text: String = String::new();
-/// let pool: Pool<&str> = Pool::new(|_: &Context| Ok::<_, std::io::Error>(""));
+/// let pool: Pool<&str> = Pool::from_fn(|_| "");
 /// *pool.get().unwrap() = &text;
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// static text: String = String::new();
-/// let pool: Pool<&str> = Pool::new(|_: &Context| Ok::<_, std::io::Error>(""));
+/// let pool: Pool<&str> = Pool::from_fn(|_| "");
 /// *pool.get().unwrap() = &text;
 /// ```
 ///
 /// What a manager holds it owns:
 ///
 /// ```compile_fail,E0373
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// let text = String::from("seed");
-/// let pool = Pool::new(|_: &Context| Ok::<_, std::io::Error>(text.clone()));
+/// let pool = Pool::from_fn(|_| text.clone());
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool};
+/// # use sessile::Pool;
 /// let text = String::from("seed");
-/// let pool = Pool::new(move |_: &Context| Ok::<_, std::io::Error>(text.clone()));
+/// let pool = Pool::from_fn(move |_| text.clone());
 /// ```
 struct InstancesOwnWhatTheyHold;
 
@@ -463,8 +463,8 @@ struct HandlesGoWhereTheirResultsMay;
 ///
 /// ```compile_fail,E0277
 /// use std::rc::Rc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let n = Shared::new(0);
 /// workers.submit(move |_| drop(n)).unwrap().detach();
@@ -472,8 +472,8 @@ struct HandlesGoWhereTheirResultsMay;
 ///
 /// ```
 /// use std::sync::Arc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let n = Shared::new(0);
 /// workers.submit(move |_| drop(n)).unwrap().detach();
@@ -481,16 +481,16 @@ struct HandlesGoWhereTheirResultsMay;
 ///
 /// ```compile_fail,E0277
 /// use std::rc::Rc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder_local(from_fn(|_| Shared::new(0)));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
 /// ```
 ///
 /// ```
 /// use std::sync::Arc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder_local(|_: &Context| Ok::<_, std::io::Error>(Shared::new(0)));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder_local(from_fn(|_| Shared::new(0)));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.keyed("alice".to_owned()).submit(|n| n.clone()).unwrap().detach();
 /// ```
@@ -506,31 +506,31 @@ struct HandlesGoWhereTheirResultsMay;
 ///
 /// ```compile_fail,E0277
 /// use std::rc::Rc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// let workers = Workers::builder(pool).threads(1).build_keyed::<Shared<str>>().unwrap();
 /// ```
 ///
 /// ```
 /// use std::sync::Arc as Shared;
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// let workers = Workers::builder(pool).threads(1).build_keyed::<Shared<str>>().unwrap();
 /// ```
 ///
 /// Work for every worker is there as often as there are workers:
 ///
 /// ```compile_fail,E0277
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
 /// drop(workers.broadcast(move |_| drop(once)));
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let once = Box::new(|| ()) as Box<dyn FnOnce() + Send>;
 /// drop(workers.submit(move |_| drop(once)));
@@ -540,22 +540,22 @@ struct WorkCrossesThreads;
 /// A worker's instance stays inside its work, and a key inside its workers.
 ///
 /// ```compile_fail
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.submit(|n: &mut u8| &*n).unwrap().detach();
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.submit(|n: &mut u8| *n).unwrap().detach();
 /// ```
 ///
 /// ```compile_fail,E0505
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let keyed = workers.keyed("alice".to_owned());
 /// drop(workers);
@@ -563,8 +563,8 @@ struct WorkCrossesThreads;
 /// ```
 ///
 /// ```
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// let keyed = workers.keyed("alice".to_owned()).worker();
 /// drop(workers);

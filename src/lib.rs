@@ -8,10 +8,10 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use sessile::{Context, Pool, Registry};
+//! use sessile::{Pool, Registry};
 //!
-//! // A closure is a manager: it makes an instance. Any error will do.
-//! let logs = Pool::new(|cx: &Context| Ok::<_, std::io::Error>(vec![cx.name().to_owned()]));
+//! // The closure makes an instance, on the thread that is to have it.
+//! let logs = Pool::from_fn(|cx| vec![cx.name().to_owned()]);
 //!
 //! std::thread::scope(|s| {
 //!     for job in ["a", "b", "c"] {
@@ -112,7 +112,7 @@ pub mod workers;
 pub use crate::error::PoolError;
 pub use crate::event_loop::{EventLoop, Handle, LocalHandle};
 pub use crate::id::{InstanceId, Owner, PoolId};
-pub use crate::manager::{CloseReason, Context, Interrupt, Manager};
+pub use crate::manager::{CloseReason, Context, FromFn, Interrupt, Manager, from_fn, try_from_fn};
 pub use crate::pool::{BuildError, Builder, Pool, Ref, RefMut};
 pub use crate::registry::event::{Event, EventHandler, EventKind};
 pub use crate::registry::report::{CloseReport, FailedClose};

@@ -1,9 +1,12 @@
 //! How instances are made, checked and closed.
 
+mod from_fn;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::from_fn::{FromFn, from_fn, try_from_fn};
 use crate::id::{InstanceId, Owner};
 
 /// Asks a straggler, from any thread, to stop what it is doing.
@@ -15,8 +18,7 @@ pub type Interrupt = Box<dyn Fn() + Send + Sync>;
 
 /// Makes, checks and closes the instances of a [`Pool`](crate::Pool).
 ///
-/// A closure `Fn(&Context) -> Result<T, E>` is a manager whose instances are closed by dropping
-/// them, as long as its parameter is written with its type: `|cx: &Context| ..`.
+/// [`from_fn`] and [`try_from_fn`] make a manager of a closure.
 ///
 /// None of these methods runs while a lock of this crate is held. A panic in any of them is
 /// accounted for: nothing is leaked, and the pool goes on.
@@ -27,6 +29,11 @@ pub type Interrupt = Box<dyn Fn() + Send + Sync>;
 /// [`has_broken`](Self::has_broken), [`is_valid`](Self::is_valid) and [`rescue`](Self::rescue) run
 /// on the owner, always. [`close`](Self::close) runs on the owner too, with one exception: an idle
 /// instance of a pool made with `T: Send` is closed by whoever orders it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a manager",
+    label = "not a `Manager`",
+    note = "a closure becomes one by `sessile::from_fn(|_| ..)`, or, if it returns a `Result`, by `sessile::try_from_fn(|_| ..)`"
+)]
 pub trait Manager: Send + Sync + 'static {
     /// What each thread gets one of. It need not be `Send`.
     type Instance: 'static;
@@ -50,8 +57,8 @@ pub trait Manager: Send + Sync + 'static {
 
     /// Whether [`has_broken`](Self::has_broken) can ever say yes.
     ///
-    /// Asked once, when the pool is built. With `false`, as closures have it, a use costs no
-    /// indirect call.
+    /// Asked once, when the pool is built. With `false`, as [`from_fn`] has it without
+    /// [`broken_if`](FromFn::broken_if), a use costs no indirect call.
     fn can_break(&self) -> bool {
         true
     }
@@ -97,23 +104,6 @@ pub trait Manager: Send + Sync + 'static {
         let _ = reason;
         drop(instance);
         Ok(())
-    }
-}
-
-impl<F, T, E> Manager for F
-where
-    F: Fn(&Context) -> Result<T, E> + Send + Sync + 'static,
-    T: 'static,
-    E: Into<anyhow::Error>,
-{
-    type Instance = T;
-
-    fn create(&self, cx: &Context) -> anyhow::Result<T> {
-        self(cx).map_err(Into::into)
-    }
-
-    fn can_break(&self) -> bool {
-        false
     }
 }
 

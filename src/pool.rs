@@ -19,7 +19,7 @@ pub use self::lease::{Ref, RefMut};
 use crate::deadline::Deadline;
 use crate::error::{Kind, PoolError};
 use crate::id::PoolId;
-use crate::manager::{CloseReason, Manager};
+use crate::manager::{CloseReason, Context, Manager, from_fn, try_from_fn};
 use crate::registry::Registry;
 use crate::registry::report::CloseReport;
 use crate::registry::snapshot::{InstanceInfo, Status};
@@ -32,9 +32,9 @@ use crate::thread::{PlaceIndex, Resident};
 /// dropped the pool closes, without waiting for instances that are in use.
 ///
 /// ```
-/// use sessile::{Context, Pool};
+/// use sessile::Pool;
 ///
-/// let counters = Pool::new(|_: &Context| Ok::<u32, std::io::Error>(0));
+/// let counters = Pool::from_fn(|_| 0);
 /// std::thread::scope(|s| {
 ///     for _ in 0..4 {
 ///         s.spawn(|| {
@@ -72,12 +72,46 @@ impl<T> Clone for Pool<T> {
 }
 
 impl<T: Send> Pool<T> {
-    /// A pool with no limits. A closure is a manager: see [`Manager`].
+    /// Makes a pool with no limits.
     ///
     /// `T: Send`, so that an idle instance can be closed by another thread than its owner. For
     /// others there is [`new_local`](Self::new_local).
     pub fn new(manager: impl Manager<Instance = T>) -> Self {
         Self::builder(manager).build().expect("the default options are valid")
+    }
+
+    /// Makes a pool with no limits, of instances that a closure makes.
+    ///
+    /// It is [`new`](Self::new) with a manager that [`from_fn`](crate::from_fn()) made.
+    ///
+    /// ```
+    /// let counters = sessile::Pool::from_fn(|_| 0);
+    /// counters.with(|n| *n += 1)?;
+    /// assert_eq!(counters.with(|n| *n)?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
+    pub fn from_fn(make: impl Fn(&Context) -> T + Send + Sync + 'static) -> Self {
+        Self::new(from_fn(make))
+    }
+
+    /// Makes a pool with no limits, of instances that a closure makes which may fail, with any error.
+    ///
+    /// It is [`new`](Self::new) with a manager that [`try_from_fn`](crate::try_from_fn()) made.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    ///
+    /// let sockets = sessile::Pool::try_from_fn(|_| UdpSocket::bind("127.0.0.1:0"));
+    /// // The first `?` is for the pool, the second for what the closure returned.
+    /// let address = sockets.with(|socket| socket.local_addr())??;
+    /// assert_ne!(address.port(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_from_fn<E>(make: impl Fn(&Context) -> Result<T, E> + Send + Sync + 'static) -> Self
+    where
+        E: Into<anyhow::Error>,
+    {
+        Self::new(try_from_fn(make))
     }
 
     /// Sets up a pool with limits, a name, an event handler.

@@ -6,9 +6,9 @@
 //! conversation, a tenant, a document can have a session of its own without a thread of its own.
 //!
 //! ```
-//! use sessile::{Context, Pool, Workers};
+//! use sessile::{Pool, Workers, from_fn};
 //!
-//! let sessions = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(Vec::<String>::new()));
+//! let sessions = Pool::builder(from_fn(|_| Vec::<String>::new()));
 //! let workers = Workers::builder(sessions).threads(2).build()?;
 //!
 //! // Each conversation has its own, and its calls are run in order, on one thread.

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sessile::{CloseReason, Context, Manager, Pool, Registry};
+use sessile::{CloseReason, Context, Manager, Pool, Registry, from_fn};
 use support::*;
 
 #[test]
@@ -157,7 +157,7 @@ fn the_waits_do_not_grow_or_a_success_does_not_reset_them() {
 #[test]
 fn a_create_that_uses_its_own_pool_recurses() {
     static POOL: OnceLock<Pool<u32>> = OnceLock::new();
-    let manager = |_: &Context| {
+    let manager = from_fn(|_| {
         let pool = POOL.get().expect("set before the first use");
         let errors = [
             pool.with(|_| ()).unwrap_err(),
@@ -169,8 +169,8 @@ fn a_create_that_uses_its_own_pool_recurses() {
         for error in errors {
             assert!(error.is_reentrant(), "{error:?}");
         }
-        Ok::<_, std::io::Error>(7)
-    };
+        7
+    });
     let pool = Pool::builder(manager).registry(&Registry::new()).build().unwrap();
     let pool = POOL.get_or_init(|| pool);
     assert_eq!(pool.with(|n| *n).unwrap(), 7);

@@ -13,11 +13,11 @@ use std::time::Duration;
 use peer::{Apart, Peer, SHORT, pair, pair_with};
 use serde_json::{Value, json};
 use sessile::session::duplex::{Request, Session};
-use sessile::{Context, Pool, Workers};
+use sessile::{Pool, Workers, from_fn};
 use support::{Gate, PATIENCE, poll_until};
 
 fn workers(threads: usize, queue: usize) -> Workers<()> {
-    let pool = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(()));
+    let pool = Pool::builder(from_fn(|_| ()));
     Workers::<()>::builder(pool).threads(threads).queue_capacity(queue).build().unwrap()
 }
 

@@ -25,7 +25,7 @@ use sessile::session::duplex::{
     ChildStdio, Invoker, Request, Session, SessionBuilder, Stdio, Tcp, TcpAccepted,
 };
 use sessile::session::{JsonRpc, SessionError};
-use sessile::{Context, Pool, Workers};
+use sessile::{Pool, Workers, from_fn};
 use support::{PATIENCE, poll_until};
 
 const CALLERS: u64 = 6;
@@ -124,7 +124,7 @@ impl Tally {
 
 /// What either side does with what it is asked.
 fn handled(builder: SessionBuilder, tally: &Arc<Tally>) -> SessionBuilder {
-    let pool = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(()));
+    let pool = Pool::builder(from_fn(|_| ()));
     let workers = Workers::<()>::builder(pool).threads(2).queue_capacity(256);
     let workers: Workers<()> = workers.build().unwrap();
     let tally = Arc::clone(tally);

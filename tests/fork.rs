@@ -239,7 +239,7 @@ fn a_child_waits_for_a_lock_that_nobody_holds_there() {
         let _done = Done(&done);
         for _ in 0..2 {
             scope.spawn(|| {
-                let quiet = Pool::builder(|_: &sessile::Context| Ok::<_, std::io::Error>(0_u8));
+                let quiet = Pool::builder(sessile::from_fn(|_| 0_u8));
                 let quiet = quiet.registry(&registry).max_size(1).build().unwrap();
                 while going() {
                     quiet.with(|_| ()).unwrap();
@@ -247,7 +247,7 @@ fn a_child_waits_for_a_lock_that_nobody_holds_there() {
                     let _ = registry.snapshot();
                     quiet.clear();
                     // Places, the registry's list, and its reaper.
-                    let short = Pool::builder(|_: &sessile::Context| Ok::<_, std::io::Error>(0_u8));
+                    let short = Pool::builder(sessile::from_fn(|_| 0_u8));
                     drop(short.registry(&registry).idle_timeout(FOR_EVER).build().unwrap());
                 }
             });

@@ -133,7 +133,7 @@ fn an_own_registry_is_seen_by_others() {
 /// The only test here of the global one: it may hold other tests' pools one day.
 #[test]
 fn a_pool_that_names_no_registry_is_listed_nowhere() {
-    let pool = Pool::new(|_: &sessile::Context| Ok::<_, std::io::Error>(7_u16));
+    let pool = Pool::from_fn(|_| 7_u16);
     pool.with(|_| ()).unwrap();
     let snapshot = Registry::global().snapshot();
     let listed = snapshot.instances.iter().find(|one| one.pool_id == pool.id()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, Context, JoinHandle, Pool, Registry, Workers};
+use sessile::{CloseReason, JoinHandle, Pool, Registry, Workers, from_fn};
 use support::{Gate, PATIENCE, Session, Stage, Stay, What};
 
 /// What comes of it, in time.
@@ -297,9 +297,7 @@ fn ten_thousand_keys_on_two_workers_are_mixed_up() {
         }
     }
     let counts = Arc::clone(&closed);
-    let pool = Pool::builder_local(move |_: &Context| {
-        Ok::<_, std::io::Error>(Counted(0, Arc::clone(&counts)))
-    });
+    let pool = Pool::builder_local(from_fn(move |_| Counted(0, Arc::clone(&counts))));
     let workers: Workers<Counted, u64> =
         Workers::builder(pool.registry(&registry)).threads(2).build_keyed().unwrap();
     let sums = Arc::new(Mutex::new(Vec::new()));

@@ -52,7 +52,6 @@ mod shared;
 mod transport;
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::mpsc;
@@ -77,7 +76,7 @@ use super::error::Kind;
 use super::{Payload, Protocol, RemoteError, SessionError};
 use crate::deadline::Deadline;
 use crate::event_loop::EventLoop;
-use crate::manager::Context;
+use crate::manager::from_fn;
 use crate::pool::{Pool, RefMut};
 use crate::registry::Registry;
 use crate::workers::Workers;
@@ -321,7 +320,7 @@ impl SessionBuilder {
     pub fn connect(self, connector: impl Connect) -> Result<Session, SessionError> {
         let Self { protocol, name, limits, settings, handlers, drop_timeout, registry } = self;
         let failed = |error: anyhow::Error| SessionError::from(Kind::Connect(error));
-        let listed = Pool::builder_local(|_: &Context| Ok::<_, Infallible>(Running));
+        let listed = Pool::builder_local(from_fn(|_| Running));
         let listed = listed.name(&*name).registry(&registry).build();
         let listed = listed.map_err(|error| failed(error.into()))?;
         let (first, connected) = mpsc::sync_channel(1);

@@ -6,7 +6,7 @@
 use std::arch::asm;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sessile::{Context, Pool};
+use sessile::Pool;
 
 // ---- the paths to be looked at ------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ fn single_step(path: Hot, pool: &Pool<u64>) -> Vec<isize> {
 
 fn main() {
     listen();
-    let pool = Pool::new(|_: &Context| Ok::<u64, std::io::Error>(1));
+    let pool = Pool::from_fn(|_| 1u64);
     for (name, path) in PATHS {
         for _ in 0..3 {
             assert!(path(&pool) > 0, "a hit");

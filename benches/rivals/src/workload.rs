@@ -251,7 +251,7 @@ pub fn churn() -> Vec<Contestant> {
 /// Making and closing an instance over and over on one thread that stays: `with`, then `close_here`.
 #[must_use]
 pub fn create_and_close(times: u64) -> Duration {
-    let pool = sessile::Pool::new(crate::rivals::ours::zero);
+    let pool = sessile::Pool::new(crate::rivals::ours::zero());
     let start = Instant::now();
     for _ in 0..times {
         pool.with(|value| *value += 1).expect("the pool is open");
@@ -598,7 +598,7 @@ impl Keys {
     /// If the machine has no room for it.
     #[must_use]
     pub fn new(count: usize) -> Self {
-        let workers = Workers::builder(Pool::builder(crate::rivals::ours::zero)).threads(2).build();
+        let workers = Workers::builder(Pool::builder(crate::rivals::ours::zero())).threads(2).build();
         let workers: Workers<u64> = workers.expect("the machine has room for two threads");
         let named = |number| format!("conversation-{number}");
         let names: Vec<String> = (0..count).map(named).collect();
@@ -702,7 +702,7 @@ impl Asleep {
             one
         };
         let hired = || {
-            let pool = Pool::builder(crate::rivals::ours::zero);
+            let pool = Pool::builder(crate::rivals::ours::zero());
             let workers = Workers::builder(pool).threads(workers).build();
             let workers: Workers<u64> = workers.expect("the machine has room for the threads");
             for used in workers.broadcast(|value| *value += 1) {

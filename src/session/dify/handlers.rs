@@ -1,8 +1,6 @@
 //! The threads that handlers run on.
 
-use std::io;
-
-use crate::manager::Context;
+use crate::manager::from_fn;
 use crate::pool::Pool;
 use crate::session::SessionError;
 use crate::session::error::Kind;
@@ -14,7 +12,7 @@ pub(super) fn workers(
     threads: usize,
     queue: usize,
 ) -> Result<Workers<()>, SessionError> {
-    let pool = Pool::builder(|_: &Context| Ok::<_, io::Error>(())).name(name);
+    let pool = Pool::builder(from_fn(|_| ())).name(name);
     let workers = Workers::<()>::builder(pool).name(name).threads(threads).queue_capacity(queue);
     workers.build().map_err(|error| Kind::Connect(error.into()).into())
 }

@@ -1,21 +1,20 @@
 //! `sessile` itself, in each of its ways of borrowing.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use sessile::{Context, Event, Pool, Registry};
+use sessile::{Event, Manager, Pool, Registry, from_fn};
 
 use super::{Rival, SharedRival, holds_nothing};
 
-pub(crate) fn zero(_: &Context) -> Result<u64, Infallible> {
-    Ok(0)
+pub(crate) fn zero() -> impl Manager<Instance = u64> {
+    from_fn(|_| 0)
 }
 
 /// With every limit on that costs something while an instance is used. Each is so high that it is
 /// never reached: what is measured is the watching, not the closing.
 fn limited() -> Pool<u64> {
     let day = Duration::from_secs(24 * 60 * 60);
-    Pool::builder(zero)
+    Pool::builder(zero())
         .idle_timeout(day)
         .max_lifetime(day)
         .max_uses(u64::MAX / 2)
@@ -40,7 +39,7 @@ impl Rival for With {
     const NAME: &'static str = "sessile `with`, no limits";
 
     fn new() -> Self {
-        Self(Pool::new(zero))
+        Self(Pool::new(zero()))
     }
 
     #[inline(always)]

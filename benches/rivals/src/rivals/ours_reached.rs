@@ -78,7 +78,7 @@ impl Ask for Worker {
     const NAME: &'static str = "sessile `Workers::submit`, `join`";
 
     fn new() -> Self {
-        let workers = Workers::builder(Pool::builder(zero)).threads(1).build();
+        let workers = Workers::builder(Pool::builder(zero())).threads(1).build();
         Self(workers.expect("the machine has room for a thread"))
     }
 
