@@ -372,8 +372,8 @@ impl<R, B> fmt::Debug for JoinHandle<R, B> {
 /// carries it into any other.
 ///
 /// ```
-/// # use sessile::{Context, Pool, Workers};
-/// # let pool = Pool::builder(|_: &Context| Ok::<u8, std::io::Error>(0));
+/// # use sessile::{Pool, Workers, from_fn};
+/// # let pool = Pool::builder(from_fn(|_| 0_u8));
 /// let workers = Workers::builder(pool).threads(1).build()?;
 /// let error = workers.submit(|_| panic!("no such table: sales"))?.join().unwrap_err();
 /// assert!(error.is_panic());

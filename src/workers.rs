@@ -157,8 +157,8 @@ impl<T> WorkersBuilder<T> {
     /// Starts the threads, with keys of type `K`. No instance is made yet.
     ///
     /// ```
-    /// # use sessile::{Context, Pool, Workers};
-    /// # let sessions = Pool::builder(|_: &Context| Ok::<_, std::io::Error>(Vec::<String>::new()));
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// # let sessions = Pool::builder(from_fn(|_| Vec::<String>::new()));
     /// let workers = Workers::builder(sessions).threads(2).build_keyed::<u64>()?;
     /// workers.keyed(7).submit(|log| log.push("hello".to_owned()))?.join()?;
     /// assert_eq!(workers.keys(), [7]);
@@ -319,8 +319,8 @@ where
     /// Gives the same work to every worker, and says for each, in their order, what has come of it.
     ///
     /// ```
-    /// # use sessile::{Context, Pool, Workers};
-    /// # let pool = Pool::builder(|_: &Context| Ok::<u32, std::io::Error>(1));
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// # let pool = Pool::builder(from_fn(|_| 1_u32));
     /// let workers = Workers::builder(pool).threads(2).build()?;
     /// let mut sum = 0;
     /// for submitted in workers.broadcast(|n| *n) {
