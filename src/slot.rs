@@ -185,9 +185,10 @@ pub(crate) fn vacant() -> &'static Words {
 /// A granted borrow, to be given back to [`Words::release`].
 ///
 /// It carries the word as it was before an exclusive borrow, so that letting go does not have to
-/// wait for it to come back from memory. (Shared ones may end in any order, and read it again.)
+/// wait for it to come back from memory. Shared ones may end in any order, and read it again: theirs
+/// carries the uses alone, without the number of borrows.
 ///
-/// Its highest bit is of no use to it, and carries a mark of the holder's.
+/// So its highest bit is never set, and carries a mark of the holder's.
 #[derive(Clone, Copy)]
 pub(crate) struct Granted(u64);
 
@@ -219,7 +220,7 @@ impl Words {
         self.word.store(borrowed, Ordering::Relaxed);
         fence::light();
         if uses < self.admit_below.load(Ordering::Relaxed) {
-            return Some(Granted(word));
+            return Some(Granted(uses));
         }
         self.word.store(word, Ordering::Release);
         None
@@ -316,7 +317,7 @@ impl<T> Slot<T> {
         if word >= SHARED {
             // Inside another shared borrow: that one keeps closers away, and the last to let go
             // attends to them.
-            return Ok((Notice::Live, Granted(word)));
+            return Ok((Notice::Live, Granted(word & USES)));
         }
         fence::full();
         let notice = self.notice();

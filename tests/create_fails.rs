@@ -155,6 +155,18 @@ fn the_waits_do_not_grow_or_a_success_does_not_reset_them() {
 }
 
 #[test]
+fn a_backoff_too_long_to_be_represented_lasts_for_ever() {
+    let stage = Stage::new();
+    let builder = stage.builder(&Registry::new()).create_backoff(Duration::MAX, Duration::MAX);
+    let pool = builder.build().unwrap();
+    stage.on_create(fail("down"));
+    assert!(pool.with(|_| ()).unwrap_err().is_create_failed());
+    let error = pool.with(|_| ()).unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::MAX), "{error}");
+    assert_eq!(stage.count(What::Create), 0, "the manager was not asked again");
+}
+
+#[test]
 fn a_create_that_uses_its_own_pool_recurses() {
     static POOL: OnceLock<Pool<u32>> = OnceLock::new();
     let manager = from_fn(|_| {
@@ -213,6 +225,83 @@ fn what_a_clear_overtakes_is_of_the_old_generation() {
     assert_eq!(closed.len(), 1);
     assert!(closed[0].id < id && closed[0].reason == Some(CloseReason::Cleared), "{closed:?}");
     assert_eq!(closed[0].thread, worker.id());
+}
+
+/// However often somebody clears it, and from wherever: from the creation, from the interrupt that is
+/// asked for, from the handler that is told.
+#[test]
+fn a_use_makes_two_instances_at_most_while_the_pool_is_cleared() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum From {
+        Create,
+        Interrupt,
+        Handler,
+    }
+    struct Clears(Stage, From, Arc<OnceLock<Pool<Session>>>);
+    impl Clears {
+        fn clear(&self, from: From) {
+            if from == self.1 {
+                self.2.get().expect("set before the first use").clear();
+            }
+        }
+    }
+    impl Manager for Clears {
+        type Instance = Session;
+        fn create(&self, cx: &Context) -> anyhow::Result<Session> {
+            self.clear(From::Create);
+            Scripted::new(&self.0).create(cx)
+        }
+        fn can_break(&self) -> bool {
+            false
+        }
+        fn interrupt(&self, _: &Session) -> Option<sessile::Interrupt> {
+            self.clear(From::Interrupt);
+            None
+        }
+        fn close(&self, session: Session, reason: CloseReason) -> anyhow::Result<()> {
+            Scripted::new(&self.0).close(session, reason)
+        }
+    }
+    for from in [From::Create, From::Interrupt, From::Handler] {
+        let (stage, this) = (Stage::new(), Arc::new(OnceLock::<Pool<Session>>::new()));
+        let at = Arc::clone(&this);
+        let handler = move |event: &sessile::Event<'_>| {
+            if let (From::Handler, sessile::EventKind::Created { .. }) = (from, event.kind) {
+                at.get().expect("set before the first use").clear();
+            }
+        };
+        let builder = Pool::builder(Clears(stage.clone(), from, Arc::clone(&this)));
+        let builder = builder.registry(&Registry::new()).event_handler(handler).max_size(1);
+        let pool = this.get_or_init(|| builder.build().unwrap()).clone();
+        let used = promptly("uses it", move || {
+            let first = pool.with(|session| session.touch()).unwrap();
+            let guard = pool.get_timeout(TOO_LONG).unwrap();
+            [first, guard.look()]
+        });
+        let made: Vec<_> = stage.notes(What::Create).iter().map(|note| note.id).collect();
+        assert_eq!([made[1], made[3]], used, "of two that are made the second is used");
+        assert_eq!(made.len(), 4);
+        stage.assert_each_closed_once();
+    }
+}
+
+/// Who has no time left for another takes the one that is there.
+#[test]
+fn what_a_clear_overtakes_is_used_where_time_is_short() {
+    let stage = Stage::new();
+    let pool = stage.pool(&Registry::new());
+    let (worker, gate) = (Worker::new("owner"), Gate::new());
+    stage.on_create(hold(&gate));
+    let used = worker.start({
+        let pool = pool.clone();
+        move || pool.get_timeout(Duration::ZERO).map(|mut guard| guard.touch())
+    });
+    gate.wait_for_arrival();
+    assert_eq!(pool.clear(), 1);
+    gate.open();
+    let id = used.wait().unwrap();
+    assert_eq!(stage.count(What::Create), 1);
+    assert_eq!(stage.the_close_of(id).reason, Some(CloseReason::Cleared));
 }
 
 #[test]

@@ -149,6 +149,36 @@ fn a_panic_in_a_nested_use_closes_under_the_outer_one() {
     assert_eq!(pool.status().size, 0);
 }
 
+/// However many other shared borrows are live: as many as there may be, and each number below.
+#[test]
+fn a_panic_poisons_under_any_number_of_shared_guards() {
+    for others in 0..253 {
+        let (stage, _, pool) = scene();
+        let guards: Vec<_> = (0..others).map(|_| pool.get_ref().unwrap()).collect();
+        panic_of(|| {
+            let _guard = pool.get_ref().unwrap();
+            panic!("mid-way");
+        });
+        drop(guards);
+        assert_eq!(pool.status().poisoned, 1, "{others} others");
+        assert_eq!(stage.notes(What::Close)[0].reason, Some(CloseReason::Poisoned));
+        // And a panic that was on its way before the borrow began proves nothing, as ever.
+        let guards: Vec<_> = (0..others).map(|_| pool.get_ref().unwrap()).collect();
+        struct Looks<'p>(&'p Pool<Session>);
+        impl Drop for Looks<'_> {
+            fn drop(&mut self) {
+                self.0.get_ref().unwrap().look();
+            }
+        }
+        panic_of(|| {
+            let _looks = Looks(&pool);
+            panic!("for a reason of its own");
+        });
+        drop(guards);
+        assert_eq!(pool.status().poisoned, 1, "{others} others");
+    }
+}
+
 #[test]
 fn a_panic_through_all_nested_uses_closes_twice() {
     let (stage, _, pool) = scene();

@@ -81,7 +81,7 @@ pub(crate) struct Books<T: 'static> {
 #[derive(Default)]
 struct Backoff {
     /// The next wait, and when the present one is over.
-    state: Option<(Duration, Instant)>,
+    state: Option<(Duration, Deadline)>,
 }
 
 #[derive(Default)]
@@ -161,10 +161,8 @@ impl<T> Inner<T> {
         loop {
             let Some(instance) = self.place.resident(&entered) else {
                 let wait = wait.unwrap_or_else(|| self.limits.usual_wait());
-                match self.create(&entered, wait, mode, None)? {
-                    Some((instance, granted)) => return Ok(Lease::of(&instance, granted)),
-                    None => continue, // cleared while it was being made
-                }
+                let (instance, granted) = self.create(&entered, wait, mode, None)?;
+                return Ok(Lease::of(&instance, granted));
             };
             if let Some(lease) = self.borrow_this(&instance)? {
                 return Ok(lease);
@@ -200,32 +198,50 @@ impl<T> Inner<T> {
         key: impl Fn() -> String,
     ) -> Result<Lease<'_, T, false>, PoolError> {
         let entered = crate::thread::enter().map_err(|_| Kind::ThreadExiting)?;
-        loop {
-            if let Some(instance) = kept {
-                if let Some(lease) = self.borrow_this(instance)? {
-                    return Ok(lease);
-                }
-                *kept = None;
-            }
-            let wait = self.limits.usual_wait();
-            if let Some((instance, granted)) =
-                self.create(&entered, wait, Mode::Exclusive, Some(key()))?
-            {
-                let lease = Lease::of(&instance, granted);
-                *kept = Some(instance);
+        if let Some(instance) = kept {
+            if let Some(lease) = self.borrow_this(instance)? {
                 return Ok(lease);
             }
+            *kept = None;
         }
+        let wait = self.limits.usual_wait();
+        let (instance, granted) = self.create(&entered, wait, Mode::Exclusive, Some(key()))?;
+        let lease = Lease::of(&instance, granted);
+        *kept = Some(instance);
+        Ok(lease)
     }
 
-    /// Makes this thread's instance, and borrows it. `None` if it was ordered closed, by a clear,
-    /// before it was finished.
+    /// Makes this thread's instance, and borrows it.
+    ///
+    /// One that was cleared while it was being made is made anew: once, and if there is time for it.
+    /// The next is used, whatever comes. So a use makes two at most, also where somebody clears the
+    /// pool again and again, be it the manager itself; and who uses the pool after a clear has
+    /// returned gets none that was begun before it, for that one is closed after the use at hand.
     fn create(
         self: &Arc<Self>,
         entered: &Entered,
         wait: Deadline,
         mode: Mode,
         key: Option<String>,
+    ) -> Result<Borrowed<T>, PoolError> {
+        let mut again = true;
+        loop {
+            if let Some(made) = self.make(entered, wait, mode, key.clone(), again)? {
+                return Ok(made);
+            }
+            again = false;
+        }
+    }
+
+    /// [`create`](Self::create), for one time. `None`: it was cleared meanwhile, and should be made
+    /// `again`.
+    fn make(
+        self: &Arc<Self>,
+        entered: &Entered,
+        wait: Deadline,
+        mode: Mode,
+        key: Option<String>,
+        again: bool,
     ) -> Result<Option<Borrowed<T>>, PoolError> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Kind::Closed.into());
@@ -282,14 +298,17 @@ impl<T> Inner<T> {
         books.tally.created.fetch_add(1, Ordering::Relaxed);
         let granted = instance.install(value);
         self.tell(&instance, EventKind::Created { took });
-        // Any other order lets the use at hand go ahead and closes after it: else threads that make
-        // room for each other could go on without one of them ever getting to use its instance.
-        if let Notice::Revoked(reason @ (CloseReason::PoolClosed | CloseReason::Cleared)) =
-            instance.slot.notice()
-        {
-            instance.close_borrowed(reason);
+        if self.closed.load(Ordering::SeqCst) {
+            instance.close_borrowed(CloseReason::PoolClosed);
+            return Err(Kind::Closed.into());
+        }
+        let is_cleared = instance.slot.notice() == Notice::Revoked(CloseReason::Cleared);
+        if is_cleared && again && wait.remaining().is_none_or(|left| left >= took) {
+            instance.close_borrowed(CloseReason::Cleared);
             return Ok(None);
         }
+        // Any other order lets the use at hand go ahead and closes after it: else threads could go on
+        // for ever without one of them getting to use what it has made.
         // While it was opening it could not be chosen to make room for others. Now it may be, also by
         // its owner, to be closed when this use ends; and who has looked in vain looks again.
         if self.limits.max_size.is_some() {
@@ -464,21 +483,16 @@ impl Backoff {
         let Some((_, until)) = self.state else {
             return Ok(());
         };
-        match until.checked_duration_since(Instant::now()) {
-            Some(retry_after) if !retry_after.is_zero() => {
-                Err(Kind::BackingOff { retry_after }.into())
-            }
-            _ => Ok(()),
+        match until.remaining().unwrap_or(Duration::MAX) {
+            Duration::ZERO => Ok(()),
+            retry_after => Err(Kind::BackingOff { retry_after }.into()),
         }
     }
 
     fn lengthen(&mut self, limits: Option<(Duration, Duration)>) {
-        let Some((first, longest)) = limits else {
-            return;
-        };
-        let wait = self.state.map_or(first, |(next, _)| next);
-        if let Some(until) = Instant::now().checked_add(wait) {
-            self.state = Some((wait.saturating_mul(2).min(longest), until));
+        if let Some((first, longest)) = limits {
+            let wait = self.state.map_or(first, |(next, _)| next);
+            self.state = Some((wait.saturating_mul(2).min(longest), Deadline::after(wait)));
         }
     }
 
