@@ -60,6 +60,7 @@ pub use self::handle::{Call, Handle, PostError};
 use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
 use self::reach::Reach;
+pub(crate) use self::readiness::AsSource;
 use self::readiness::Sources;
 pub use self::readiness::{Interest, Readiness, Source};
 use self::timers::{Next, Timers};

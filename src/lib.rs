@@ -94,6 +94,7 @@ pub mod fuzz;
 mod id;
 #[cfg(feature = "interpreter")]
 pub mod interpreter;
+pub mod loop_thread;
 mod manager;
 mod pool;
 mod registry;

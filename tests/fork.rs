@@ -280,3 +280,72 @@ fn a_child_waits_for_a_lock_that_nobody_holds_there() {
     });
     assert_eq!((stage.count(What::Create), pool.status().size), (0, 0));
 }
+
+#[test]
+fn a_child_finds_its_parents_loop_threads_closed_and_has_its_own() {
+    use sessile::loop_thread::LoopThread;
+
+    let _alone = alone();
+    let thread = LoopThread::spawn("parent's", |_| Ok(1)).unwrap();
+    let (handle, pending) = (thread.handle(), thread.handle().call(|n| *n).unwrap());
+    assert_eq!(pending.join().unwrap(), 1);
+    let kept = std::cell::Cell::new(Some(thread)); // in both processes
+    let child = fork_and(|| {
+        let refuses = || -> Result<(), c_int> {
+            let thread = kept.take().ok_or(1)?;
+            let refused = handle.post(|n: &mut i32| *n += 1).err().ok_or(1)?;
+            check(refused.is_closed() && handle.is_closed(), 2)?;
+            refused.into_inner()(&mut 1);
+            check(handle.call(|n| *n).is_err(), 3)?;
+            check(thread.close(FOR_EVER) && thread.wait_closed(FOR_EVER), 4)?;
+            drop(thread);
+            let own = LoopThread::spawn("child's", |_| Ok(5)).map_err(|_| 5)?;
+            check(own.handle().call(|n| *n).is_ok_and(|n| n.join().is_ok_and(|n| n == 5)), 6)?;
+            check(own.close(PATIENCE), 7)
+        };
+        refuses().err().unwrap_or(0)
+    });
+    child.exits_with(0);
+    assert_eq!(handle.is_closed(), false, "the parent's goes on");
+}
+
+#[cfg(feature = "duplex")]
+#[test]
+fn a_child_finds_its_parents_duplex_sessions_closed_and_has_its_own() {
+    use sessile::session::JsonRpc;
+    use sessile::session::duplex::{Session, Tcp, TcpAccepted};
+
+    let _alone = alone();
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = || {
+        let dialled = Session::builder(JsonRpc::new());
+        let session = dialled.connect(Tcp::new(place.local_addr().unwrap().to_string())).unwrap();
+        let peer = Session::builder(JsonRpc::new()).on_request(|request| match request.method() {
+            "waits" => std::mem::forget(request),
+            _ => drop(request.respond(&1)),
+        });
+        (session, peer.connect(TcpAccepted::new(place.accept().unwrap().0)).unwrap())
+    };
+    let (session, _peer) = connect();
+    let invoker = session.invoker();
+    let pending = invoker.invoke("waits", &()).unwrap();
+    let kept = std::cell::Cell::new(Some((session, pending))); // in both processes
+    let child = fork_and(|| {
+        let refuses = || -> Result<(), c_int> {
+            let (session, pending) = kept.take().ok_or(1)?;
+            check(session.is_down() && session.wait_down(FOR_EVER), 1)?;
+            check(pending.answer().is_err_and(|error| error.is_closed()), 2)?;
+            check(invoker.invoke("m", &()).is_err_and(|error| error.is_closed()), 3)?;
+            check(invoker.notify("m", &()).is_err_and(|error| error.is_closed()), 4)?;
+            check(session.wait_connected(FOR_EVER).is_err(), 5)?;
+            check(session.close(FOR_EVER), 6)?;
+            drop(session);
+            let (own, _peer) = connect();
+            check(own.invoker().call::<i32, _>("m", &()).is_ok_and(|n| n == 1), 7)?;
+            check(own.close(PATIENCE), 8)
+        };
+        refuses().err().unwrap_or(0)
+    });
+    child.exits_with(0);
+    assert_eq!(invoker.call::<i32, _>("m", &()).unwrap(), 1, "the parent's goes on");
+}

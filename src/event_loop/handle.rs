@@ -209,6 +209,11 @@ impl Handle {
         }
     }
 
+    /// Posts a job, and says whether the owner had to be woken for it.
+    pub(crate) fn post<J: Job>(&self, job: J) -> Result<Posted, PostError<J>> {
+        self.reach.post(job).map_err(PostError::from)
+    }
+
     /// Has the loop end its run after the turn it is in, or after its next, and wakes it.
     pub fn stop(&self) {
         self.reach.stop();

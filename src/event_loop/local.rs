@@ -276,9 +276,11 @@ impl LocalHandle {
         spawn::spawn(&self.local, future)
     }
 
-    /// How much is queued to be called, behind what is being called now.
-    #[cfg(feature = "duplex")]
-    pub(crate) fn left_to_call(&self) -> usize {
+    /// How many callbacks are queued behind the one that is being called now.
+    ///
+    /// With none, it is the moment for what one puts off to do it once for many: to flush a buffer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
         self.local.ready.borrow().len()
     }
 

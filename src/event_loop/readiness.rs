@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 #[cfg(unix)]
-pub(super) use std::os::fd::AsFd as AsSource;
+pub(crate) use std::os::fd::AsFd as AsSource;
 #[cfg(windows)]
-pub(super) use std::os::windows::io::AsSocket as AsSource;
+pub(crate) use std::os::windows::io::AsSocket as AsSource;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -220,7 +220,7 @@ pub struct Source<S: AsSource + 'static> {
 }
 
 impl<S: AsSource + 'static> Source<S> {
-    /// Watches for something else from now on.
+    /// Watches for something else from now on. It costs nothing if that is what it is watched for.
     ///
     /// # Errors
     ///
@@ -231,11 +231,13 @@ impl<S: AsSource + 'static> Source<S> {
         let (Some(poller), Some(watched)) = (poller, watched.get_mut(&self.key)) else {
             return Err(io::Error::other("the loop is closed"));
         };
+        if watched.interest == interest {
+            return Ok(());
+        }
         // A poller tells of a peer that has gone even where nothing is asked. So what is to be left
         // alone is taken out of it; or else the loop would not sleep any more.
         match (watched.interest.is_none(), interest.is_none()) {
-            (true, true) => {}
-            (false, true) => poller.delete(handle(&**self))?,
+            (_, true) => poller.delete(handle(&**self))?,
             (false, false) => {
                 poller.modify_with_mode(self, interest.event(self.key), PollMode::Level)?;
             }
@@ -250,13 +252,6 @@ impl<S: AsSource + 'static> Source<S> {
         }
         watched.interest = interest;
         Ok(())
-    }
-
-    /// [`modify`](Self::modify), which costs nothing if that is what it is watched for.
-    #[cfg(feature = "duplex")]
-    pub(crate) fn watch_for(&self, interest: Interest) -> io::Result<()> {
-        let now = self.local.sources.borrow().watched.get(&self.key).map(|seen| seen.interest);
-        if now == Some(interest) { Ok(()) } else { self.modify(interest) }
     }
 
     /// Watches it no more, and gives it back; not from inside its own callback: there it is `None`,

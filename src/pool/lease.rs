@@ -238,9 +238,22 @@ impl<'p, T> RefMut<'p, T> {
         this.0.0.instance().slot.revoke(CloseReason::Discarded);
     }
 
-    /// Whether it will be closed when this is dropped, for somebody has ordered it.
-    #[cfg(feature = "duplex")]
-    pub(crate) fn is_ordered_closed(this: &Self) -> bool {
+    /// Whether somebody has ordered the instance closed, which happens when this is dropped.
+    ///
+    /// Who keeps an instance for long asks, and lets go.
+    ///
+    /// ```
+    /// use sessile::{Pool, RefMut};
+    ///
+    /// let pool = Pool::from_fn(|_| 1);
+    /// let kept = pool.get()?;
+    /// assert!(!RefMut::is_ordered_closed(&kept));
+    /// pool.clear();
+    /// assert!(RefMut::is_ordered_closed(&kept));
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
+    #[must_use]
+    pub fn is_ordered_closed(this: &Self) -> bool {
         matches!(this.0.0.instance().slot.notice(), Notice::Revoked(_))
     }
 }

@@ -51,17 +51,14 @@ mod request;
 mod shared;
 mod transport;
 
-use std::cell::Cell;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 pub use self::invocation::Invocation;
 pub use self::invoker::Invoker;
-use self::owner::{Handlers, Letter, Settings};
+use self::owner::{Handlers, Owner, Settings};
 pub use self::request::Request;
 pub use self::shared::SessionStats;
 use self::shared::{Limits, Phase, Shared};
@@ -75,9 +72,7 @@ pub use self::transport::{WebSocket, WebSocketAccepted};
 use super::error::Kind;
 use super::{Payload, Protocol, RemoteError, SessionError};
 use crate::deadline::Deadline;
-use crate::event_loop::EventLoop;
-use crate::manager::from_fn;
-use crate::pool::{Pool, RefMut};
+use crate::loop_thread::LoopThread;
 use crate::registry::Registry;
 use crate::workers::Workers;
 
@@ -110,10 +105,7 @@ pub enum Overflow {
 /// else has an [`Invoker`].
 pub struct Session {
     shared: Arc<Shared>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
-    /// Told when the thread is about to end.
-    over: Mutex<mpsc::Receiver<()>>,
-    drop_timeout: Duration,
+    thread: LoopThread<Owner>,
 }
 
 /// Sets up a [`Session`].
@@ -127,9 +119,6 @@ pub struct SessionBuilder {
     drop_timeout: Duration,
     registry: Registry,
 }
-
-/// What the registry lists: a session's thread is using it, until it has closed.
-struct Running;
 
 pub(super) fn busy() -> RemoteError {
     RemoteError::new("too much is asked for at once").with_code(RemoteError::SERVER_ERROR)
@@ -320,45 +309,25 @@ impl SessionBuilder {
     pub fn connect(self, connector: impl Connect) -> Result<Session, SessionError> {
         let Self { protocol, name, limits, settings, handlers, drop_timeout, registry } = self;
         let failed = |error: anyhow::Error| SessionError::from(Kind::Connect(error));
-        let listed = Pool::builder_local(from_fn(|_| Running));
-        let listed = listed.name(&*name).registry(&registry).build();
-        let listed = listed.map_err(|error| failed(error.into()))?;
-        let (first, connected) = mpsc::sync_channel(1);
-        let (tell_shared, told_shared) = mpsc::sync_channel(1);
-        let (tells_over, over) = mpsc::channel::<()>();
-        let thread = thread::Builder::new().name(name).spawn(move || {
-            let (_over, listed) = (tells_over, listed); // dropped at the very end
-            let event_loop = EventLoop::new();
-            let shared = Shared::new(protocol, limits, event_loop.handle());
-            let _ = tell_shared.send(Arc::clone(&shared));
-            // In use until all has ended: so it is this thread that closes it, and not before.
-            let running = match listed.get() {
-                Ok(running) => running,
-                Err(error) => return drop(first.send(Err(error.into()))),
-            };
-            let connector = Box::new(connector);
-            let closes = Arc::clone(&shared);
-            owner::begin(shared, event_loop.local(), handlers, settings, connector, first);
-            let ordered = Cell::new(false);
-            // An error is the end as well: of the poller.
-            let _ = event_loop.run_while(|| {
-                if RefMut::is_ordered_closed(&running) && !ordered.replace(true) {
-                    // By post, and so behind what was said before the order.
-                    let _ = closes.post(Letter::Close(Deadline::after(drop_timeout)));
-                }
-                true
+        let thread = LoopThread::builder(name)
+            .registry(&registry)
+            .close_timeout(drop_timeout)
+            .on_close(|owner: &mut Owner, _, within| owner.close(within))
+            .spawn(move |local| {
+                let shared = Shared::new(protocol, limits, local.handle());
+                let connector = Box::new(connector);
+                Ok(Owner::new(shared, local.clone(), handlers, settings, connector))
             });
-            owner::end();
-            drop(event_loop);
-        });
-        let thread = thread.map_err(|error| failed(error.into()))?;
-        let ended = |_| failed(anyhow::anyhow!("the session's thread has panicked"));
-        let shared = told_shared.recv().map_err(ended)?;
-        let (thread, over) = (Mutex::new(Some(thread)), Mutex::new(over));
-        let session = Session { shared, thread, over, drop_timeout };
-        match connected.recv().map_err(ended)? {
-            Ok(()) => Ok(session),
-            Err(error) => Err(failed(error)),
+        let thread = thread.map_err(failed)?;
+        let shared = thread.handle().call(|owner| Arc::clone(owner.shared()));
+        let shared = shared.ok().and_then(|shared| shared.join().ok());
+        let ended = || failed(anyhow::anyhow!("it was closed before there was a connection"));
+        let session = Session { shared: shared.ok_or_else(ended)?, thread };
+        let up = |phase: &Phase| (*phase != Phase::Connecting).then_some(());
+        let _ = session.shared.wait_phase(Deadline::NEVER, up);
+        match session.shared.take_no_connection() {
+            Some(error) => Err(failed(error)),
+            None => Ok(session),
         }
     }
 }
@@ -457,26 +426,7 @@ impl Session {
     ///
     /// On the session's own thread it does not wait.
     pub fn close(&self, within: Duration) -> bool {
-        // Refused, it is closed already.
-        let _ = self.shared.post(Letter::Close(Deadline::after(within)));
-        if self.shared.is_loop_thread() {
-            return false;
-        }
-        // Nothing is ever sent: it is told when the other end is gone. The thread has a moment to
-        // close after the time for writing is over.
-        let wait = within.saturating_add(Duration::from_millis(500));
-        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(wait);
-        if over == Err(mpsc::RecvTimeoutError::Timeout) {
-            return false;
-        }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        thread.is_none_or(|thread| thread.join().is_ok())
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.close(self.drop_timeout);
+        self.thread.close(within)
     }
 }
 

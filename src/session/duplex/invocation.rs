@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::inbox::{Inbox, Next};
-use super::owner::Letter;
 use super::request::Scope;
 use super::shared::{Room, Shared};
 use crate::deadline::Deadline;
@@ -67,6 +66,10 @@ impl Invocation {
         if self.over {
             return Ok(None);
         }
+        if self.shared.is_inherited() {
+            self.is_over();
+            return Err(Kind::Closed.into());
+        }
         let deadline = Deadline::after(wait);
         loop {
             if let Some(next) = self.inbox.try_next() {
@@ -99,7 +102,8 @@ impl Invocation {
                     self.is_over(); // so that it is not called off when it is dropped
                 }
                 if reads_on {
-                    let _ = self.shared.post(Letter::ReadOn { id: self.id }); // refused, nobody reads at all
+                    let id = self.id;
+                    let _ = self.shared.post(move |owner| owner.read_on(id)); // refused, nobody reads at all
                 }
                 Ok(Some(answer))
             }
@@ -136,6 +140,10 @@ impl Stream for Invocation {
         if self.over {
             return Poll::Ready(None);
         }
+        if self.shared.is_inherited() {
+            self.is_over();
+            return Poll::Ready(Some(Err(Kind::Closed.into())));
+        }
         if let Poll::Ready(next) = self.inbox.poll_next(cx.waker()) {
             return Poll::Ready(self.took(next).transpose());
         }
@@ -145,7 +153,7 @@ impl Stream for Invocation {
             let (id, answers, waits) = (self.id, self.answers, self.timeout);
             let late = Deadline::after(waits);
             // Refused, the session is down, and has told so.
-            let _ = self.shared.post(Letter::Clock { id, answers, late, waits });
+            let _ = self.shared.post(move |owner| owner.clock(id, answers, late, waits));
         }
         Poll::Pending
     }
@@ -153,9 +161,10 @@ impl Stream for Invocation {
 
 impl Invocation {
     fn call_off(&mut self) {
-        if !self.over {
+        if !self.over && !self.shared.is_inherited() {
             let reads_on = self.inbox.abandon();
-            let _ = self.shared.post(Letter::CallOff { id: self.id, reads_on });
+            let id = self.id;
+            let _ = self.shared.post(move |owner| owner.call_off(id, reads_on));
             self.is_over();
         }
     }

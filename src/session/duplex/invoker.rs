@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::WhenFull;
 use super::inbox::Inbox;
 use super::invocation::Invocation;
-use super::owner::{Letter, Sending};
+use super::owner::Sending;
 use super::request::Scope;
 use super::shared::Shared;
 use crate::deadline::Deadline;
@@ -81,7 +81,7 @@ impl Invoker {
         let inbox = Arc::new(Inbox::new(self.shared.limits.answers_capacity));
         let scope = self.scope.clone();
         let sending = Sending::new(frame, self.connection()).answered_to(id, Arc::clone(&inbox));
-        self.shared.post(Letter::Send(sending))?;
+        self.shared.post(|owner| owner.send(sending))?;
         Ok(Invocation::new(id, inbox, Arc::clone(&self.shared), scope, room, self.timeout))
     }
 
@@ -114,7 +114,8 @@ impl Invoker {
         let message = Outgoing::Notification { method, params: params.as_ref() };
         let deadline = Deadline::after(self.timeout);
         let frame = self.shared.encode(&message, self.when_full, deadline)?;
-        self.shared.post(Letter::Send(Sending::new(frame, self.connection())))
+        let sending = Sending::new(frame, self.connection());
+        self.shared.post(|owner| owner.send(sending))
     }
 
     /// The one that its request was made on.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::WhenFull;
 use super::invoker::Invoker;
-use super::owner::{Letter, Sending};
+use super::owner::Sending;
 use super::shared::Shared;
 use crate::deadline::Deadline;
 use crate::session::error::Kind;
@@ -102,7 +102,8 @@ impl Scope {
     /// Says something short that does not wait for room: one end or failure for each request.
     fn say(&self, message: &Outgoing<'_>) {
         if let Ok(frame) = self.shared.encode_in_any_case(message) {
-            let _ = self.shared.post(Letter::Send(Sending::new(frame, Some(self.connection))));
+            let sending = Sending::new(frame, Some(self.connection));
+            let _ = self.shared.post(|owner| owner.send(sending));
         }
     }
 }
@@ -110,7 +111,8 @@ impl Scope {
 impl Drop for Scope {
     fn drop(&mut self) {
         self.end();
-        let _ = self.shared.post(Letter::Over { id: self.id.clone(), connection: self.connection });
+        let (id, connection) = (self.id.clone(), self.connection);
+        let _ = self.shared.post(move |owner| owner.over(&id, connection));
     }
 }
 
@@ -274,7 +276,8 @@ impl Request {
         let when_full =
             if shared.is_loop_thread() { WhenFull::Refuse } else { shared.limits.when_full };
         let frame = shared.encode(message, when_full, Deadline::after(shared.limits.timeout))?;
-        shared.post(Letter::Send(Sending::new(frame, Some(self.scope.connection))))
+        let sending = Sending::new(frame, Some(self.scope.connection));
+        shared.post(|owner| owner.send(sending))
     }
 
     fn is_answered(&mut self) {
@@ -283,7 +286,8 @@ impl Request {
         // Others go on: the end is kept back for them, for so long.
         if self.scope.shared.protocol.ends_apart() && Arc::strong_count(&self.scope) > 1 {
             let until = Deadline::after(self.scope.shared.limits.hold);
-            let _ = self.scope.shared.post(Letter::Hold(Arc::downgrade(&self.scope), until));
+            let scope = Arc::downgrade(&self.scope);
+            let _ = self.scope.shared.post(move |owner| owner.hold(&scope, until));
         }
     }
 }

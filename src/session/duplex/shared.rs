@@ -4,15 +4,14 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thread_local::ThreadLocal;
 
-use super::owner::{self, Letter};
+use super::owner::Owner;
 use crate::deadline::Deadline;
-use crate::event_loop::Handle;
+use crate::loop_thread::StateHandle;
 use crate::session::error::Kind;
 use crate::session::{Outgoing, Protocol, SessionError};
 
@@ -25,8 +24,9 @@ pub(super) struct Shared {
     pub(super) protocol: Box<dyn Protocol>,
     pub(super) limits: Limits,
     pub(super) counts: Counts,
-    loop_thread: ThreadId,
-    handle: Handle,
+    owner: StateHandle<Owner>,
+    /// Why there was no first connection, until somebody is told.
+    no_connection: Mutex<Option<anyhow::Error>>,
     next_ids: AtomicU64,
     /// For each thread its own; what a thread leaves behind, the next one takes up.
     scratch: ThreadLocal<RefCell<Scratch>>,
@@ -173,13 +173,17 @@ impl Drop for Frame {
 }
 
 impl Shared {
-    pub(super) fn new(protocol: Box<dyn Protocol>, limits: Limits, handle: Handle) -> Arc<Self> {
+    pub(super) fn new(
+        protocol: Box<dyn Protocol>,
+        limits: Limits,
+        owner: StateHandle<Owner>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             protocol,
             limits,
             counts: Counts::default(),
-            loop_thread: thread::current().id(),
-            handle,
+            owner,
+            no_connection: Mutex::default(),
             next_ids: AtomicU64::new(1),
             scratch: ThreadLocal::new(),
             closed: AtomicBool::new(false),
@@ -192,7 +196,7 @@ impl Shared {
     }
 
     pub(super) fn is_loop_thread(&self) -> bool {
-        thread::current().id() == self.loop_thread
+        self.owner.is_own_thread()
     }
 
     pub(super) fn stats(&self) -> SessionStats {
@@ -219,7 +223,16 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Whether this is a forked child, which has no thread of the session's: here it is closed, and its
+    /// locks may be held for ever.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.owner.is_inherited()
+    }
+
     pub(super) fn down(&self) -> Option<Down> {
+        if self.is_inherited() {
+            return Some(Down::Closed);
+        }
         if !self.closed.load(Ordering::SeqCst) {
             return None;
         }
@@ -235,6 +248,9 @@ impl Shared {
         deadline: Deadline,
         goal: impl Fn(&Phase) -> Option<R>,
     ) -> Option<R> {
+        if self.is_inherited() {
+            return goal(&Phase::Down(Down::Closed));
+        }
         let mut phase = self.phase();
         loop {
             if let Some(reached) = goal(&phase) {
@@ -244,11 +260,20 @@ impl Shared {
         }
     }
 
+    /// There was no first connection.
+    pub(super) fn no_connection(&self, why: anyhow::Error) {
+        *self.no_connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    pub(super) fn take_no_connection(&self) -> Option<anyhow::Error> {
+        self.no_connection.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     // ---- room ---------------------------------------------------------------------------------
 
     fn tell_of_room(&self) {
         // The waiter counts itself, then looks for room; here room is made, then the count is read.
-        if self.waiting.load(Ordering::SeqCst) != 0 {
+        if self.waiting.load(Ordering::SeqCst) != 0 && !self.is_inherited() {
             drop(self.phase()); // it has looked, and waits
             self.changed.notify_all();
         }
@@ -374,10 +399,12 @@ impl Shared {
         if size > limit { Err(Kind::TooLarge { size, limit }.into()) } else { Ok(bytes) }
     }
 
-    /// Sends a letter to the session's thread. Not taken, it is dropped: each kind tells whom it has to.
-    pub(super) fn post(&self, letter: Letter) -> Result<(), SessionError> {
-        let posted = self.handle.call_soon_threadsafe(move || owner::take(letter));
-        posted.map_err(|refused| {
+    /// Has the owner do something. Not taken, `act` is dropped: what is in it tells whom it has to.
+    pub(super) fn post(
+        &self,
+        act: impl FnOnce(&mut Owner) + Send + 'static,
+    ) -> Result<(), SessionError> {
+        self.owner.post(act).map_err(|refused| {
             drop(refused);
             self.down().unwrap_or(Down::Closed).error()
         })
