@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use mlua::Lua;
-use sessile::{CloseReason, Context, Manager, Pool, Registry};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
 
 /// Starts interpreters, and notes on which threads they are closed.
 struct Interpreters {
@@ -20,7 +20,7 @@ struct Interpreters {
 impl Manager for Interpreters {
     type Instance = Lua;
 
-    fn create(&self, cx: &Context) -> Result<Lua> {
+    fn create(&self, cx: &CreateContext) -> Result<Lua> {
         let lua = Lua::new();
         let define = lua.load("name, calls = ..., 0");
         // As errors of Lua are not `Send` either, only their text goes further.

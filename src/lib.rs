@@ -113,7 +113,9 @@ pub mod workers;
 pub use crate::error::PoolError;
 pub use crate::event_loop::{EventLoop, Handle, LocalHandle};
 pub use crate::id::{InstanceId, Owner, PoolId};
-pub use crate::manager::{CloseReason, Context, FromFn, Interrupt, Manager, from_fn, try_from_fn};
+pub use crate::manager::{
+    CloseReason, CreateContext, FromFn, Interrupt, Manager, from_fn, try_from_fn,
+};
 pub use crate::pool::{BuildError, Builder, Pool, Ref, RefMut};
 pub use crate::registry::event::{Event, EventHandler, EventKind};
 pub use crate::registry::report::{CloseReport, FailedClose};

@@ -44,7 +44,7 @@ pub trait Manager: Send + Sync + 'static {
     ///
     /// An error reaches the caller of [`Pool::with`](crate::Pool::with) as a
     /// [`PoolError`](crate::PoolError) whose `source` it is. The next use tries again.
-    fn create(&self, cx: &Context) -> anyhow::Result<Self::Instance>;
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<Self::Instance>;
 
     /// Whether the instance is known to be useless, without any I/O.
     ///
@@ -109,7 +109,7 @@ pub trait Manager: Send + Sync + 'static {
 
 /// What a [`Manager`] is told about the instance it makes.
 #[derive(Debug)]
-pub struct Context {
+pub struct CreateContext {
     pub(crate) id: InstanceId,
     pub(crate) name: String,
     pub(crate) owner: Owner,
@@ -117,7 +117,7 @@ pub struct Context {
     pub(crate) generation: u64,
 }
 
-impl Context {
+impl CreateContext {
     /// The id the instance will have, never used before or again in this process.
     #[must_use]
     pub fn id(&self) -> InstanceId {

@@ -19,7 +19,7 @@ pub use self::lease::{Ref, RefMut};
 use crate::deadline::Deadline;
 use crate::error::{Kind, PoolError};
 use crate::id::PoolId;
-use crate::manager::{CloseReason, Context, Manager, from_fn, try_from_fn};
+use crate::manager::{CloseReason, CreateContext, Manager, from_fn, try_from_fn};
 use crate::registry::Registry;
 use crate::registry::report::CloseReport;
 use crate::registry::snapshot::{InstanceInfo, Status};
@@ -90,7 +90,7 @@ impl<T: Send> Pool<T> {
     /// assert_eq!(counters.with(|n| *n)?, 1);
     /// # Ok::<(), sessile::PoolError>(())
     /// ```
-    pub fn from_fn(make: impl Fn(&Context) -> T + Send + Sync + 'static) -> Self {
+    pub fn from_fn(make: impl Fn(&CreateContext) -> T + Send + Sync + 'static) -> Self {
         Self::new(from_fn(make))
     }
 
@@ -107,7 +107,9 @@ impl<T: Send> Pool<T> {
     /// assert_ne!(address.port(), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn try_from_fn<E>(make: impl Fn(&Context) -> Result<T, E> + Send + Sync + 'static) -> Self
+    pub fn try_from_fn<E>(
+        make: impl Fn(&CreateContext) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Self
     where
         E: Into<anyhow::Error>,
     {

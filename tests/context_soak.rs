@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use sessile::event_loop::{Interest, PostError, Scheduled};
 use sessile::workers::Submitted;
 use sessile::{
-    Builder, CloseReason, Context, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
+    Builder, CloseReason, CreateContext, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
     LocalHandle, Manager, Pool, Registry, Workers,
 };
 use support::{PATIENCE, Rng, block_on};
@@ -544,7 +544,7 @@ impl<M> Keeps<M> {
 impl<M: 'static> Manager for Keeps<M> {
     type Instance = Session<M>;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<Session<M>> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<Session<M>> {
         anyhow::ensure!(!self.one_in(50), "none to be had");
         assert!(!self.one_in(200), "{ON_PURPOSE}create");
         self.house.made.fetch_add(1, Ordering::SeqCst);

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sessile::{CloseReason, Context, Manager, Pool, Registry, from_fn};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Registry, from_fn};
 use support::*;
 
 #[test]
@@ -377,7 +377,7 @@ fn an_instance_is_dropped_unclosed_when_its_interrupt_handle_panics() {
     struct Nervous(Stage);
     impl Manager for Nervous {
         type Instance = Session;
-        fn create(&self, cx: &Context) -> anyhow::Result<Session> {
+        fn create(&self, cx: &CreateContext) -> anyhow::Result<Session> {
             Scripted::new(&self.0).create(cx)
         }
         fn interrupt(&self, _: &Session) -> Option<sessile::Interrupt> {

@@ -32,7 +32,7 @@ use sessile::interpreter::monty::{Monty, MontyManager};
 use sessile::interpreter::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, Variable,
 };
-use sessile::{CloseReason, Context, Interrupt, Manager, Pool, Registry, Workers};
+use sessile::{CloseReason, CreateContext, Interrupt, Manager, Pool, Registry, Workers};
 use support::{PATIENCE, Rng, poll_until};
 
 const CONVERSATIONS: u64 = 8;
@@ -312,7 +312,7 @@ where
 {
     type Instance = Numbered<M::Instance>;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<Self::Instance> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<Self::Instance> {
         let mut engine = self.of.create(cx)?;
         let key = cx.key().expect("only keyed instances are used").to_owned();
         let subject = Subject { handle: engine.interrupt_handle(), life: engine.life()? };

@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use sessile::{
-    CloseReason, Context, Event, EventKind, InstanceId, Manager, Pool, PoolError, Registry,
+    CloseReason, CreateContext, Event, EventKind, InstanceId, Manager, Pool, PoolError, Registry,
 };
 use support::*;
 
@@ -365,7 +365,7 @@ fn a_check_that_panics_or_comes_back_is_not_contained() {
     struct Odd(Stage, std::sync::OnceLock<Pool<Session>>);
     impl Manager for Odd {
         type Instance = Session;
-        fn create(&self, cx: &Context) -> anyhow::Result<Session> {
+        fn create(&self, cx: &CreateContext) -> anyhow::Result<Session> {
             Scripted::new(&self.0).create(cx)
         }
         fn has_broken(&self, session: &mut Session) -> bool {

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, Context, Manager, Pool, Registry};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
 
 const SCENE: &str = "SESSILE_SCENE";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ fn say(words: &str) {
 impl Manager for Talks {
     type Instance = String;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<String> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<String> {
         Ok(cx.owner().to_string())
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use allocated::allocated;
-use sessile::{CloseReason, Context, Manager, Pool, Registry};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
 use support::*;
 
 #[test]
@@ -102,7 +102,7 @@ impl Drop for Counted {
 impl Manager for Counted {
     type Instance = Counted;
 
-    fn create(&self, _: &Context) -> anyhow::Result<Counted> {
+    fn create(&self, _: &CreateContext) -> anyhow::Result<Counted> {
         Ok(Counted::new(&self.0))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sessile::{CloseReason, Context, Manager, Pool, Registry};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
 use support::*;
 
 fn scene() -> (Stage, Pool<Session>) {
@@ -249,7 +249,7 @@ fn a_manager_that_is_asked_gets_in_a_second_time() {
     impl Manager for Asks {
         type Instance = u64;
 
-        fn create(&self, _: &Context) -> anyhow::Result<u64> {
+        fn create(&self, _: &CreateContext) -> anyhow::Result<u64> {
             Ok(0)
         }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sessile::{CloseReason, Context, Manager, Pool, Ref, RefMut, Registry};
+use sessile::{CloseReason, CreateContext, Manager, Pool, Ref, RefMut, Registry};
 use support::*;
 
 fn scene() -> (Stage, Events, Pool<Session>) {
@@ -74,7 +74,7 @@ fn a_panicking_rescue_aborts_or_keeps_the_instance() {
     struct BadNurse(Stage);
     impl Manager for BadNurse {
         type Instance = Session;
-        fn create(&self, cx: &Context) -> anyhow::Result<Session> {
+        fn create(&self, cx: &CreateContext) -> anyhow::Result<Session> {
             Scripted::new(&self.0).create(cx)
         }
         fn rescue(&self, _: &mut Session) -> bool {

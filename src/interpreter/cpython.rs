@@ -49,7 +49,7 @@ use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
     lend,
 };
-use crate::{CloseReason, Context, Interrupt, Manager, sys};
+use crate::{CloseReason, CreateContext, Interrupt, Manager, sys};
 
 mod channel;
 mod left;
@@ -276,7 +276,7 @@ impl Default for CPythonManager {
 impl Manager for CPythonManager {
     type Instance = CPython;
 
-    fn create(&self, _: &Context) -> anyhow::Result<CPython> {
+    fn create(&self, _: &CreateContext) -> anyhow::Result<CPython> {
         Ok(self.start()?)
     }
 

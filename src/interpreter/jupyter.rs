@@ -89,7 +89,7 @@ use super::{
     lend,
 };
 use crate::pool::BuildError;
-use crate::{CloseReason, Context, Interrupt, Manager};
+use crate::{CloseReason, CreateContext, Interrupt, Manager};
 
 pub(crate) mod cell;
 mod gateway;
@@ -206,7 +206,7 @@ impl fmt::Debug for JupyterManager {
 impl Manager for JupyterManager {
     type Instance = Jupyter;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<Jupyter> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<Jupyter> {
         Ok(self.start_for(cx.key().unwrap_or(cx.name()))?)
     }
 

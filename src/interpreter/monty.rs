@@ -44,7 +44,7 @@ use super::{
     ErrorInfo, ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle,
     OutputRef, Stream, Variable,
 };
-use crate::{Context, Interrupt, Manager};
+use crate::{CreateContext, Interrupt, Manager};
 
 mod host;
 mod source;
@@ -254,7 +254,7 @@ impl Default for MontyManager {
 impl Manager for MontyManager {
     type Instance = Monty;
 
-    fn create(&self, _: &Context) -> anyhow::Result<Monty> {
+    fn create(&self, _: &CreateContext) -> anyhow::Result<Monty> {
         Ok(self.start())
     }
 

@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::fmt;
 
-use super::{CloseReason, Context, Interrupt, Manager};
+use super::{CloseReason, CreateContext, Interrupt, Manager};
 
 /// Makes a manager of a closure that cannot fail.
 ///
@@ -33,12 +33,12 @@ use super::{CloseReason, Context, Interrupt, Manager};
 /// ```
 pub fn from_fn<T, F>(
     make: F,
-) -> FromFn<T, impl Fn(&Context) -> anyhow::Result<T> + Send + Sync + 'static>
+) -> FromFn<T, impl Fn(&CreateContext) -> anyhow::Result<T> + Send + Sync + 'static>
 where
     T: 'static,
-    F: Fn(&Context) -> T + Send + Sync + 'static,
+    F: Fn(&CreateContext) -> T + Send + Sync + 'static,
 {
-    FromFn::new(move |cx: &Context| Ok(make(cx)))
+    FromFn::new(move |cx: &CreateContext| Ok(make(cx)))
 }
 
 /// Makes a manager of a closure that may fail, with any error.
@@ -65,13 +65,13 @@ where
 /// ```
 pub fn try_from_fn<T, E, F>(
     make: F,
-) -> FromFn<T, impl Fn(&Context) -> anyhow::Result<T> + Send + Sync + 'static>
+) -> FromFn<T, impl Fn(&CreateContext) -> anyhow::Result<T> + Send + Sync + 'static>
 where
     T: 'static,
     E: Into<anyhow::Error>,
-    F: Fn(&Context) -> Result<T, E> + Send + Sync + 'static,
+    F: Fn(&CreateContext) -> Result<T, E> + Send + Sync + 'static,
 {
-    FromFn::new(move |cx: &Context| make(cx).map_err(Into::into))
+    FromFn::new(move |cx: &CreateContext| make(cx).map_err(Into::into))
 }
 
 type Check<T> = Box<dyn Fn(&mut T) -> bool + Send + Sync>;
@@ -218,11 +218,11 @@ impl<T, F> FromFn<T, F> {
 impl<T, F> Manager for FromFn<T, F>
 where
     T: 'static,
-    F: Fn(&Context) -> anyhow::Result<T> + Send + Sync + 'static,
+    F: Fn(&CreateContext) -> anyhow::Result<T> + Send + Sync + 'static,
 {
     type Instance = T;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<T> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<T> {
         (self.make)(cx)
     }
 

@@ -21,7 +21,7 @@ use crate::error::{Kind, PoolError};
 use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
-use crate::manager::{CloseReason, Context, Manager};
+use crate::manager::{CloseReason, CreateContext, Manager};
 use crate::registry::event::{Event, EventHandler, EventKind};
 use crate::registry::report::{CloseReport, FailedClose};
 use crate::registry::snapshot::{InstanceInfo, PoolInfo, State, Status};
@@ -271,7 +271,7 @@ impl<T> Inner<T> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Kind::Closed.into());
         }
-        let cx = Context {
+        let cx = CreateContext {
             id: instance.id,
             name: format!("{}-{}", self.name, instance.id),
             owner: instance.thread.owner.clone(),

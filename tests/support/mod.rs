@@ -16,8 +16,8 @@ use std::thread::{self, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use sessile::{
-    Builder, CloseReason, Context, Event, EventHandler, EventKind, InstanceId, Interrupt, Manager,
-    Pool, Registry,
+    Builder, CloseReason, CreateContext, Event, EventHandler, EventKind, InstanceId, Interrupt,
+    Manager, Pool, Registry,
 };
 
 /// Longer than anything takes, on however slow a machine. Only a failing test waits so long.
@@ -518,7 +518,7 @@ impl<M> Scripted<M> {
 impl<M: 'static> Manager for Scripted<M> {
     type Instance = Session<M>;
 
-    fn create(&self, cx: &Context) -> anyhow::Result<Session<M>> {
+    fn create(&self, cx: &CreateContext) -> anyhow::Result<Session<M>> {
         play(&self.stage.0.creates)?;
         self.stage.note(What::Create, cx.id(), None);
         Ok(Session {

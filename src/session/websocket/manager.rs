@@ -16,7 +16,7 @@ use crate::session::error::{Kind, SessionError};
 use crate::session::rfc6455::Stream;
 use crate::session::rfc6455::{Connector, Opening, Token};
 use crate::session::{JsonRpc, Protocol};
-use crate::{CloseReason, Context, Interrupt, Manager};
+use crate::{CloseReason, CreateContext, Interrupt, Manager};
 
 /// Connects a [`WebSocketSession`] for each thread, and holds the settings that they share.
 ///
@@ -105,7 +105,7 @@ impl WebSocketManager {
 impl Manager for WebSocketManager {
     type Instance = WebSocketSession;
 
-    fn create(&self, _: &Context) -> anyhow::Result<WebSocketSession> {
+    fn create(&self, _: &CreateContext) -> anyhow::Result<WebSocketSession> {
         Ok(self.connect()?)
     }
 
