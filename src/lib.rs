@@ -32,7 +32,7 @@
 //! # The nouns
 //!
 //! - [`Pool<T>`](Pool) gives each thread its own `T`: [`with`](Pool::with) for exclusive use,
-//!   [`with_ref`](Pool::with_ref) for shared, [`get`](Pool::get) for a guard. A [`Builder`] sets
+//!   [`with_ref`](Pool::with_ref) for shared, [`get`](Pool::get) for a guard. A [`PoolBuilder`] sets
 //!   limits.
 //! - A [`Manager`] makes, checks and closes instances.
 //! - A [`Registry`] lists every live instance of every pool: [`snapshot`](Registry::snapshot),
@@ -58,7 +58,7 @@
 //! # What may block
 //!
 //! Nothing but what takes a deadline or has a twin that does, and, under
-//! [`max_size`](Builder::max_size), a use that has to make an instance. What would wait for its own
+//! [`max_size`](PoolBuilder::max_size), a use that has to make an instance. What would wait for its own
 //! thread is an error at once. A blocking wait never holds a lock that foreign code could want.
 //!
 //! # What it refuses
@@ -116,10 +116,10 @@ pub use crate::id::{InstanceId, Owner, PoolId};
 pub use crate::manager::{
     CloseReason, CreateContext, FromFn, Interrupt, Manager, from_fn, try_from_fn,
 };
-pub use crate::pool::{BuildError, Builder, Pool, Ref, RefMut};
-pub use crate::registry::event::{Event, EventHandler, EventKind};
+pub use crate::pool::{BuildError, Pool, PoolBuilder, Ref, RefMut};
+pub use crate::registry::event::{EventHandler, InstanceEvent, InstanceEventKind};
 pub use crate::registry::report::{CloseReport, FailedClose};
-pub use crate::registry::snapshot::{InstanceInfo, PoolInfo, Snapshot, State, Status};
+pub use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus, Snapshot};
 pub use crate::registry::{Registry, ShutdownGuard};
 pub use crate::task::{JoinError, JoinHandle};
 pub use crate::workers::Workers;

@@ -66,7 +66,7 @@ pub trait Manager: Send + Sync + 'static {
     /// Whether the instance still works; I/O is welcome here.
     ///
     /// Asked on the owner before a use, only after the instance has sat idle for longer than
-    /// [`Builder::check_after`](crate::Builder::check_after).
+    /// [`PoolBuilder::check_after`](crate::PoolBuilder::check_after).
     ///
     /// # Errors
     ///
@@ -172,13 +172,13 @@ pub enum CloseReason {
     Discarded,
     /// [`Registry::evict`](crate::Registry::evict).
     Evicted,
-    /// Another thread needed its room under [`max_size`](crate::Builder::max_size).
+    /// Another thread needed its room under [`max_size`](crate::PoolBuilder::max_size).
     MadeRoom,
-    /// It was idle for longer than [`idle_timeout`](crate::Builder::idle_timeout).
+    /// It was idle for longer than [`idle_timeout`](crate::PoolBuilder::idle_timeout).
     IdleTimeout,
-    /// It was older than [`max_lifetime`](crate::Builder::max_lifetime).
+    /// It was older than [`max_lifetime`](crate::PoolBuilder::max_lifetime).
     MaxLifetime,
-    /// It had been used [`max_uses`](crate::Builder::max_uses) times.
+    /// It had been used [`max_uses`](crate::PoolBuilder::max_uses) times.
     MaxUses,
     /// [`Manager::has_broken`] said so.
     Broken,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-pub use self::builder::{BuildError, Builder};
+pub use self::builder::{BuildError, PoolBuilder};
 use self::inner::{FromAfar, Inner};
 use self::instance::Instance;
 use self::lease::Lease;
@@ -22,7 +22,7 @@ use crate::id::PoolId;
 use crate::manager::{CloseReason, CreateContext, Manager, from_fn, try_from_fn};
 use crate::registry::Registry;
 use crate::registry::report::CloseReport;
-use crate::registry::snapshot::{InstanceInfo, Status};
+use crate::registry::snapshot::{InstanceInfo, PoolStatus};
 use crate::thread::{PlaceIndex, Resident};
 
 /// Gives every thread its own instance of `T`: made on first use, never shared, always closed.
@@ -49,7 +49,7 @@ use crate::thread::{PlaceIndex, Resident};
 ///
 /// A pool may be used from any thread, whatever `T` is. Each method says on which thread it runs
 /// the manager's code. No method waits for another thread, except those that take a deadline, and,
-/// under [`max_size`](Builder::max_size), the uses that have to make an instance.
+/// under [`max_size`](PoolBuilder::max_size), the uses that have to make an instance.
 pub struct Pool<T: 'static> {
     /// Beside the pointer, not behind it: the fast path touches no memory that clones write.
     index: PlaceIndex<Instance<T>>,
@@ -117,8 +117,8 @@ impl<T: Send> Pool<T> {
     }
 
     /// Sets up a pool with limits, a name, an event handler.
-    pub fn builder(manager: impl Manager<Instance = T>) -> Builder<T> {
-        Builder::new(Box::new(manager), Some(FromAfar::new()))
+    pub fn builder(manager: impl Manager<Instance = T>) -> PoolBuilder<T> {
+        PoolBuilder::new(Box::new(manager), Some(FromAfar::new()))
     }
 }
 
@@ -134,8 +134,8 @@ impl<T> Pool<T> {
     }
 
     /// Sets up a pool of instances that need not be `Send`; see [`new_local`](Self::new_local).
-    pub fn builder_local(manager: impl Manager<Instance = T>) -> Builder<T> {
-        Builder::new(Box::new(manager), None)
+    pub fn builder_local(manager: impl Manager<Instance = T>) -> PoolBuilder<T> {
+        PoolBuilder::new(Box::new(manager), None)
     }
 
     fn of(inner: Arc<Inner<T>>) -> Self {
@@ -337,7 +337,7 @@ impl<T> Pool<T> {
 
     /// How the pool stands.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> PoolStatus {
         self.inner().status()
     }
 

@@ -44,7 +44,7 @@ use crate::contain::drop_each;
 use crate::deadline::Deadline;
 use crate::event_loop::PostError;
 use crate::id::InstanceId;
-use crate::pool::{BuildError, Builder, Pool};
+use crate::pool::{BuildError, Pool, PoolBuilder};
 use crate::registry::report::CloseReport;
 use crate::task::{JoinHandle, task};
 
@@ -83,7 +83,7 @@ struct Team<T: 'static, K> {
 #[must_use = "a builder does nothing until `build` is called"]
 #[derive(Debug)]
 pub struct WorkersBuilder<T: 'static> {
-    pool: Builder<T>,
+    pool: PoolBuilder<T>,
     name: String,
     threads: usize,
     queue_capacity: usize,
@@ -218,7 +218,7 @@ impl<T> WorkersBuilder<T> {
 impl<T> Workers<T> {
     /// Sets up workers over a pool: [`Pool::builder`], or [`Pool::builder_local`] for instances that
     /// are not `Send`.
-    pub fn builder(pool: Builder<T>) -> WorkersBuilder<T> {
+    pub fn builder(pool: PoolBuilder<T>) -> WorkersBuilder<T> {
         WorkersBuilder {
             pool,
             name: "worker".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, Pool, Registry, State};
+use sessile::{CloseReason, InstanceState, Pool, Registry};
 use support::*;
 
 /// A pool used once by each of so many threads, which are still there.
@@ -54,7 +54,7 @@ fn a_busy_instance_is_closed_under_its_user() {
     let early = pool.close(Duration::ZERO);
     assert_eq!((early.closed, early.still_open.len()), (0, 1), "{early}");
     let open = &early.still_open[0];
-    assert_eq!((open.state, open.owner.name.as_deref()), (State::Closing, Some("owner")));
+    assert_eq!((open.state, open.owner.name.as_deref()), (InstanceState::Closing, Some("owner")));
     assert!(early.to_string().contains("still open"), "{early}");
     assert_eq!(stage.count(What::Close), 0);
 
@@ -106,9 +106,9 @@ fn not_touched_until(then: impl FnOnce(Worker, &Pool<Stay>, &Registry)) {
 
     let report = pool.close(Duration::ZERO);
     assert_eq!((report.closed, report.still_open.len()), (0, 1), "{report}");
-    assert_eq!(report.still_open[0].state, State::Closing);
+    assert_eq!(report.still_open[0].state, InstanceState::Closing);
     assert_eq!(stage.count(What::Close), 0);
-    assert_eq!(registry.snapshot().instances[0].state, State::Closing);
+    assert_eq!(registry.snapshot().instances[0].state, InstanceState::Closing);
 
     then(worker, &pool, &registry);
     let close = stage.the_close_of(id);

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use sessile::event_loop::{Interest, PostError, Scheduled};
 use sessile::workers::Submitted;
 use sessile::{
-    Builder, CloseReason, CreateContext, EventLoop, Handle, Interrupt, JoinError, JoinHandle,
-    LocalHandle, Manager, Pool, Registry, Workers,
+    CloseReason, CreateContext, EventLoop, Handle, Interrupt, JoinError, JoinHandle, LocalHandle,
+    Manager, Pool, PoolBuilder, Registry, Workers,
 };
 use support::{PATIENCE, Rng, block_on};
 
@@ -1010,7 +1010,7 @@ fn keep_crew(soak: &Arc<Soak>, _: usize, rng: Rng) {
 fn keep<M: 'static>(
     soak: &Arc<Soak>,
     slot: &Mutex<Option<Arc<Crew<M>>>>,
-    builder: fn(Keeps<M>) -> Builder<Session<M>>,
+    builder: fn(Keeps<M>) -> PoolBuilder<Session<M>>,
     mut rng: Rng,
 ) {
     while !soak.end.is_set() {

@@ -423,7 +423,8 @@ fn a_refusal_while_a_panic_unwinds_is_taken_for_a_failed_creation() {
 
 #[test]
 fn an_option_that_makes_no_sense_is_accepted() {
-    let refuse = |set: fn(sessile::Builder<Session>) -> sessile::Builder<Session>, name: &str| {
+    let refuse = |set: fn(sessile::PoolBuilder<Session>) -> sessile::PoolBuilder<Session>,
+                  name: &str| {
         let builder = set(Stage::new().builder(&Registry::new()));
         let error = builder.build().map(drop).unwrap_err().to_string();
         assert_eq!(error, format!("`{name}` must not be zero"));

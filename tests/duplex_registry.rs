@@ -15,7 +15,7 @@ use peer::{Peer, SHORT, pair};
 use serde_json::json;
 use sessile::session::JsonRpc;
 use sessile::session::duplex::{Connect, Link, LinkOptions, Request, Session, SessionBuilder};
-use sessile::{InstanceInfo, Registry, State};
+use sessile::{InstanceInfo, InstanceState, Registry};
 use support::{FOR_EVER, Gate, PATIENCE, TOO_LONG, poll_until, promptly};
 
 fn listed(registry: &Registry) -> Vec<InstanceInfo> {
@@ -38,7 +38,7 @@ fn a_session_is_not_listed_or_stays_in_the_list() {
     let (other, _other_peer) = of(&registry, |builder| builder);
     let all = listed(&registry);
     assert_eq!(all.len(), 2, "{all:?}");
-    assert_eq!((&*all[0].pool, all[0].state), ("to the peer", State::Busy));
+    assert_eq!((&*all[0].pool, all[0].state), ("to the peer", InstanceState::Busy));
     assert_eq!(all[0].owner.name.as_deref(), Some("to the peer"));
     assert_eq!((&*all[1].pool, all[1].owner.name.as_deref()), ("session", Some("session")));
     assert!(session.close(PATIENCE));
@@ -119,7 +119,7 @@ fn a_session_whose_handler_blocks_is_said_to_be_closed() {
     peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
     gate.wait_for_arrival();
     assert_eq!(registry.close_all(SHORT).still_open.len(), 1);
-    assert_eq!(listed(&registry)[0].state, State::Closing);
+    assert_eq!(listed(&registry)[0].state, InstanceState::Closing);
     gate.open();
     assert!(session.wait_down(PATIENCE));
     assert!(registry.close_all(PATIENCE).is_clean());

@@ -6,7 +6,8 @@ use std::sync::Once;
 use std::time::Duration;
 
 use sessile::{
-    CloseReason, CreateContext, Event, EventKind, InstanceId, Manager, Pool, PoolError, Registry,
+    CloseReason, CreateContext, InstanceEvent, InstanceEventKind, InstanceId, Manager, Pool,
+    PoolError, Registry,
 };
 use support::*;
 
@@ -184,8 +185,8 @@ fn an_instance_is_closed_to_make_room_before_its_first_use() {
     let (stage, gate) = (Stage::new(), Gate::new());
     let held_up = (gate.clone(), Once::new());
     // Between its creation and its first use, the owner is held up, and another asks for room.
-    let handler = move |event: &Event<'_>| {
-        if let EventKind::Created { .. } = event.kind {
+    let handler = move |event: &InstanceEvent<'_>| {
+        if let InstanceEventKind::Created { .. } = event.kind {
             held_up.1.call_once(|| held_up.0.pass());
         }
     };

@@ -57,7 +57,7 @@ fn an_instance_that_is_not_send_goes_with_the_last_handle() {
     assert_eq!(stage.count(What::Close), 0);
     let snapshot = registry.snapshot();
     assert_eq!((snapshot.pools.len(), snapshot.instances.len()), (2, 1), "{snapshot}");
-    assert_eq!(snapshot.instances[0].state, sessile::State::Closing);
+    assert_eq!(snapshot.instances[0].state, sessile::InstanceState::Closing);
     worker.run(move || other.with(|_| ()).unwrap());
     stage.assert_each_closed_once();
     assert_eq!(stage.notes(What::Close)[0].thread, owner);

@@ -142,7 +142,7 @@ fn close_inside_with_waits_for_itself() {
                 let report = pool.close(TOO_LONG);
                 assert_eq!(report.still_open.len(), 1, "{report}");
                 assert_eq!(report.still_open[0].id, session.id);
-                assert_eq!(report.still_open[0].state, sessile::State::Closing);
+                assert_eq!(report.still_open[0].state, sessile::InstanceState::Closing);
                 assert!(!report.is_clean() && report.closed == 0);
                 session.touch()
             })

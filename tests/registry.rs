@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sessile::{CloseReason, CloseReport, Event, InstanceId, Pool, Registry, Snapshot, State};
+use sessile::{
+    CloseReason, CloseReport, InstanceEvent, InstanceId, InstanceState, Pool, Registry, Snapshot,
+};
 use support::*;
 
 #[test]
@@ -57,21 +59,21 @@ fn a_state_is_missed_or_an_entry_leaves_too_early() {
 
     creating.wait_for_arrival();
     let (state, uses, id) = now();
-    assert_eq!((state, uses), (State::Opening, 0));
+    assert_eq!((state, uses), (InstanceState::Opening, 0));
     creating.open();
     using.wait_for_arrival();
-    assert_eq!(now(), (State::Busy, 0, id));
+    assert_eq!(now(), (InstanceState::Busy, 0, id));
     using.open();
     first_use.wait().unwrap();
-    assert_eq!(now(), (State::Idle, 1, id));
+    assert_eq!(now(), (InstanceState::Idle, 1, id));
     let used = pool.clone();
     worker.run(move || (0..9).for_each(|_| drop(used.with_ref(|_| ()))));
-    assert_eq!(now(), (State::Idle, 10, id));
+    assert_eq!(now(), (InstanceState::Idle, 10, id));
 
     let used = pool.clone();
     let closes = worker.start(move || used.close_here());
     closing.wait_for_arrival();
-    assert_eq!(now(), (State::Closing, 10, id));
+    assert_eq!(now(), (InstanceState::Closing, 10, id));
     assert!(!pool.wait_closed(Duration::ZERO));
     closing.open();
     assert!(closes.wait().unwrap());
@@ -349,7 +351,7 @@ fn a_handler_runs_under_a_lock_or_its_panic_gets_out() {
     let told = Arc::new(Watched::<usize>::default());
     let handler = {
         let (told, registry) = (Arc::clone(&told), registry.clone());
-        move |event: &Event<'_>| {
+        move |event: &InstanceEvent<'_>| {
             told.change(|told| *told += 1);
             if let Some(pool) = POOL.get() {
                 let _ = (pool.with(|session| session.touch()), pool.status());

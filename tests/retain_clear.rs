@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use sessile::{CloseReason, Pool, Registry, State};
+use sessile::{CloseReason, InstanceState, Pool, Registry};
 use support::*;
 
 fn used_by(workers: &[Worker], pool: &Pool<Session>) -> Vec<sessile::InstanceId> {
@@ -54,7 +54,7 @@ fn retain_closes_what_it_was_to_keep() {
     let workers: Vec<_> = (0..4).map(|n| Worker::new(&format!("owner-{n}"))).collect();
     let ids = used_by(&workers, &pool);
     let rejected = pool.retain(|instance| {
-        assert_eq!((instance.state, instance.uses), (State::Idle, 1));
+        assert_eq!((instance.state, instance.uses), (InstanceState::Idle, 1));
         assert!(instance.owner.name.as_deref().unwrap().starts_with("owner-"));
         instance.id == ids[1] || instance.id == ids[2]
     });

@@ -27,7 +27,7 @@ fn builder(server: &Server) -> WebSocketBuilder {
         .close_timeout(TOO_LONG)
 }
 
-fn pool(manager: WebSocketManager) -> sessile::Builder<WebSocketSession> {
+fn pool(manager: WebSocketManager) -> sessile::PoolBuilder<WebSocketSession> {
     Pool::builder(manager).registry(&Registry::new())
 }
 
@@ -216,7 +216,7 @@ fn a_straggler_cannot_be_stopped_from_afar() {
 fn poll_for_use(sessions: &Pool<WebSocketSession>) {
     support::poll_until("it is in use", || {
         let snapshot = sessions.registry().snapshot();
-        snapshot.instances.iter().any(|instance| instance.state == sessile::State::Busy)
+        snapshot.instances.iter().any(|instance| instance.state == sessile::InstanceState::Busy)
     });
 }
 

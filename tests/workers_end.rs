@@ -6,10 +6,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessile::{Builder, CloseReason, JoinHandle, Registry, Workers};
+use sessile::{CloseReason, JoinHandle, PoolBuilder, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, What, promptly};
 
-fn workers<T>(pool: Builder<T>, threads: usize) -> Workers<T> {
+fn workers<T>(pool: PoolBuilder<T>, threads: usize) -> Workers<T> {
     Workers::builder(pool).threads(threads).drop_timeout(PATIENCE).build().unwrap()
 }
 

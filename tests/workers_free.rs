@@ -7,10 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessile::{Builder, JoinHandle, PoolError, Registry, Workers};
+use sessile::{JoinHandle, PoolBuilder, PoolError, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, Stay, What, promptly};
 
-fn workers<T>(pool: Builder<T>, threads: usize) -> Workers<T> {
+fn workers<T>(pool: PoolBuilder<T>, threads: usize) -> Workers<T> {
     Workers::builder(pool).threads(threads).queue_capacity(2).build().expect("threads can be had")
 }
 

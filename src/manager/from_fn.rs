@@ -138,7 +138,7 @@ impl<T, F> FromFn<T, F> {
     /// Asks `valid` whether an instance still works, before a use that follows a long idle time.
     ///
     /// It is [`Manager::is_valid`], asked only if the pool has
-    /// [`check_after`](crate::Builder::check_after). I/O is welcome.
+    /// [`check_after`](crate::PoolBuilder::check_after). I/O is welcome.
     ///
     /// ```
     /// use std::net::{TcpListener, TcpStream};

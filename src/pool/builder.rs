@@ -44,7 +44,7 @@ impl Limits {
 
 /// Sets up a [`Pool`]. Begun by [`Pool::builder`] or [`Pool::builder_local`].
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct Builder<T: 'static> {
+pub struct PoolBuilder<T: 'static> {
     manager: Box<dyn Manager<Instance = T>>,
     from_afar: Option<FromAfar<T>>,
     name: Option<String>,
@@ -92,7 +92,7 @@ impl Error for BuildError {
     }
 }
 
-impl<T> Builder<T> {
+impl<T> PoolBuilder<T> {
     pub(super) fn new(
         manager: Box<dyn Manager<Instance = T>>,
         from_afar: Option<FromAfar<T>>,
@@ -252,10 +252,10 @@ impl<T> Builder<T> {
     }
 }
 
-impl<T> fmt::Debug for Builder<T> {
+impl<T> fmt::Debug for PoolBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { manager: _, from_afar, name, registry: _, handler, limits } = self;
-        f.debug_struct("Builder")
+        f.debug_struct("PoolBuilder")
             .field("name", name)
             .field("closes_from_afar", &from_afar.is_some())
             .field("event_handler", &handler.as_ref().map(|_| "<handler>"))

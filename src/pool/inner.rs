@@ -22,9 +22,9 @@ use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
 use crate::manager::{CloseReason, CreateContext, Manager};
-use crate::registry::event::{Event, EventHandler, EventKind};
+use crate::registry::event::{EventHandler, InstanceEvent, InstanceEventKind};
 use crate::registry::report::{CloseReport, FailedClose};
-use crate::registry::snapshot::{InstanceInfo, PoolInfo, State, Status};
+use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus};
 use crate::registry::{EndClose, Member, Registry};
 use crate::slot::{Activity, Granted, Mode, Notice};
 use crate::thread::{Entered, Place, Resident};
@@ -297,7 +297,7 @@ impl<T> Inner<T> {
         books.backoff().reset();
         books.tally.created.fetch_add(1, Ordering::Relaxed);
         let granted = instance.install(value);
-        self.tell(&instance, EventKind::Created { took });
+        self.tell(&instance, InstanceEventKind::Created { took });
         if self.closed.load(Ordering::SeqCst) {
             instance.close_borrowed(CloseReason::PoolClosed);
             return Err(Kind::Closed.into());
@@ -451,7 +451,7 @@ impl<T> Opening<'_, T> {
         let books = pool.books();
         books.tally.create_failed.fetch_add(1, Ordering::Relaxed);
         books.backoff().lengthen(pool.limits.backoff);
-        pool.tell(self.instance, EventKind::CreateFailed { error });
+        pool.tell(self.instance, InstanceEventKind::CreateFailed { error });
     }
 
     fn succeeded(self) {
@@ -521,7 +521,7 @@ impl<T> Inner<T> {
             if instance.slot.revoke(reason) {
                 any = true;
                 if !instance.thread.is_current() {
-                    self.tell(instance, EventKind::Evicted { reason });
+                    self.tell(instance, InstanceEventKind::Evicted { reason });
                 }
             }
         }
@@ -633,7 +633,7 @@ impl<T> Inner<T> {
     /// Whether there is such an instance, and nobody has ordered it closed.
     pub(crate) fn is_live(&self, id: InstanceId) -> bool {
         let found = self.books().instances.get(&id);
-        found.is_some_and(|entry| entry.value().state() != State::Closing)
+        found.is_some_and(|entry| entry.value().state() != InstanceState::Closing)
     }
 
     pub(super) fn wait_closed(&self, within: Duration) -> bool {
@@ -654,9 +654,9 @@ impl<T> Inner<T> {
         rejected.len()
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> PoolStatus {
         let books = self.books();
-        let mut status = Status {
+        let mut status = PoolStatus {
             max_size: self.limits.max_size,
             waiting: books.gate.waiting(),
             created: books.tally.created.load(Ordering::Relaxed),
@@ -666,15 +666,15 @@ impl<T> Inner<T> {
             poisoned: books.tally.poisoned.load(Ordering::Relaxed),
             generation: self.generation.load(Ordering::Relaxed),
             is_closed: self.closed.load(Ordering::Relaxed),
-            ..Status::default()
+            ..PoolStatus::default()
         };
         for entry in &books.instances {
             status.size += 1;
             match entry.value().state() {
-                State::Opening => status.opening += 1,
-                State::Idle => status.idle += 1,
-                State::Busy => status.busy += 1,
-                State::Closing => status.closing += 1,
+                InstanceState::Opening => status.opening += 1,
+                InstanceState::Idle => status.idle += 1,
+                InstanceState::Busy => status.busy += 1,
+                InstanceState::Closing => status.closing += 1,
             }
         }
         status
@@ -682,17 +682,17 @@ impl<T> Inner<T> {
 
     // ---- telling ------------------------------------------------------------------------------
 
-    pub(super) fn tell(&self, instance: &Instance<T>, kind: EventKind<'_>) {
+    pub(super) fn tell(&self, instance: &Instance<T>, kind: InstanceEventKind<'_>) {
         if let Some(handler) = &self.handler {
             let owner = &instance.thread.owner;
-            let event = Event { pool: &self.name, instance: instance.id, owner, kind };
+            let event = InstanceEvent { pool: &self.name, instance: instance.id, owner, kind };
             let _ = contain(|| handler.handle(&event));
         }
     }
 
     pub(super) fn poisoned(&self, instance: &Instance<T>, rescued: bool) {
         self.books().tally.poisoned.fetch_add(1, Ordering::Relaxed);
-        self.tell(instance, EventKind::Poisoned { rescued });
+        self.tell(instance, InstanceEventKind::Poisoned { rescued });
     }
 }
 

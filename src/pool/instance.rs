@@ -9,8 +9,8 @@ use crate::contain::contain;
 use crate::fork;
 use crate::id::InstanceId;
 use crate::manager::{CloseReason, Interrupt};
-use crate::registry::event::EventKind;
-use crate::registry::snapshot::{InstanceInfo, State, millis};
+use crate::registry::event::InstanceEventKind;
+use crate::registry::snapshot::{InstanceInfo, InstanceState, millis};
 use crate::slot::{Activity, Granted, Mode, Notice, Slot, Words};
 use crate::thread::{Resident, ThisThread};
 
@@ -87,12 +87,12 @@ impl<T> Instance<T> {
         now.saturating_sub(Duration::from_nanos(self.seen.since.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> InstanceState {
         match (self.slot.notice(), self.slot.activity()) {
-            (Notice::Revoked(_) | Notice::Taken(_), _) => State::Closing,
-            (_, Activity::Opening) => State::Opening,
-            (_, Activity::Idle) => State::Idle,
-            (_, Activity::Busy) => State::Busy,
+            (Notice::Revoked(_) | Notice::Taken(_), _) => InstanceState::Closing,
+            (_, Activity::Opening) => InstanceState::Opening,
+            (_, Activity::Idle) => InstanceState::Idle,
+            (_, Activity::Busy) => InstanceState::Busy,
         }
     }
 
@@ -239,8 +239,8 @@ impl<T> Instance<T> {
         let pool = &self.pool;
         let closed = contain(|| pool.manager.close(value, reason)).and_then(|closed| closed);
         match &closed {
-            Ok(()) => pool.tell(self, EventKind::Closed { reason }),
-            Err(error) => pool.tell(self, EventKind::CloseFailed { reason, error }),
+            Ok(()) => pool.tell(self, InstanceEventKind::Closed { reason }),
+            Err(error) => pool.tell(self, InstanceEventKind::CloseFailed { reason, error }),
         }
         let failure = closed.err().map(|error| format!("{error:#}"));
         pool.strike_off(self, failure, reason);

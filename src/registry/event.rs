@@ -8,7 +8,7 @@ use crate::manager::CloseReason;
 /// Something that has happened to an instance.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Event<'a> {
+pub struct InstanceEvent<'a> {
     /// The name of the pool.
     pub pool: &'a str,
     /// Which instance. One that could not be created has an id too.
@@ -16,14 +16,14 @@ pub struct Event<'a> {
     /// The thread that it belongs to.
     pub owner: &'a Owner,
     /// What has happened.
-    pub kind: EventKind<'a>,
+    pub kind: InstanceEventKind<'a>,
 }
 
 /// What has happened to an instance. Each one begins with one of the first two; each that was
 /// created ends with one of the last two.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum EventKind<'a> {
+pub enum InstanceEventKind<'a> {
     /// It was made, in this time.
     Created {
         /// How long [`Manager::create`](crate::Manager::create) took.
@@ -65,14 +65,14 @@ pub enum EventKind<'a> {
 ///
 /// It is called on the thread where the thing happens, often the owner, sometimes a closer or the
 /// reaper, and possibly while thread-local destructors run. No lock of this crate is held. A panic
-/// in it goes nowhere. A closure `Fn(&Event)` is an event handler.
+/// in it goes nowhere. A closure `Fn(&InstanceEvent)` is an event handler.
 pub trait EventHandler: Send + Sync + 'static {
     /// Takes note of the event.
-    fn handle(&self, event: &Event<'_>);
+    fn handle(&self, event: &InstanceEvent<'_>);
 }
 
-impl<F: Fn(&Event<'_>) + Send + Sync + 'static> EventHandler for F {
-    fn handle(&self, event: &Event<'_>) {
+impl<F: Fn(&InstanceEvent<'_>) + Send + Sync + 'static> EventHandler for F {
+    fn handle(&self, event: &InstanceEvent<'_>) {
         self(event);
     }
 }

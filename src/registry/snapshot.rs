@@ -33,7 +33,7 @@ pub struct PoolInfo {
     /// The type of its instances, as the compiler calls it.
     pub type_name: String,
     /// How it stands.
-    pub status: Status,
+    pub status: PoolStatus,
 }
 
 /// An instance in a [`Snapshot`].
@@ -54,7 +54,7 @@ pub struct InstanceInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// What it is doing.
-    pub state: State,
+    pub state: InstanceState,
     /// Milliseconds since its creation began.
     pub age_ms: u64,
     /// Milliseconds for which it is known to have been idle: never more than it has, and less by as
@@ -71,7 +71,7 @@ pub struct InstanceInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum State {
+pub enum InstanceState {
     /// It is being created.
     Opening,
     /// Nobody uses it.
@@ -82,7 +82,7 @@ pub enum State {
     Closing,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Opening => "opening",
@@ -97,7 +97,7 @@ impl fmt::Display for State {
 /// moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Status {
+pub struct PoolStatus {
     /// Instances there are, in whatever state.
     pub size: usize,
     /// Of these, how many are being created.

@@ -31,7 +31,7 @@
 //! # When a session is broken
 //!
 //! Then it neither sends nor reads; each call says why; the pool closes it after the use at hand, and
-//! the next use makes a new one, with [back-off](crate::Builder::create_backoff). A session is broken
+//! the next use makes a new one, with [back-off](crate::PoolBuilder::create_backoff). A session is broken
 //! when
 //!
 //! - the connection is lost, or the peer says goodbye;
@@ -51,7 +51,7 @@
 //!
 //! Only the owner reads, and only while it is inside a call. A session that its thread leaves alone
 //! answers no pings, and does not notice that the peer has gone; a server may hang up on it. There are
-//! two ways. With [`check_after`](crate::Builder::check_after) a pool pings a session before it is used
+//! two ways. With [`check_after`](crate::PoolBuilder::check_after) a pool pings a session before it is used
 //! after a long idle time, and makes a new one if need be. A thread that must keep the *same*
 //! session calls [`poll`](WebSocketSession::poll) with a timeout of zero from time to time: on an
 //! [`EventLoop`](crate::EventLoop) by `call_later`, again and again; on [`Workers`](crate::Workers) by

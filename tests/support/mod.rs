@@ -16,8 +16,8 @@ use std::thread::{self, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use sessile::{
-    Builder, CloseReason, CreateContext, Event, EventHandler, EventKind, InstanceId, Interrupt,
-    Manager, Pool, Registry,
+    CloseReason, CreateContext, EventHandler, InstanceEvent, InstanceEventKind, InstanceId,
+    Interrupt, Manager, Pool, PoolBuilder, Registry,
 };
 
 /// Longer than anything takes, on however slow a machine. Only a failing test waits so long.
@@ -398,11 +398,11 @@ impl Stage {
         Self::default()
     }
 
-    pub fn builder(&self, registry: &Registry) -> Builder<Session> {
+    pub fn builder(&self, registry: &Registry) -> PoolBuilder<Session> {
         Pool::builder(Scripted::new(self)).registry(registry)
     }
 
-    pub fn builder_local(&self, registry: &Registry) -> Builder<Stay> {
+    pub fn builder_local(&self, registry: &Registry) -> PoolBuilder<Stay> {
         Pool::builder_local(Scripted::new(self)).registry(registry)
     }
 
@@ -608,14 +608,14 @@ impl Events {
 }
 
 impl EventHandler for Events {
-    fn handle(&self, event: &Event<'_>) {
+    fn handle(&self, event: &InstanceEvent<'_>) {
         let told = match event.kind {
-            EventKind::Created { .. } => Told::Created,
-            EventKind::CreateFailed { error } => Told::CreateFailed(format!("{error:#}")),
-            EventKind::Poisoned { rescued } => Told::Poisoned { rescued },
-            EventKind::Evicted { reason } => Told::Evicted(reason),
-            EventKind::Closed { reason } => Told::Closed(reason),
-            EventKind::CloseFailed { reason, error } => {
+            InstanceEventKind::Created { .. } => Told::Created,
+            InstanceEventKind::CreateFailed { error } => Told::CreateFailed(format!("{error:#}")),
+            InstanceEventKind::Poisoned { rescued } => Told::Poisoned { rescued },
+            InstanceEventKind::Evicted { reason } => Told::Evicted(reason),
+            InstanceEventKind::Closed { reason } => Told::Closed(reason),
+            InstanceEventKind::CloseFailed { reason, error } => {
                 Told::CloseFailed(reason, format!("{error:#}"))
             }
             _ => unreachable!("a kind of event these tests do not know"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessile::{Event, Manager, Pool, Registry, from_fn};
+use sessile::{InstanceEvent, Manager, Pool, Registry, from_fn};
 
 use super::{Rival, SharedRival, holds_nothing};
 
@@ -18,7 +18,7 @@ fn limited() -> Pool<u64> {
         .idle_timeout(day)
         .max_lifetime(day)
         .max_uses(u64::MAX / 2)
-        .event_handler(|_: &Event<'_>| {})
+        .event_handler(|_: &InstanceEvent<'_>| {})
         .build()
         .expect("the options are valid")
 }
