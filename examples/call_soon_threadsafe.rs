@@ -21,7 +21,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use sessile::{EventLoop, LocalHandle};
+use sessile::EventLoop;
+use sessile::event_loop::LocalHandle;
 
 // As asyncio's event, it belongs to the loop's thread, and knows no lock.
 thread_local!(static EVENT: Cell<bool> = const { Cell::new(false) });

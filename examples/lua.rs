@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use mlua::Lua;
-use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry};
 
 /// Starts interpreters, and notes on which threads they are closed.
 struct Interpreters {

@@ -34,12 +34,12 @@
 ///
 /// ```compile_fail,E0277
 /// fn share<T: Sync>() {}
-/// share::<sessile::Ref<'static, u8>>();
+/// share::<sessile::pool::Ref<'static, u8>>();
 /// ```
 ///
 /// ```compile_fail,E0277
 /// fn share<T: Sync>() {}
-/// share::<sessile::RefMut<'static, u8>>();
+/// share::<sessile::pool::RefMut<'static, u8>>();
 /// ```
 ///
 /// ```
@@ -108,7 +108,7 @@ struct LocalInstancesAreSaidToBe;
 ///
 /// ```compile_fail,E0277
 /// fn send<T: Send + Sync>() {}
-/// send::<sessile::RefMut<'static, std::rc::Rc<u8>>>();
+/// send::<sessile::pool::RefMut<'static, std::rc::Rc<u8>>>();
 /// ```
 struct PoolsTravel;
 
@@ -160,7 +160,7 @@ struct ReferencesStayInside;
 /// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// let n: &u8 = &guard;
-/// sessile::RefMut::discard(guard);
+/// sessile::pool::RefMut::discard(guard);
 /// assert_eq!(*n, 0);
 /// ```
 ///
@@ -168,7 +168,7 @@ struct ReferencesStayInside;
 /// # let pool = sessile::Pool::from_fn(|_| 0_u8);
 /// let guard = pool.get().unwrap();
 /// let n: u8 = *guard;
-/// sessile::RefMut::discard(guard);
+/// sessile::pool::RefMut::discard(guard);
 /// assert_eq!(n, 0);
 /// ```
 struct GuardsAreShortLived;
@@ -231,14 +231,14 @@ struct InstancesOwnWhatTheyHold;
 /// the pool's own users must not find there.
 ///
 /// ```compile_fail
-/// # use sessile::RefMut;
+/// # use sessile::pool::RefMut;
 /// type Wide = for<'a> fn(&'a u8);
 /// type Narrow = fn(&'static u8);
 /// fn narrow<'p>(guard: RefMut<'p, Wide>) -> RefMut<'p, Narrow> { guard }
 /// ```
 ///
 /// ```
-/// # use sessile::RefMut;
+/// # use sessile::pool::RefMut;
 /// type Wide = for<'a> fn(&'a u8);
 /// type Narrow = fn(&'static u8);
 /// fn narrow<'p>(guard: RefMut<'p, Wide>) -> RefMut<'p, Wide> { guard }
@@ -268,12 +268,12 @@ struct GuardsAreInvariant;
 ///
 /// ```compile_fail,E0277
 /// fn share<T: Sync>() {}
-/// share::<sessile::LocalHandle>();
+/// share::<sessile::event_loop::LocalHandle>();
 /// ```
 ///
 /// ```
 /// fn share<T: Sync>() {}
-/// share::<sessile::Handle>();
+/// share::<sessile::event_loop::Handle>();
 /// ```
 ///
 /// Neither does a callback that is to be cancelled, nor a source:

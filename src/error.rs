@@ -30,6 +30,54 @@ impl PoolError {
         matches!(*self.0, Kind::CreateFailed(_))
     }
 
+    /// Returns the error of the manager's `create`, if that is what failed.
+    ///
+    /// [`source`](Error::source) is its outermost layer only; here one's own error is found below any
+    /// context, too.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use anyhow::Context;
+    /// use sessile::Pool;
+    ///
+    /// let pool = Pool::try_from_fn(|_| Err::<u8, _>(io::Error::other("no")).context("while opening"));
+    /// let error = pool.with(|_| ()).unwrap_err();
+    /// let own = error.create_error().and_then(|error| error.downcast_ref::<io::Error>());
+    /// assert_eq!(own.unwrap().to_string(), "no");
+    /// ```
+    #[must_use]
+    pub fn create_error(&self) -> Option<&anyhow::Error> {
+        match &*self.0 {
+            Kind::CreateFailed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Turns into the error of the manager's `create`, if that is what failed.
+    ///
+    /// # Errors
+    ///
+    /// If something else failed: the `PoolError`, as it was.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use sessile::Pool;
+    ///
+    /// let pool = Pool::try_from_fn(|_| Err::<u8, _>(io::Error::from(io::ErrorKind::NotFound)));
+    /// let error = pool.with(|_| ()).unwrap_err();
+    /// let own: io::Error = error.into_create_error()?.downcast()?;
+    /// assert_eq!(own.kind(), io::ErrorKind::NotFound);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_create_error(self) -> Result<anyhow::Error, Self> {
+        match *self.0 {
+            Kind::CreateFailed(error) => Ok(error),
+            kind => Err(kind.into()),
+        }
+    }
+
     /// Creation failed lately and is not tried again before
     /// [`retry_after`](Self::retry_after) has passed.
     #[must_use]

@@ -13,7 +13,7 @@
 //! let event_loop = EventLoop::new();
 //! let handle = event_loop.handle();
 //! thread::spawn(move || handle.call_soon_threadsafe(|| {
-//!     sessile::LocalHandle::current().unwrap().stop();
+//!     sessile::event_loop::LocalHandle::current().unwrap().stop();
 //! }));
 //! event_loop.run()?; // sleeps until the post wakes it
 //! # Ok::<(), std::io::Error>(())

@@ -56,7 +56,6 @@ pub mod cpython;
 #[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
 mod error;
 mod execution;
-mod interrupt;
 #[cfg(feature = "jupyter")]
 pub mod jupyter;
 #[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
@@ -67,11 +66,11 @@ mod options;
 #[cfg_attr(not(all(feature = "cpython", feature = "monty", unix)), allow(dead_code))]
 mod text;
 
+pub use crate::manager::InterruptHandle;
 pub use error::InterpreterError;
 pub use execution::{
-    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream, Variable,
+    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream, Variable,
 };
-pub use interrupt::InterruptHandle;
 #[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 pub use lease::Reclaimed;
 pub use options::ExecuteOptions;

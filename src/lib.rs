@@ -37,17 +37,17 @@
 //! - A [`Manager`] makes, checks and closes instances.
 //! - A [`Registry`] lists every live instance of every pool: [`snapshot`](Registry::snapshot),
 //!   [`close_all`](Registry::close_all), [`evict`](Registry::evict).
-//! - An [`EventLoop`] lets other threads reach the one that runs it: posting to its [`Handle`] always
+//! - An [`EventLoop`] lets other threads reach the one that runs it: posting to its [`Handle`](event_loop::Handle) always
 //!   wakes.
 //! - [`Workers`] are threads that own instances as their trade; [`keyed`](Workers::keyed) work has an
-//!   instance of its own for each key. What was asked of either is a [`JoinHandle`]: joined, awaited
+//!   instance of its own for each key. What was asked of either is a [`JoinHandle`](task::JoinHandle): joined, awaited
 //!   or cancelled.
 //!
 //! # When a thread ends
 //!
 //! Its instances are closed on it, newest first. `JoinHandle::join` waits for that; the implicit join
 //! of [`std::thread::scope`] does not, so afterwards call [`Pool::wait_closed`]. When `main` returns,
-//! other threads are not unwound: keep [`Registry::shutdown_on_drop`] there.
+//! other threads are not unwound: keep [`Registry::close_on_drop`] there.
 //!
 //! # Who may do what
 //!
@@ -95,9 +95,9 @@ mod id;
 #[cfg(feature = "interpreter")]
 pub mod interpreter;
 pub mod loop_thread;
-mod manager;
-mod pool;
-mod registry;
+pub mod manager;
+pub mod pool;
+pub mod registry;
 #[cfg(feature = "session")]
 pub mod session;
 #[cfg(all(feature = "signals", unix))]
@@ -110,18 +110,15 @@ pub mod task;
 mod thread;
 pub mod workers;
 
-pub use crate::error::PoolError;
-pub use crate::event_loop::{EventLoop, Handle, LocalHandle};
-pub use crate::id::{InstanceId, Owner, PoolId};
-pub use crate::manager::{
-    CloseReason, CreateContext, FromFn, Interrupt, Manager, from_fn, try_from_fn,
-};
-pub use crate::pool::{BuildError, Pool, PoolBuilder, Ref, RefMut};
-pub use crate::registry::event::{EventHandler, InstanceEvent, InstanceEventKind};
-pub use crate::registry::report::{CloseReport, FailedClose};
-pub use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus, Snapshot};
-pub use crate::registry::{Registry, ShutdownGuard};
-pub use crate::task::{JoinError, JoinHandle};
+#[doc(inline)]
+pub use crate::event_loop::EventLoop;
+#[doc(inline)]
+pub use crate::manager::{CreateContext, Manager, from_fn, try_from_fn};
+#[doc(inline)]
+pub use crate::pool::{Pool, PoolBuilder, PoolError};
+#[doc(inline)]
+pub use crate::registry::Registry;
+#[doc(inline)]
 pub use crate::workers::Workers;
 
 /// The long documents.

@@ -1,20 +1,15 @@
-//! How instances are made, checked and closed.
+//! How instances are made, checked, interrupted and closed.
 
 mod from_fn;
+mod interrupt;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::from_fn::{FromFn, from_fn, try_from_fn};
+pub use self::interrupt::InterruptHandle;
 use crate::id::{InstanceId, Owner};
-
-/// Asks a straggler, from any thread, to stop what it is doing.
-///
-/// It is called from the thread that closes the pool while the owner is still inside the instance,
-/// so it must not touch the instance itself: think of a kill handle, a cancellation flag, the
-/// socket's `shutdown`. It may be called more than once, and after the instance has closed.
-pub type Interrupt = Box<dyn Fn() + Send + Sync>;
 
 /// Makes, checks and closes the instances of a [`Pool`](crate::Pool).
 ///
@@ -88,7 +83,7 @@ pub trait Manager: Send + Sync + 'static {
     /// A handle by which a busy instance can be asked, from any thread, to come to an end.
     ///
     /// Asked for once, on the owner, right after [`create`](Self::create).
-    fn interrupt(&self, instance: &Self::Instance) -> Option<Interrupt> {
+    fn interrupt(&self, instance: &Self::Instance) -> Option<InterruptHandle> {
         let _ = instance;
         None
     }
@@ -98,8 +93,8 @@ pub trait Manager: Send + Sync + 'static {
     /// # Errors
     ///
     /// An error, or a panic, is counted, reported to the
-    /// [`EventHandler`](crate::EventHandler) and listed in the
-    /// [`CloseReport`](crate::CloseReport). The instance is gone either way.
+    /// [`on_event`](crate::PoolBuilder::on_event) closure and listed in the
+    /// [`CloseReport`](crate::registry::CloseReport). The instance is gone either way.
     fn close(&self, instance: Self::Instance, reason: CloseReason) -> anyhow::Result<()> {
         let _ = reason;
         drop(instance);

@@ -1,4 +1,5 @@
-//! A pool gives every thread its own instance.
+//! A pool gives every thread its own instance: how it is set up, used and closed, and what can go
+//! wrong.
 
 mod builder;
 mod gate;
@@ -17,12 +18,15 @@ use self::instance::Instance;
 use self::lease::Lease;
 pub use self::lease::{Ref, RefMut};
 use crate::deadline::Deadline;
-use crate::error::{Kind, PoolError};
-use crate::id::PoolId;
+use crate::error::Kind;
+pub use crate::error::PoolError;
+pub use crate::id::{InstanceId, Owner, PoolId};
 use crate::manager::{CloseReason, CreateContext, Manager, from_fn, try_from_fn};
 use crate::registry::Registry;
+pub use crate::registry::event::{InstanceEvent, InstanceEventKind};
 use crate::registry::report::CloseReport;
-use crate::registry::snapshot::{InstanceInfo, PoolStatus};
+use crate::registry::snapshot::InstanceInfo;
+pub use crate::registry::snapshot::PoolStatus;
 use crate::thread::{PlaceIndex, Resident};
 
 /// Gives every thread its own instance of `T`: made on first use, never shared, always closed.

@@ -1,4 +1,4 @@
-//! The index of every live instance of every pool.
+//! The index of every live instance of every pool, and what it shows and reports.
 
 pub(crate) mod event;
 mod reaper;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use self::reaper::Reaper;
-use self::report::CloseReport;
-use self::snapshot::{InstanceInfo, PoolInfo, Snapshot};
+pub use self::report::{CloseReport, FailedClose};
+pub use self::snapshot::{InstanceInfo, InstanceState, PoolInfo, Snapshot};
 use crate::deadline::Deadline;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
@@ -149,12 +149,12 @@ impl Registry {
     /// use std::time::Duration;
     ///
     /// fn main() {
-    ///     let _guard = sessile::Registry::global().shutdown_on_drop(Duration::from_secs(5));
+    ///     let _guard = sessile::Registry::global().close_on_drop(Duration::from_secs(5));
     ///     // ... threads, pools ...
     /// }
     /// ```
-    pub fn shutdown_on_drop(&self, within: Duration) -> ShutdownGuard {
-        ShutdownGuard { registry: self.clone(), within }
+    pub fn close_on_drop(&self, within: Duration) -> CloseGuard {
+        CloseGuard { registry: self.clone(), within }
     }
 }
 
@@ -170,17 +170,17 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// Closes every pool of a registry when dropped; see [`Registry::shutdown_on_drop`].
+/// Closes every pool of a registry when dropped; see [`Registry::close_on_drop`].
 #[must_use = "dropped at once, it closes everything at once"]
 #[derive(Debug)]
-pub struct ShutdownGuard {
+pub struct CloseGuard {
     registry: Registry,
     within: Duration,
 }
 
-impl ShutdownGuard {
+impl CloseGuard {
     /// Closes now, and tells what came of it.
-    pub fn shutdown(mut self) -> CloseReport {
+    pub fn close(mut self) -> CloseReport {
         let report = self.registry.close_all(self.within);
         // `drop` closes once more, without waiting: nothing is left, or it has had its time.
         self.within = Duration::ZERO;
@@ -188,7 +188,7 @@ impl ShutdownGuard {
     }
 }
 
-impl Drop for ShutdownGuard {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
         let _ = self.registry.close_all(self.within);
     }

@@ -4,14 +4,14 @@ mod support;
 
 use std::time::Duration;
 
-use sessile::{CloseReason, Registry};
+use sessile::Registry;
+use sessile::manager::CloseReason;
 use support::*;
 
 #[test]
 fn one_bad_close_keeps_the_others_open() {
     let (registry, stage, events) = (Registry::new(), Stage::new(), Events::new());
-    let pool =
-        stage.builder(&registry).name("kernels").event_handler(events.clone()).build().unwrap();
+    let pool = stage.builder(&registry).name("kernels").on_event(events.handler()).build().unwrap();
     let workers: Vec<_> = (0..4).map(|n| Worker::new(&format!("owner-{n}"))).collect();
     for worker in &workers {
         let pool = pool.clone();

@@ -7,7 +7,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, InstanceState, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::registry::InstanceState;
+use sessile::{Pool, Registry};
 use support::*;
 
 /// A pool used once by each of so many threads, which are still there.

@@ -18,12 +18,12 @@ use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use sessile::event_loop::{Handle, LocalHandle};
 use sessile::event_loop::{Interest, PostError, Scheduled};
+use sessile::manager::{CloseReason, InterruptHandle};
+use sessile::task::{JoinError, JoinHandle};
 use sessile::workers::Submitted;
-use sessile::{
-    CloseReason, CreateContext, EventLoop, Handle, Interrupt, JoinError, JoinHandle, LocalHandle,
-    Manager, Pool, PoolBuilder, Registry, Workers,
-};
+use sessile::{CreateContext, EventLoop, Manager, Pool, PoolBuilder, Registry, Workers};
 use support::{PATIENCE, Rng, block_on};
 
 /// What a panic on purpose begins with. The panic hook passes it over in silence.
@@ -570,9 +570,9 @@ impl<M: 'static> Manager for Keeps<M> {
         self.one_in(2)
     }
 
-    fn interrupt(&self, _: &Session<M>) -> Option<Interrupt> {
+    fn interrupt(&self, _: &Session<M>) -> Option<InterruptHandle> {
         let house = Arc::clone(&self.house);
-        Some(Box::new(move || {
+        Some(InterruptHandle::new(move || {
             house.asked.fetch_add(1, Ordering::SeqCst);
         }))
     }

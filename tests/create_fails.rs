@@ -6,7 +6,8 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sessile::{CloseReason, CreateContext, Manager, Pool, Registry, from_fn};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry, from_fn};
 use support::*;
 
 #[test]
@@ -46,7 +47,7 @@ fn one_failure_spoils_the_next_use() {
 fn a_panic_is_swallowed_or_leaves_the_slot_half_made() {
     let stage = Stage::new();
     let events = Events::new();
-    let pool = stage.builder(&Registry::new()).event_handler(events.clone()).build().unwrap();
+    let pool = stage.builder(&Registry::new()).on_event(events.handler()).build().unwrap();
     stage.on_create(panics("the manager is beside itself"));
 
     assert_eq!(panic_of(|| pool.with(|_| ())), "the manager is beside itself");
@@ -247,14 +248,14 @@ fn a_use_makes_two_instances_at_most_while_the_pool_is_cleared() {
     }
     impl Manager for Clears {
         type Instance = Session;
-        fn create(&self, cx: &Context) -> anyhow::Result<Session> {
+        fn create(&self, cx: &CreateContext) -> anyhow::Result<Session> {
             self.clear(From::Create);
             Scripted::new(&self.0).create(cx)
         }
         fn can_break(&self) -> bool {
             false
         }
-        fn interrupt(&self, _: &Session) -> Option<sessile::Interrupt> {
+        fn interrupt(&self, _: &Session) -> Option<sessile::manager::InterruptHandle> {
             self.clear(From::Interrupt);
             None
         }
@@ -265,13 +266,15 @@ fn a_use_makes_two_instances_at_most_while_the_pool_is_cleared() {
     for from in [From::Create, From::Interrupt, From::Handler] {
         let (stage, this) = (Stage::new(), Arc::new(OnceLock::<Pool<Session>>::new()));
         let at = Arc::clone(&this);
-        let handler = move |event: &sessile::Event<'_>| {
-            if let (From::Handler, sessile::EventKind::Created { .. }) = (from, event.kind) {
+        let handler = move |event: &sessile::pool::InstanceEvent<'_>| {
+            if let (From::Handler, sessile::pool::InstanceEventKind::Created { .. }) =
+                (from, event.kind)
+            {
                 at.get().expect("set before the first use").clear();
             }
         };
         let builder = Pool::builder(Clears(stage.clone(), from, Arc::clone(&this)));
-        let builder = builder.registry(&Registry::new()).event_handler(handler).max_size(1);
+        let builder = builder.registry(&Registry::new()).on_event(handler).max_size(1);
         let pool = this.get_or_init(|| builder.build().unwrap()).clone();
         let used = promptly("uses it", move || {
             let first = pool.with(|session| session.touch()).unwrap();
@@ -380,7 +383,7 @@ fn an_instance_is_dropped_unclosed_when_its_interrupt_handle_panics() {
         fn create(&self, cx: &CreateContext) -> anyhow::Result<Session> {
             Scripted::new(&self.0).create(cx)
         }
-        fn interrupt(&self, _: &Session) -> Option<sessile::Interrupt> {
+        fn interrupt(&self, _: &Session) -> Option<sessile::manager::InterruptHandle> {
             panic!("no handle, and no manners")
         }
         fn close(&self, session: Session, reason: CloseReason) -> anyhow::Result<()> {

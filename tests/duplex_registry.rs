@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use peer::{Peer, SHORT, pair};
 use serde_json::json;
+use sessile::Registry;
+use sessile::registry::{InstanceInfo, InstanceState};
 use sessile::session::JsonRpc;
 use sessile::session::duplex::{Connect, Link, LinkOptions, Request, Session, SessionBuilder};
-use sessile::{InstanceInfo, InstanceState, Registry};
 use support::{FOR_EVER, Gate, PATIENCE, TOO_LONG, poll_until, promptly};
 
 fn listed(registry: &Registry) -> Vec<InstanceInfo> {

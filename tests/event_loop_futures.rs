@@ -11,7 +11,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{EventLoop, JoinHandle, LocalHandle};
+use sessile::EventLoop;
+use sessile::event_loop::LocalHandle;
+use sessile::task::JoinHandle;
 use support::{block_on, promptly};
 
 fn in_turn(event_loop: &EventLoop) -> bool {

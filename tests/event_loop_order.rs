@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sessile::{EventLoop, LocalHandle};
+use sessile::EventLoop;
+use sessile::event_loop::LocalHandle;
 use support::promptly;
 
 /// What was called, in order. Stays on the loop's thread.

@@ -7,8 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use sessile::EventLoop;
 use sessile::event_loop::Interest;
-use sessile::{EventLoop, LocalHandle};
+use sessile::event_loop::LocalHandle;
 use support::promptly;
 
 struct PanicsWhenDropped;
@@ -155,14 +156,14 @@ fn a_destructor_that_panics_at_close_leaves_others_waiting() {
             let error = std::thread::spawn(|| called.join()).join().unwrap().unwrap_err();
             assert!(error.is_cancelled() && error.into_body().is_some());
         }
-        assert!(futures.iter().all(sessile::JoinHandle::is_finished));
+        assert!(futures.iter().all(sessile::task::JoinHandle::is_finished));
     });
 }
 
 #[test]
 fn a_post_from_a_destructor_at_close_is_taken_and_lost() {
     let event_loop = EventLoop::new();
-    struct Posts(sessile::Handle, std::sync::mpsc::Sender<bool>);
+    struct Posts(sessile::event_loop::Handle, std::sync::mpsc::Sender<bool>);
     impl Drop for Posts {
         fn drop(&mut self) {
             let refused =

@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sessile::event_loop::Interest;
-use sessile::{CloseReason, EventLoop, LocalHandle, Registry};
+use sessile::event_loop::LocalHandle;
+use sessile::manager::CloseReason;
+use sessile::{EventLoop, Registry};
 use support::{PATIENCE, Stage, What, promptly};
 
 /// An idle instance that must not leave its thread, on a loop that sleeps for ever: nobody but the
@@ -189,7 +191,7 @@ fn a_flood_of_posts_starves_timers_and_sources() {
             timer.set((timer.get().0, true));
             done(timer.get());
         });
-        fn flood(handle: sessile::Handle) {
+        fn flood(handle: sessile::event_loop::Handle) {
             for _ in 0..if LOAD.fetch_add(1, Ordering::Relaxed) < 1000 { 2 } else { 1 } {
                 let again = handle.clone();
                 handle.call_soon_threadsafe(move || flood(again)).unwrap();

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use sessile::EventLoop;
+use sessile::event_loop::LocalHandle;
 use sessile::event_loop::{Interest, Readiness, Source};
-use sessile::{EventLoop, LocalHandle};
 use support::promptly;
 
 fn pipe() -> (PipeReader, PipeWriter) {

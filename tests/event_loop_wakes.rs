@@ -7,8 +7,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sessile::EventLoop;
+use sessile::event_loop::Handle;
 use sessile::event_loop::{Interest, Source};
-use sessile::{EventLoop, Handle};
 use support::{PATIENCE, promptly};
 
 #[derive(Clone, Copy, Debug)]

@@ -12,9 +12,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sessile::Manager;
 use sessile::interpreter::cpython::{CPython, CPythonManager};
-use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, LateOutput, Output, Stream};
-use sessile::{CloseReason, Manager};
+use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, LateOutput, Output, StdStream};
+use sessile::manager::CloseReason;
 
 mod support;
 use support::poll_until;
@@ -57,7 +58,7 @@ fn err(text: &str) -> Output {
 }
 
 fn late(cell: u64, text: &str) -> LateOutput {
-    LateOutput { cell, stream: Stream::Stdout, text: text.into() }
+    LateOutput { cell, stream: StdStream::Stdout, text: text.into() }
 }
 
 /// A line to a process that has no other: cells connect to it, and it ends when they do.

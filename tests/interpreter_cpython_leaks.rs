@@ -6,9 +6,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use sessile::Manager;
 use sessile::interpreter::cpython::{CPython, CPythonManager};
 use sessile::interpreter::{ExecuteOptions, Interpreter, OutputRef};
-use sessile::{CloseReason, Manager};
+use sessile::manager::CloseReason;
 
 mod support;
 use support::poll_until;

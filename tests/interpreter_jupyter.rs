@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use jupyter::{Kind, Server, Signal, TOKEN};
 use sessile::interpreter::jupyter::{Gateway, Jupyter, JupyterManager};
 use sessile::interpreter::{
-    ExecuteOptions, Execution, Interpreter, LateOutput, Output, OutputRef, Stream,
+    ExecuteOptions, Execution, Interpreter, LateOutput, Output, OutputRef, StdStream,
 };
 use sessile::{Pool, Registry, Workers};
 use support::{PATIENCE, poll_until};
@@ -157,7 +157,7 @@ fn what_threads_write_late_is_reported_beside_the_next_cell() {
         assert!(execution.outputs.is_empty());
         late = execution.late;
     }
-    assert_eq!(late, [LateOutput { cell: 1, stream: Stream::Stdout, text: "late\n".into() }]);
+    assert_eq!(late, [LateOutput { cell: 1, stream: StdStream::Stdout, text: "late\n".into() }]);
     // It is bounded as a cell's own output is.
     let gone = Signal::new();
     let code = format!(

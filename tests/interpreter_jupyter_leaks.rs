@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jupyter::{Kind, Line, Server, TOKEN};
+use sessile::Manager;
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::jupyter::{Gateway, JupyterManager};
-use sessile::{CloseReason, Manager};
+use sessile::manager::CloseReason;
 use support::poll_until;
 
 fn descriptors() -> usize {

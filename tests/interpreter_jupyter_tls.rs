@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jupyter::{Kind, Server, TOKEN};
+use sessile::Manager;
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::jupyter::{Gateway, Jupyter, JupyterManager};
-use sessile::{CloseReason, Manager};
+use sessile::manager::CloseReason;
 use tls::Authority;
 
 /// A gateway for `https://localhost`, and the files of its certificate.

@@ -32,7 +32,8 @@ use sessile::interpreter::monty::{Monty, MontyManager};
 use sessile::interpreter::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, Variable,
 };
-use sessile::{CloseReason, CreateContext, Interrupt, Manager, Pool, Registry, Workers};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry, Workers};
 use support::{PATIENCE, Rng, poll_until};
 
 const CONVERSATIONS: u64 = 8;
@@ -325,7 +326,7 @@ where
         self.of.has_broken(&mut numbered.engine)
     }
 
-    fn interrupt(&self, numbered: &Self::Instance) -> Option<Interrupt> {
+    fn interrupt(&self, numbered: &Self::Instance) -> Option<InterruptHandle> {
         self.of.interrupt(&numbered.engine)
     }
 

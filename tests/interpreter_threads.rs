@@ -21,7 +21,8 @@ use jupyter::{Kind, Server};
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::cpython::CPythonManager;
 use sessile::interpreter::monty::MontyManager;
-use sessile::{CloseReason, Manager, Pool, Registry, Workers};
+use sessile::manager::CloseReason;
+use sessile::{Manager, Pool, Registry, Workers};
 use support::{Events, PATIENCE, Told, poll_until};
 
 const THREADS: usize = 6;
@@ -120,7 +121,7 @@ where
     M::Instance: Interpreter + Send,
 {
     let (events, registry) = (Events::new(), Registry::new());
-    let pool = Pool::builder(manager).registry(&registry).event_handler(events.clone());
+    let pool = Pool::builder(manager).registry(&registry).on_event(events.handler());
     let workers: Workers<M::Instance, usize> =
         Workers::builder(pool).threads(2).queue_capacity(many).build_keyed().unwrap();
     let ask_all = |code: fn(usize) -> String| {

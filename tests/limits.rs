@@ -5,10 +5,9 @@ mod support;
 use std::sync::Once;
 use std::time::Duration;
 
-use sessile::{
-    CloseReason, CreateContext, InstanceEvent, InstanceEventKind, InstanceId, Manager, Pool,
-    PoolError, Registry,
-};
+use sessile::manager::CloseReason;
+use sessile::pool::{InstanceEvent, InstanceEventKind, InstanceId};
+use sessile::{CreateContext, Manager, Pool, PoolError, Registry};
 use support::*;
 
 fn scene(max_size: usize) -> (Stage, Pool<Session>) {
@@ -190,7 +189,7 @@ fn an_instance_is_closed_to_make_room_before_its_first_use() {
             held_up.1.call_once(|| held_up.0.pass());
         }
     };
-    let builder = stage.builder(&Registry::new()).event_handler(handler);
+    let builder = stage.builder(&Registry::new()).on_event(handler);
     let pool = builder.max_size(1).wait_timeout(None).build().unwrap();
     let workers = workers(2);
     let uses = || {

@@ -11,7 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry};
 
 const SCENE: &str = "SESSILE_SCENE";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,7 +71,7 @@ const SCENES: &[Scene] = &[
     (
         "main returns, and what idle threads have stays open",
         || {
-            let _guard = Registry::global().shutdown_on_drop(PATIENCE);
+            let _guard = Registry::global().close_on_drop(PATIENCE);
             let pool = pool();
             stays(&pool, "a", false);
             stays(&pool, "b", false);
@@ -82,7 +83,7 @@ const SCENES: &[Scene] = &[
     (
         "main returns, and waits for ever for a thread that is busy",
         || {
-            let _guard = Registry::global().shutdown_on_drop(Duration::from_millis(50));
+            let _guard = Registry::global().close_on_drop(Duration::from_millis(50));
             let pool = pool();
             stays(&pool, "busy", true);
             stays(&pool, "idle", false);
@@ -93,7 +94,7 @@ const SCENES: &[Scene] = &[
     (
         "main panics, and the guard is forgotten",
         || {
-            let _guard = Registry::global().shutdown_on_drop(PATIENCE);
+            let _guard = Registry::global().close_on_drop(PATIENCE);
             let pool = pool();
             stays(&pool, "a", false);
             panic!("on purpose");
@@ -123,7 +124,7 @@ const SCENES: &[Scene] = &[
             let pool: &'static Pool<String> = Box::leak(Box::new(pool()));
             stays(pool, "a", true);
             let guard = pool.get().expect("an instance");
-            let _shutdown = Registry::global().shutdown_on_drop(PATIENCE);
+            let _shutdown = Registry::global().close_on_drop(PATIENCE);
             assert_eq!(*guard, "main");
             std::process::exit(4);
         },

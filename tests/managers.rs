@@ -7,7 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, Manager, Pool, Registry, from_fn, try_from_fn};
+use sessile::manager::CloseReason;
+use sessile::{Manager, Pool, Registry, from_fn, try_from_fn};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

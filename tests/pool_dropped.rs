@@ -9,7 +9,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use allocated::allocated;
-use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry};
 use support::*;
 
 #[test]
@@ -57,7 +58,7 @@ fn an_instance_that_is_not_send_goes_with_the_last_handle() {
     assert_eq!(stage.count(What::Close), 0);
     let snapshot = registry.snapshot();
     assert_eq!((snapshot.pools.len(), snapshot.instances.len()), (2, 1), "{snapshot}");
-    assert_eq!(snapshot.instances[0].state, sessile::InstanceState::Closing);
+    assert_eq!(snapshot.instances[0].state, sessile::registry::InstanceState::Closing);
     worker.run(move || other.with(|_| ()).unwrap());
     stage.assert_each_closed_once();
     assert_eq!(stage.notes(What::Close)[0].thread, owner);

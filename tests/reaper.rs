@@ -7,7 +7,8 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sessile::{CloseReason, Registry};
+use sessile::Registry;
+use sessile::manager::CloseReason;
 use support::*;
 
 const SOON: Duration = Duration::from_millis(10);
@@ -84,7 +85,7 @@ fn the_reaper_sleeps_by_the_clock_of_an_older_pool() {
     // A first instance is reaped only if it wakes from that nap; it may not yet have begun it.
     for round in 0..5 {
         let pool = stage.builder(&registry).idle_timeout(SOON);
-        let pool = pool.event_handler(events.clone()).build().unwrap();
+        let pool = pool.on_event(events.handler()).build().unwrap();
         pool.with(|session| session.touch()).unwrap();
         stage.wait_for(What::Close, round + 1);
         drop(pool);

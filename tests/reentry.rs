@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sessile::{CloseReason, CreateContext, Manager, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::{CreateContext, Manager, Pool, Registry};
 use support::*;
 
 fn scene() -> (Stage, Pool<Session>) {
@@ -142,7 +143,7 @@ fn close_inside_with_waits_for_itself() {
                 let report = pool.close(TOO_LONG);
                 assert_eq!(report.still_open.len(), 1, "{report}");
                 assert_eq!(report.still_open[0].id, session.id);
-                assert_eq!(report.still_open[0].state, sessile::InstanceState::Closing);
+                assert_eq!(report.still_open[0].state, sessile::registry::InstanceState::Closing);
                 assert!(!report.is_clean() && report.closed == 0);
                 session.touch()
             })

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sessile::{
-    CloseReason, CloseReport, InstanceEvent, InstanceId, InstanceState, Pool, Registry, Snapshot,
-};
+use sessile::manager::CloseReason;
+use sessile::pool::{InstanceEvent, InstanceId};
+use sessile::registry::{CloseReport, InstanceState, Snapshot};
+use sessile::{Pool, Registry};
 use support::*;
 
 #[test]
@@ -148,7 +149,7 @@ fn an_eviction_misses_or_hits_the_wrong_one() {
     let (registry, stage, events) = (Registry::new(), Stage::new(), Events::new());
     let pools = [(); 2].map(|()| {
         let builder = stage.builder(&registry);
-        builder.event_handler(events.clone()).build().unwrap()
+        builder.on_event(events.handler()).build().unwrap()
     });
     let worker = Worker::new("owner");
     let used = pools.clone();
@@ -244,14 +245,14 @@ fn a_shutdown_guard_leaves_something_open() {
     };
     let pool = use_a_new_pool();
     {
-        let _guard = registry.shutdown_on_drop(TOO_LONG);
+        let _guard = registry.close_on_drop(TOO_LONG);
         assert_eq!(stage.count(What::Close), 0);
     }
     assert!(pool.is_closed());
     stage.assert_each_closed_once();
 
     let pool = use_a_new_pool();
-    let report = registry.shutdown_on_drop(TOO_LONG).shutdown();
+    let report = registry.close_on_drop(TOO_LONG).close();
     assert!(report.is_clean() && report.closed == 1, "{report}");
     assert!(pool.is_closed());
     stage.assert_each_closed_once();
@@ -262,7 +263,7 @@ fn a_shutdown_guard_leaves_something_open() {
 #[test]
 fn a_story_has_no_beginning_or_two_ends() {
     let (registry, stage, events) = (Registry::new(), Stage::new(), Events::new());
-    let pool = stage.builder(&registry).event_handler(events.clone()).max_uses(20).build().unwrap();
+    let pool = stage.builder(&registry).on_event(events.handler()).max_uses(20).build().unwrap();
     stage.set_rescues(true);
     std::thread::scope(|scope| {
         for thread in 0..3 {
@@ -324,7 +325,7 @@ fn a_story_has_no_beginning_or_two_ends() {
 #[test]
 fn an_order_from_afar_is_not_told() {
     let (registry, stage, events) = (Registry::new(), Stage::new(), Events::new());
-    let pool = stage.builder(&registry).event_handler(events.clone()).build().unwrap();
+    let pool = stage.builder(&registry).on_event(events.handler()).build().unwrap();
     let worker = Worker::new("owner");
     let use_it = || {
         let pool = pool.clone();
@@ -361,7 +362,7 @@ fn a_handler_runs_under_a_lock_or_its_panic_gets_out() {
             panic!("the handler is done with {event:?}");
         }
     };
-    let pool = stage.builder(&registry).event_handler(handler).max_size(2).build().unwrap();
+    let pool = stage.builder(&registry).on_event(handler).max_size(2).build().unwrap();
     let pool = POOL.get_or_init(|| pool);
     let worker = Worker::new("owner");
     worker.run(|| {

@@ -4,10 +4,12 @@ mod support;
 
 use std::time::Duration;
 
-use sessile::{CloseReason, InstanceState, Pool, Registry};
+use sessile::manager::CloseReason;
+use sessile::registry::InstanceState;
+use sessile::{Pool, Registry};
 use support::*;
 
-fn used_by(workers: &[Worker], pool: &Pool<Session>) -> Vec<sessile::InstanceId> {
+fn used_by(workers: &[Worker], pool: &Pool<Session>) -> Vec<sessile::pool::InstanceId> {
     let use_it = |worker: &Worker| {
         let pool = pool.clone();
         worker.run(move || pool.with(|session| session.touch()).unwrap())

@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, Pool, Ref, RefMut, Registry};
+use sessile::manager::CloseReason;
+use sessile::pool::{Ref, RefMut};
+use sessile::{Pool, Registry};
 use support::*;
 
 /// A thread-local of somebody else's, with a destructor.

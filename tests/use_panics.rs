@@ -4,12 +4,14 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sessile::{CloseReason, CreateContext, Manager, Pool, Ref, RefMut, Registry};
+use sessile::manager::CloseReason;
+use sessile::pool::{Ref, RefMut};
+use sessile::{CreateContext, Manager, Pool, Registry};
 use support::*;
 
 fn scene() -> (Stage, Events, Pool<Session>) {
     let (stage, events) = (Stage::new(), Events::new());
-    let pool = stage.builder(&Registry::new()).event_handler(events.clone()).build().unwrap();
+    let pool = stage.builder(&Registry::new()).on_event(events.handler()).build().unwrap();
     (stage, events, pool)
 }
 

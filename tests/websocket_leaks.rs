@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use peer::Server;
+use sessile::Manager;
+use sessile::manager::CloseReason;
 use sessile::session::websocket::WebSocketManager;
-use sessile::{CloseReason, Manager};
 use support::{TOO_LONG, poll_until};
 
 const SOON: Duration = Duration::from_millis(20);
@@ -68,12 +69,12 @@ fn nothing_is_left_after_100_sessions() {
             4 | 5 => drop(session.request("m", &()).unwrap_err()),
             6 => {
                 let waiting = thread::spawn(move || session.request("m", &()).unwrap_err());
-                interrupt();
+                interrupt.interrupt();
                 assert!(waiting.join().unwrap().is_closed());
             }
             _ => drop(manager.close(session, CloseReason::ClosedHere).unwrap_err()),
         }
-        interrupt(); // it may be called later, and keeps nothing open
+        interrupt.interrupt(); // it may be called later, and keeps nothing open
         drop(failing[n % 3].connect().unwrap_err());
         server.wait_until("the server is done with it", |log| log.ended == log.connections);
         drop(interrupt);

@@ -13,8 +13,11 @@ use std::time::Duration;
 
 use peer::{Peer, Server};
 use serde_json::json;
+use sessile::event_loop::LocalHandle;
+use sessile::manager::CloseReason;
 use sessile::session::websocket::{WebSocketBuilder, WebSocketManager, WebSocketSession};
-use sessile::{CloseReason, EventLoop, JoinHandle, LocalHandle, Manager, Pool, Registry, Workers};
+use sessile::task::JoinHandle;
+use sessile::{EventLoop, Manager, Pool, Registry, Workers};
 use support::{Events, FOR_EVER, Gate, PATIENCE, TOO_LONG, Told, Worker, promptly};
 
 /// For limits that are to be reached.
@@ -74,7 +77,7 @@ fn a_silent_peer_is_asked_again_or_its_successor_is_sought_without_pause() {
     let manager = builder(&server).build().unwrap();
     let wait = 10 * SOON; // so that one asks again before it is over
     let sessions =
-        pool(manager).event_handler(events.clone()).create_backoff(wait, wait).build().unwrap();
+        pool(manager).on_event(events.handler()).create_backoff(wait, wait).build().unwrap();
     let ask = |timeout| sessions.with(|session| session.request_timeout("m", &(), timeout));
     assert!(ask(SOON).unwrap().unwrap_err().is_timeout());
     assert!(events.all().iter().any(|(_, told)| *told == Told::Closed(CloseReason::Broken)));
@@ -151,7 +154,7 @@ fn a_goodbye_that_is_not_answered_holds_the_thread() {
     let server = Server::new(Peer::ignore);
     let events = Events::new();
     let manager = builder(&server).close_timeout(SOON).build().unwrap();
-    let sessions = pool(manager).event_handler(events.clone()).build().unwrap();
+    let sessions = pool(manager).on_event(events.handler()).build().unwrap();
     let worker = Worker::new("worker");
     worker.run({
         let sessions = sessions.clone();
@@ -216,7 +219,10 @@ fn a_straggler_cannot_be_stopped_from_afar() {
 fn poll_for_use(sessions: &Pool<WebSocketSession>) {
     support::poll_until("it is in use", || {
         let snapshot = sessions.registry().snapshot();
-        snapshot.instances.iter().any(|instance| instance.state == sessile::InstanceState::Busy)
+        snapshot
+            .instances
+            .iter()
+            .any(|instance| instance.state == sessile::registry::InstanceState::Busy)
     });
 }
 

@@ -6,7 +6,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessile::{CloseReason, JoinHandle, PoolBuilder, Registry, Workers};
+use sessile::manager::CloseReason;
+use sessile::task::JoinHandle;
+use sessile::{PoolBuilder, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, What, promptly};
 
 fn workers<T>(pool: PoolBuilder<T>, threads: usize) -> Workers<T> {

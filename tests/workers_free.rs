@@ -7,7 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sessile::{JoinHandle, PoolBuilder, PoolError, Registry, Workers};
+use sessile::task::JoinHandle;
+use sessile::{PoolBuilder, PoolError, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, Stay, What, promptly};
 
 fn workers<T>(pool: PoolBuilder<T>, threads: usize) -> Workers<T> {

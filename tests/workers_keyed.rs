@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sessile::{CloseReason, JoinHandle, Pool, Registry, Workers, from_fn};
+use sessile::manager::CloseReason;
+use sessile::task::JoinHandle;
+use sessile::{Pool, Registry, Workers, from_fn};
 use support::{Gate, PATIENCE, Session, Stage, Stay, What};
 
 /// What comes of it, in time.
@@ -182,10 +184,10 @@ fn reached<T: 'static>(
     stage: &Stage,
     registry: &Registry,
     workers: &Workers<T>,
-    touch: fn(&mut T) -> sessile::InstanceId,
+    touch: fn(&mut T) -> sessile::pool::InstanceId,
 ) {
     let mut closes = 0;
-    let orders: [(CloseReason, &dyn Fn(sessile::InstanceId)); 3] = [
+    let orders: [(CloseReason, &dyn Fn(sessile::pool::InstanceId)); 3] = [
         (CloseReason::Cleared, &|_| assert_eq!(workers.pool().clear(), 3)),
         (CloseReason::NotRetained, &|_| {
             assert_eq!(workers.pool().retain(|one| one.key.is_none()), 3);

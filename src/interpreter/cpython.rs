@@ -49,7 +49,8 @@ use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
     lend,
 };
-use crate::{CloseReason, CreateContext, Interrupt, Manager, sys};
+use crate::manager::CloseReason;
+use crate::{CreateContext, Manager, sys};
 
 mod channel;
 mod left;
@@ -289,9 +290,8 @@ impl Manager for CPythonManager {
         Ok(())
     }
 
-    fn interrupt(&self, python: &CPython) -> Option<Interrupt> {
-        let handle = python.interrupt_handle();
-        Some(Box::new(move || handle.interrupt()))
+    fn interrupt(&self, python: &CPython) -> Option<InterruptHandle> {
+        Some(python.interrupt_handle())
     }
 
     fn close(&self, mut python: CPython, _: CloseReason) -> anyhow::Result<()> {

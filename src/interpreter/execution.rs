@@ -91,7 +91,7 @@ pub struct Variable {
 /// Which of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stream {
+pub enum StdStream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -104,7 +104,7 @@ pub struct LateOutput {
     /// The [`execution_count`](Execution::execution_count) of the cell it belongs to.
     pub cell: u64,
     /// Where it was written.
-    pub stream: Stream,
+    pub stream: StdStream,
     /// The text.
     pub text: String,
 }
@@ -191,8 +191,8 @@ impl Execution {
         }
         for LateOutput { cell, stream, text } in late {
             let stream = match stream {
-                Stream::Stdout => "stdout",
-                Stream::Stderr => "stderr",
+                StdStream::Stdout => "stdout",
+                StdStream::Stderr => "stderr",
             };
             fence(&mut md, &format!("late {stream} of cell {cell}"), text);
         }
@@ -271,7 +271,7 @@ mod tests {
             execution_count: 3,
             timed_out: true,
             truncated: true,
-            late: vec![LateOutput { cell: 2, stream: Stream::Stdout, text: "tardy".into() }],
+            late: vec![LateOutput { cell: 2, stream: StdStream::Stdout, text: "tardy".into() }],
         }
     }
 

@@ -88,8 +88,9 @@ use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
     lend,
 };
+use crate::manager::CloseReason;
 use crate::pool::BuildError;
-use crate::{CloseReason, CreateContext, Interrupt, Manager};
+use crate::{CreateContext, Manager};
 
 pub(crate) mod cell;
 mod gateway;
@@ -214,9 +215,9 @@ impl Manager for JupyterManager {
         jupyter.kernel.is_none()
     }
 
-    fn interrupt(&self, jupyter: &Jupyter) -> Option<Interrupt> {
+    fn interrupt(&self, jupyter: &Jupyter) -> Option<InterruptHandle> {
         let (target, timeout) = (Arc::clone(&jupyter.target), self.settings.request_timeout);
-        Some(Box::new(move || target.stop(timeout)))
+        Some(InterruptHandle::new(move || target.stop(timeout)))
     }
 
     fn close(&self, mut jupyter: Jupyter, _: CloseReason) -> anyhow::Result<()> {

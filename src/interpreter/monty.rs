@@ -42,9 +42,9 @@ use self::source::Source;
 use super::text::{Gatherer, SHOWN, cut};
 use super::{
     ErrorInfo, ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle,
-    OutputRef, Stream, Variable,
+    OutputRef, StdStream, Variable,
 };
-use crate::{CreateContext, Interrupt, Manager};
+use crate::{CreateContext, Manager};
 
 mod host;
 mod source;
@@ -262,9 +262,8 @@ impl Manager for MontyManager {
         !python.is_alive()
     }
 
-    fn interrupt(&self, python: &Monty) -> Option<Interrupt> {
-        let handle = python.interrupt_handle();
-        Some(Box::new(move || handle.interrupt()))
+    fn interrupt(&self, python: &Monty) -> Option<InterruptHandle> {
+        Some(python.interrupt_handle())
     }
 }
 
@@ -586,12 +585,12 @@ struct Printer<'a> {
 
 impl PrintWriterCallback for Printer<'_> {
     fn stdout_write(&mut self, output: Cow<'_, str>) -> Result<(), MontyException> {
-        self.gatherer.text(Stream::Stdout, &output);
+        self.gatherer.text(StdStream::Stdout, &output);
         Ok(())
     }
 
     fn stdout_push(&mut self, end: char) -> Result<(), MontyException> {
-        self.gatherer.text(Stream::Stdout, end.encode_utf8(&mut [0; 4]));
+        self.gatherer.text(StdStream::Stdout, end.encode_utf8(&mut [0; 4]));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MimeBundle, Output, OutputRef, Stream};
+use super::{MimeBundle, Output, OutputRef, StdStream};
 
 /// How many bytes of one variable's `repr` are shown.
 pub(super) const SHOWN: usize = 1000;
@@ -32,7 +32,7 @@ impl<'a> Gatherer<'a> {
         self.showing = false;
     }
 
-    pub(super) fn text(&mut self, stream: Stream, text: &str) {
+    pub(super) fn text(&mut self, stream: StdStream, text: &str) {
         let kept = cut(text, self.room);
         self.truncated |= kept.len() < text.len();
         self.room = if self.truncated { 0 } else { self.room - kept.len() };
@@ -40,14 +40,14 @@ impl<'a> Gatherer<'a> {
             return;
         }
         self.show(match stream {
-            Stream::Stdout => OutputRef::Stdout(kept),
-            Stream::Stderr => OutputRef::Stderr(kept),
+            StdStream::Stdout => OutputRef::Stdout(kept),
+            StdStream::Stderr => OutputRef::Stderr(kept),
         });
         match (stream, self.outputs.last_mut()) {
-            (Stream::Stdout, Some(Output::Stdout { text }))
-            | (Stream::Stderr, Some(Output::Stderr { text })) => text.push_str(kept),
-            (Stream::Stdout, _) => self.outputs.push(Output::Stdout { text: kept.into() }),
-            (Stream::Stderr, _) => self.outputs.push(Output::Stderr { text: kept.into() }),
+            (StdStream::Stdout, Some(Output::Stdout { text }))
+            | (StdStream::Stderr, Some(Output::Stderr { text })) => text.push_str(kept),
+            (StdStream::Stdout, _) => self.outputs.push(Output::Stdout { text: kept.into() }),
+            (StdStream::Stderr, _) => self.outputs.push(Output::Stderr { text: kept.into() }),
         }
     }
 
@@ -147,10 +147,10 @@ mod tests {
             }
         };
         let mut gatherer = Gatherer::new(7, &mut show);
-        gatherer.text(Stream::Stdout, "aé");
-        gatherer.text(Stream::Stdout, "b");
-        gatherer.text(Stream::Stderr, "é€");
-        gatherer.text(Stream::Stdout, "z"); // it would fit, and be taken for what came next
+        gatherer.text(StdStream::Stdout, "aé");
+        gatherer.text(StdStream::Stdout, "b");
+        gatherer.text(StdStream::Stderr, "é€");
+        gatherer.text(StdStream::Stdout, "z"); // it would fit, and be taken for what came next
         let (outputs, truncated) = gatherer.finish();
         assert!(truncated);
         assert_eq!(shown, "aébé");
@@ -166,7 +166,7 @@ mod tests {
         let data = MimeBundle::from([("text/plain".to_owned(), "1".into())]);
         gatherer.display(data.clone(), 6);
         gatherer.display(data.clone(), 5);
-        gatherer.text(Stream::Stdout, "four, and more");
+        gatherer.text(StdStream::Stdout, "four, and more");
         let (outputs, truncated) = gatherer.finish();
         assert!(truncated);
         assert_eq!(outputs, [Output::Display { data }, Output::Stdout { text: "four".into() }]);

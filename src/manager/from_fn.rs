@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::fmt;
 
-use super::{CloseReason, CreateContext, Interrupt, Manager};
+use super::{CloseReason, CreateContext, InterruptHandle, Manager};
 
 /// Makes a manager of a closure that cannot fail.
 ///
@@ -75,7 +75,7 @@ where
 }
 
 type Check<T> = Box<dyn Fn(&mut T) -> bool + Send + Sync>;
-type InterruptWith<T> = Box<dyn Fn(&T) -> Interrupt + Send + Sync>;
+type InterruptWith<T> = Box<dyn Fn(&T) -> InterruptHandle + Send + Sync>;
 type CloseWith<T> = Box<dyn Fn(T, CloseReason) -> anyhow::Result<()> + Send + Sync>;
 
 /// Makes instances by a closure, and checks, interrupts and closes them by others if it is told to.
@@ -183,7 +183,8 @@ impl<T, F> FromFn<T, F> {
     where
         I: Fn() + Send + Sync + 'static,
     {
-        self.interrupt_with = Some(Box::new(move |instance| Box::new(handle(instance))));
+        self.interrupt_with =
+            Some(Box::new(move |instance| InterruptHandle::new(handle(instance))));
         self
     }
 
@@ -240,7 +241,7 @@ where
         Ok(())
     }
 
-    fn interrupt(&self, instance: &T) -> Option<Interrupt> {
+    fn interrupt(&self, instance: &T) -> Option<InterruptHandle> {
         self.interrupt_with.as_ref().map(|handle| handle(instance))
     }
 

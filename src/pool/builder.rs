@@ -15,7 +15,7 @@ use crate::fork::{self, PerProcess};
 use crate::id::PoolId;
 use crate::manager::Manager;
 use crate::registry::Registry;
-use crate::registry::event::EventHandler;
+use crate::registry::event::{InstanceEvent, OnEvent};
 use crate::thread::{self, Place};
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub struct PoolBuilder<T: 'static> {
     from_afar: Option<FromAfar<T>>,
     name: Option<String>,
     registry: Option<Registry>,
-    handler: Option<Box<dyn EventHandler>>,
+    on_event: Option<OnEvent>,
     limits: Limits,
 }
 
@@ -107,7 +107,7 @@ impl<T> PoolBuilder<T> {
             check_after: None,
             backoff: None,
         };
-        Self { manager, from_afar, name: None, registry: None, handler: None, limits }
+        Self { manager, from_afar, name: None, registry: None, on_event: None, limits }
     }
 
     /// What the pool is called in snapshots, events and the names of its instances.
@@ -126,11 +126,33 @@ impl<T> PoolBuilder<T> {
         self
     }
 
-    /// Who is told what happens to the instances.
+    /// Calls `on_event` with whatever happens to an instance: it was made, closed, poisoned, or one
+    /// of these failed.
     ///
-    /// Default: nobody.
-    pub fn event_handler(mut self, handler: impl EventHandler) -> Self {
-        self.handler = Some(Box::new(handler));
+    /// Default: nobody is told.
+    ///
+    /// ```
+    /// use sessile::Pool;
+    /// use sessile::pool::InstanceEventKind;
+    ///
+    /// let builder = Pool::builder(sessile::from_fn(|_| 0)).on_event(|event| match event.kind {
+    ///     InstanceEventKind::Created { took } => println!("{}: made in {took:?}", event.pool),
+    ///     kind => println!("{}-{}: {kind:?}", event.pool, event.instance),
+    /// });
+    /// builder.build()?.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Threads
+    ///
+    /// It runs on the thread where the thing happens: often the owner, sometimes the one that closes,
+    /// or the reaper; possibly while thread-local destructors run. No lock of this crate is held
+    /// meanwhile. A panic in it ends there.
+    pub fn on_event(
+        mut self,
+        on_event: impl Fn(&InstanceEvent<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_event = Some(Box::new(on_event));
         self
     }
 
@@ -217,7 +239,7 @@ impl<T> PoolBuilder<T> {
     ///
     /// If an option has a value that makes no sense; see there.
     pub fn build(self) -> Result<Pool<T>, BuildError> {
-        let Self { manager, from_afar, name, registry, handler, limits } = self;
+        let Self { manager, from_afar, name, registry, on_event, limits } = self;
         let Limits { max_size, idle_timeout, max_lifetime, max_uses, check_after, .. } = limits;
         let zero = [
             ("max_size", max_size == Some(0)),
@@ -239,7 +261,7 @@ impl<T> PoolBuilder<T> {
             manager,
             can_break,
             limits,
-            handler,
+            on_event,
             registry: registry.unwrap_or_else(|| Registry::global().clone()),
             from_afar,
             place: Place::new(),
@@ -254,11 +276,11 @@ impl<T> PoolBuilder<T> {
 
 impl<T> fmt::Debug for PoolBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { manager: _, from_afar, name, registry: _, handler, limits } = self;
+        let Self { manager: _, from_afar, name, registry: _, on_event, limits } = self;
         f.debug_struct("PoolBuilder")
             .field("name", name)
             .field("closes_from_afar", &from_afar.is_some())
-            .field("event_handler", &handler.as_ref().map(|_| "<handler>"))
+            .field("on_event", &on_event.is_some())
             .field("limits", limits)
             .finish_non_exhaustive()
     }

@@ -22,7 +22,7 @@ use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
 use crate::manager::{CloseReason, CreateContext, Manager};
-use crate::registry::event::{EventHandler, InstanceEvent, InstanceEventKind};
+use crate::registry::event::{InstanceEvent, InstanceEventKind, OnEvent};
 use crate::registry::report::{CloseReport, FailedClose};
 use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus};
 use crate::registry::{EndClose, Member, Registry};
@@ -37,7 +37,7 @@ pub(crate) struct Inner<T: 'static> {
     /// [`Manager::can_break`], asked once.
     pub(super) can_break: bool,
     pub(super) limits: Limits,
-    pub(super) handler: Option<Box<dyn EventHandler>>,
+    pub(super) on_event: Option<OnEvent>,
     pub(super) registry: Registry,
     /// Present if an idle instance may be closed by another thread than its owner.
     pub(super) from_afar: Option<FromAfar<T>>,
@@ -683,10 +683,10 @@ impl<T> Inner<T> {
     // ---- telling ------------------------------------------------------------------------------
 
     pub(super) fn tell(&self, instance: &Instance<T>, kind: InstanceEventKind<'_>) {
-        if let Some(handler) = &self.handler {
+        if let Some(on_event) = &self.on_event {
             let owner = &instance.thread.owner;
             let event = InstanceEvent { pool: &self.name, instance: instance.id, owner, kind };
-            let _ = contain(|| handler.handle(&event));
+            let _ = contain(|| on_event(&event));
         }
     }
 
@@ -698,7 +698,7 @@ impl<T> Inner<T> {
 
 fn interrupt<'a, T: 'static>(stragglers: impl Iterator<Item = &'a Arc<Instance<T>>>) {
     for interrupt in stragglers.filter_map(|straggler| straggler.interrupt.get()) {
-        let _ = contain(interrupt);
+        let _ = contain(|| interrupt.interrupt());
     }
 }
 

@@ -8,7 +8,7 @@ use super::inner::Inner;
 use crate::contain::contain;
 use crate::fork;
 use crate::id::InstanceId;
-use crate::manager::{CloseReason, Interrupt};
+use crate::manager::{CloseReason, InterruptHandle};
 use crate::registry::event::InstanceEventKind;
 use crate::registry::snapshot::{InstanceInfo, InstanceState, millis};
 use crate::slot::{Activity, Granted, Mode, Notice, Slot, Words};
@@ -30,7 +30,7 @@ pub(crate) struct Instance<T: 'static> {
     seen: Seen,
     /// See [`set_adrift`](Self::set_adrift).
     pub(super) adrift: AtomicBool,
-    pub(super) interrupt: OnceLock<Interrupt>,
+    pub(super) interrupt: OnceLock<InterruptHandle>,
     /// How its close ended: the error, if it failed.
     pub(super) outcome: OnceLock<Option<String>>,
 }

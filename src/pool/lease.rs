@@ -243,7 +243,8 @@ impl<'p, T> RefMut<'p, T> {
     /// Who keeps an instance for long asks, and lets go.
     ///
     /// ```
-    /// use sessile::{Pool, RefMut};
+    /// use sessile::pool::RefMut;
+    /// use sessile::Pool;
     ///
     /// let pool = Pool::from_fn(|_| 1);
     /// let kept = pool.get()?;

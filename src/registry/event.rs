@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::id::{InstanceId, Owner};
 use crate::manager::CloseReason;
 
-/// Something that has happened to an instance.
+/// What [`PoolBuilder::on_event`](crate::PoolBuilder::on_event) was given.
+pub(crate) type OnEvent = Box<dyn Fn(&InstanceEvent<'_>) + Send + Sync>;
+
+/// Tells what has happened to an instance; see [`PoolBuilder::on_event`](crate::PoolBuilder::on_event).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct InstanceEvent<'a> {
@@ -59,20 +62,4 @@ pub enum InstanceEventKind<'a> {
         /// The manager's error; for a panic, its message.
         error: &'a anyhow::Error,
     },
-}
-
-/// Is told what happens to the instances of a pool.
-///
-/// It is called on the thread where the thing happens, often the owner, sometimes a closer or the
-/// reaper, and possibly while thread-local destructors run. No lock of this crate is held. A panic
-/// in it goes nowhere. A closure `Fn(&InstanceEvent)` is an event handler.
-pub trait EventHandler: Send + Sync + 'static {
-    /// Takes note of the event.
-    fn handle(&self, event: &InstanceEvent<'_>);
-}
-
-impl<F: Fn(&InstanceEvent<'_>) + Send + Sync + 'static> EventHandler for F {
-    fn handle(&self, event: &InstanceEvent<'_>) {
-        self(event);
-    }
 }

@@ -15,10 +15,9 @@ use std::task::{self, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
-use sessile::{
-    CloseReason, CreateContext, EventHandler, InstanceEvent, InstanceEventKind, InstanceId,
-    Interrupt, Manager, Pool, PoolBuilder, Registry,
-};
+use sessile::manager::{CloseReason, InterruptHandle};
+use sessile::pool::{InstanceEvent, InstanceEventKind, InstanceId};
+use sessile::{CreateContext, Manager, Pool, PoolBuilder, Registry};
 
 /// Longer than anything takes, on however slow a machine. Only a failing test waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -553,12 +552,12 @@ impl<M: 'static> Manager for Scripted<M> {
         self.stage.0.rescues.load(Ordering::SeqCst)
     }
 
-    fn interrupt(&self, session: &Session<M>) -> Option<Interrupt> {
+    fn interrupt(&self, session: &Session<M>) -> Option<InterruptHandle> {
         if !self.stage.0.interruptible.load(Ordering::SeqCst) {
             return None;
         }
         let (stage, id) = (self.stage.clone(), session.id);
-        Some(Box::new(move || {
+        Some(InterruptHandle::new(move || {
             stage.note(What::Interrupt, id, None);
             play(&stage.0.interrupts).expect("the script of an interrupt does not fail");
         }))
@@ -607,8 +606,14 @@ impl Events {
     }
 }
 
-impl EventHandler for Events {
-    fn handle(&self, event: &InstanceEvent<'_>) {
+impl Events {
+    /// To be given to `PoolBuilder::on_event`.
+    pub fn handler(&self) -> impl Fn(&InstanceEvent<'_>) + Send + Sync + use<> {
+        let events = self.clone();
+        move |event| events.note(event)
+    }
+
+    fn note(&self, event: &InstanceEvent<'_>) {
         let told = match event.kind {
             InstanceEventKind::Created { .. } => Told::Created,
             InstanceEventKind::CreateFailed { error } => Told::CreateFailed(format!("{error:#}")),

@@ -15,7 +15,7 @@ use super::super::lease::Lease;
 use super::super::text::{Decoder, Gatherer, cut};
 use super::super::{
     ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, OutputRef,
-    Stream, Variable,
+    StdStream, Variable,
 };
 use super::Settings;
 use super::channel::Channel;
@@ -109,7 +109,7 @@ pub(super) struct Ready {
 #[derive(Debug)]
 struct Pipe {
     reader: PipeReader,
-    stream: Stream,
+    stream: StdStream,
     /// The last cell that had it as its own.
     cell: u64,
     decoder: Decoder,
@@ -219,7 +219,7 @@ impl Child {
             target: Arc::new(Target { pid: Mutex::new(Some(pid)) }),
             channel,
             inbox: Vec::new(),
-            pipes: [pipe(stdout, Stream::Stdout), pipe(stderr, Stream::Stderr)],
+            pipes: [pipe(stdout, StdStream::Stdout), pipe(stderr, StdStream::Stderr)],
             strays: Vec::new(),
             tainted: false,
             untold: Vec::new(),
@@ -385,7 +385,7 @@ impl Child {
         cell.finish_text(&mut self.pipes);
         let mut truncated = reply.cut;
         for (number, kind, text) in reply.late {
-            let stream = if kind == 'e' { Stream::Stderr } else { Stream::Stdout };
+            let stream = if kind == 'e' { StdStream::Stderr } else { StdStream::Stdout };
             truncated |= cell.late(number, stream, &text);
         }
         let (outputs, cut_short) = cell.gatherer.finish();
@@ -531,8 +531,8 @@ impl Child {
             taken += FRAME_HEADER + length;
             let own = u64::from(u32::from_be_bytes(number)) == cell.number;
             match kind {
-                b'o' if own => cell.frame(Stream::Stdout, payload),
-                b'e' if own => cell.frame(Stream::Stderr, payload),
+                b'o' if own => cell.frame(StdStream::Stdout, payload),
+                b'e' if own => cell.frame(StdStream::Stderr, payload),
                 b'd' if own => {
                     let data = serde_json::from_slice(payload)
                         .map_err(|_| Fault::Protocol("a display that is none"))?;
@@ -651,7 +651,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    fn frame(&mut self, stream: Stream, payload: &[u8]) {
+    fn frame(&mut self, stream: StdStream, payload: &[u8]) {
         let text = self.decoders[stream as usize].decode(payload);
         self.gatherer.text(stream, &text);
     }
@@ -665,7 +665,7 @@ impl<'a> Cell<'a> {
     }
 
     /// Notes what an earlier cell's writers wrote; whether some of it had to be left out.
-    fn late(&mut self, cell: u64, stream: Stream, text: &str) -> bool {
+    fn late(&mut self, cell: u64, stream: StdStream, text: &str) -> bool {
         let kept = cut(text, self.late_room);
         self.late_room -= kept.len();
         match self.late.last_mut() {
@@ -678,7 +678,7 @@ impl<'a> Cell<'a> {
 
     /// Ends characters that were begun and not ended.
     fn finish_text(&mut self, pipes: &mut [Pipe; 2]) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in [StdStream::Stdout, StdStream::Stderr] {
             let text = self.decoders[stream as usize].finish();
             self.gatherer.text(stream, &text);
             let text = pipes[stream as usize].decoder.finish();

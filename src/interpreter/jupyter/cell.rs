@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::wire::{Incoming, Malformed};
 use crate::interpreter::text::{Gatherer, cut};
-use crate::interpreter::{ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, Stream};
+use crate::interpreter::{
+    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream,
+};
 
 /// How a gateway says that it throws output away, since it is too much.
 const CUT_BY_SERVER: [&str; 2] = ["IOPub data rate exceeded", "IOPub message rate exceeded"];
@@ -264,8 +266,8 @@ impl<'a> Cell<'a> {
     }
 }
 
-fn stream(name: &str) -> Stream {
-    if name == "stderr" { Stream::Stderr } else { Stream::Stdout }
+fn stream(name: &str) -> StdStream {
+    if name == "stderr" { StdStream::Stderr } else { StdStream::Stdout }
 }
 
 /// What came of earlier cells since they ended.

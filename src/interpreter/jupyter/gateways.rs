@@ -21,7 +21,7 @@ const SHUNNED: Duration = Duration::from_secs(5);
 ///
 /// let gateways = Gateways::new(["http://10.0.0.1:8888", "http://10.0.0.2:8888"]);
 /// let kernels = JupyterManager::new(gateways.placement(Placement::Load))?;
-/// # Ok::<(), sessile::BuildError>(())
+/// # Ok::<(), sessile::pool::BuildError>(())
 /// ```
 ///
 /// A kernel stays on its gateway for life. If a gateway fails to start one, the next in order is asked.

@@ -10,13 +10,14 @@ use super::link::{Limits, Link};
 use super::session::{Settings, WebSocketSession};
 #[cfg(feature = "jupyter")]
 use crate::deadline::Deadline;
+use crate::manager::{CloseReason, InterruptHandle};
 use crate::pool::BuildError;
 use crate::session::error::{Kind, SessionError};
 #[cfg(feature = "jupyter")]
 use crate::session::rfc6455::Stream;
 use crate::session::rfc6455::{Connector, Opening, Token};
 use crate::session::{JsonRpc, Protocol};
-use crate::{CloseReason, CreateContext, Interrupt, Manager};
+use crate::{CreateContext, Manager};
 
 /// Connects a [`WebSocketSession`] for each thread, and holds the settings that they share.
 ///
@@ -118,10 +119,10 @@ impl Manager for WebSocketManager {
         Ok(())
     }
 
-    fn interrupt(&self, session: &WebSocketSession) -> Option<Interrupt> {
+    fn interrupt(&self, session: &WebSocketSession) -> Option<InterruptHandle> {
         // Weak, so that the socket is closed with its session, however long this is kept.
         let socket = Arc::downgrade(session.socket());
-        Some(Box::new(move || {
+        Some(InterruptHandle::new(move || {
             if let Some(socket) = socket.upgrade() {
                 socket.shut_from_afar();
             }

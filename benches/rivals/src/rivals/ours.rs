@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sessile::{InstanceEvent, Manager, Pool, Registry, from_fn};
+use sessile::pool::InstanceEvent;
+use sessile::{Manager, Pool, Registry, from_fn};
 
 use super::{Rival, SharedRival, holds_nothing};
 
@@ -18,7 +19,7 @@ fn limited() -> Pool<u64> {
         .idle_timeout(day)
         .max_lifetime(day)
         .max_uses(u64::MAX / 2)
-        .event_handler(|_: &InstanceEvent<'_>| {})
+        .on_event(|_: &InstanceEvent<'_>| {})
         .build()
         .expect("the options are valid")
 }

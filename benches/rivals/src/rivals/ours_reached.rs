@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 use std::thread;
 
-use sessile::{EventLoop, Handle, Pool, Workers};
+use sessile::event_loop::Handle;
+use sessile::{EventLoop, Pool, Workers};
 
 use super::ours::zero;
 use super::{Ask, Post};

@@ -33,7 +33,7 @@ use crate::session::rfc6455::{
 /// the error is a [`ConnectError`](crate::session::websocket::ConnectError).
 ///
 /// What makes no sense among the settings is told by the first connection, as a
-/// [`BuildError`](crate::BuildError).
+/// [`BuildError`](crate::pool::BuildError).
 #[derive(Clone)]
 #[must_use = "it does nothing until a session connects with it"]
 pub struct WebSocket {
