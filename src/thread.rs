@@ -1,15 +1,20 @@
 //! This thread's instances: finding them fast, and what happens to them when the thread ends.
 //!
-//! Every thread has a table of pointers, one place for each pool of the process. The table is a
-//! thread-local without a destructor, so that reaching it is one address computation; the places are
-//! handed out by [`Place`], which also remembers their type.
+//! Every thread has a table of pointers, one place for each pool of the process. A thread-local without
+//! a destructor leads to it, so that reaching it is one address computation; the places are handed out
+//! by [`Place`], which also remembers their type.
 //!
 //! At the thread's exit one destructor, registered with the first instance, closes what is left,
 //! newest first. From then on the thread has no instances and gets none: [`enter`] refuses.
 //!
-//! Another thread can ask this one to look after revoked instances: [`Nudge`] empties the table from
-//! afar, by its length, so that the owner's next look-up of *anything* misses and takes the slow
+//! Another thread can ask this one to look after its instances: [`ThisThread::nudge`] empties the table
+//! from afar, by its length, so that the owner's next look-up of *anything* misses and takes the slow
 //! path through [`enter`], which attends to them. The fast path pays nothing for this.
+//!
+//! What is written from afar is on the heap, and whoever may write it owns it too. So nothing depends
+//! on our destructor running: a thread that begins to use pools when its thread-locals are gone and
+//! its last round of other destructors has come ends unseen. What it has made then is leaked, as is
+//! its table; it stays on the books, and may be closed from afar if it is `Send`.
 
 #![allow(unsafe_code)] // pointers in thread-locals
 
@@ -18,10 +23,11 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use crate::contain::contain;
 use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, Owner};
@@ -57,38 +63,76 @@ struct Local {
     phase: Cell<Phase>,
     /// `Owner::number` of this thread; 0 before it has one.
     number: Cell<u64>,
-    /// The fast half: where the instances are, by place. Points into `Table::pointers`.
-    pointers: Cell<*const *const Words>,
-    /// How many places the fast path may look at: all, or, after a [`Nudge`], none.
-    visible: AtomicUsize,
+    /// The fast half: where the instances are. Leads to `Table::places`, or, without any, to
+    /// [`NOWHERE`].
+    places: Cell<*const AtomicPtr<Words>>,
     /// The slow half. `ManuallyDrop`, so that the thread-local needs no destructor and can be
     /// reached in everybody else's; [`leave`] empties it.
     table: RefCell<ManuallyDrop<Table>>,
 }
 
+/// The words of a thread's residents, by place; `vacant` where there is none. Before them stands how
+/// many of them the fast path may look at: all, or, after a nudge, none. A number beside pointers, so
+/// that the fast path has one address to find.
+type Places = Arc<[AtomicPtr<Words>]>;
+
+/// No places at all.
+static NOWHERE: [AtomicPtr<Words>; 1] = [AtomicPtr::new(ptr::null_mut())];
+
+/// Lets the fast path look at so many places.
+fn set_visible(places: &[AtomicPtr<Words>], count: usize) {
+    places[0].store(ptr::without_provenance_mut(count), Ordering::SeqCst);
+}
+
 impl Local {
     /// Opens the fast path, if this machine may have one at all.
-    fn show(&self, table: &Table) {
-        let places = if fence::is_light_enough() { table.pointers.len() } else { 0 };
-        self.visible.store(places, Ordering::SeqCst);
-        // A nudge sets `nudged`, then `visible` to zero. One that came before our store, and which
+    fn show(table: &Table) {
+        let Some(places) = &table.places else { return };
+        let all = if fence::is_light_enough() { places.len() - 1 } else { 0 };
+        set_visible(places, all);
+        // A nudge sets `nudged`, then the number to zero. One that came before our store, and which
         // nobody has attended to, must not be undone by it.
         if table.me.as_ref().is_some_and(|me| me.nudged.load(Ordering::SeqCst)) {
-            self.visible.store(0, Ordering::SeqCst);
+            set_visible(places, 0);
         }
+    }
+
+    /// Closes the fast path for good, or until there are places again.
+    fn shut(&self) {
+        self.places.set(NOWHERE.as_ptr());
     }
 }
 
 struct Table {
-    /// Of the residents' words; `vacant` where there is none.
-    pointers: Vec<*const Words>,
+    places: Option<Places>,
     residents: Vec<Option<Arc<dyn Resident>>>,
     me: Option<Arc<ThisThread>>,
 }
 
 impl Table {
     const fn new() -> ManuallyDrop<Self> {
-        ManuallyDrop::new(Self { pointers: Vec::new(), residents: Vec::new(), me: None })
+        ManuallyDrop::new(Self { places: None, residents: Vec::new(), me: None })
+    }
+
+    /// What stands in a place, for the fast path.
+    fn enter(&self, index: usize, words: &Words) {
+        let places = self.places.as_ref().expect("there is a resident, so there are places");
+        places[1 + index].store(ptr::from_ref(words).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// Makes places, with none of them to be seen yet.
+    fn grow(&mut self, count: usize) -> *const AtomicPtr<Words> {
+        let before = self.places.iter().flat_map(|places| places[1..].iter());
+        let before = before.map(|words| words.load(Ordering::Relaxed));
+        let vacant = std::iter::repeat_with(|| ptr::from_ref(vacant()).cast_mut());
+        let words = before.chain(vacant).take(count);
+        let places: Places =
+            std::iter::once(ptr::null_mut()).chain(words).map(AtomicPtr::new).collect();
+        if let Some(me) = &self.me {
+            *me.places.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&places));
+        }
+        self.residents.resize_with(count, || None);
+        self.places.insert(places).as_ptr()
     }
 }
 
@@ -96,25 +140,18 @@ impl Table {
 pub(crate) struct ThisThread {
     pub(crate) owner: Owner,
     nudged: AtomicBool,
-    /// The thread's `Local::visible`, as long as the thread lives.
-    visible: Mutex<Option<Visible>>,
+    /// The thread's places, as long as it has any.
+    places: Mutex<Option<Places>>,
     /// Wakes the loop that runs on the thread, if one does.
     bell: Mutex<Option<Waker>>,
 }
-
-struct Visible(*const AtomicUsize);
-
-// SAFETY: the pointer is followed only while it is in `ThisThread::visible`, under its lock; what it
-// points to is an atomic. `leave` takes it out, under the same lock, before the thread-local goes.
-unsafe impl Send for Visible {}
 
 thread_local! {
     static LOCAL: Local = const {
         Local {
             phase: Cell::new(Phase::Fresh),
             number: Cell::new(0),
-            pointers: Cell::new(ptr::null()),
-            visible: AtomicUsize::new(0),
+            places: Cell::new((&raw const NOWHERE).cast()),
             table: RefCell::new(Table::new()),
         }
     };
@@ -186,18 +223,19 @@ impl<I: Resident> Place<I> {
     pub(crate) fn move_in(&self, resident: Arc<I>, _: &Entered) {
         LOCAL.with(|local| {
             let mut table = local.table.borrow_mut();
-            if table.pointers.len() <= self.index {
+            if table.residents.len() <= self.index {
                 // Room for a few more pools; never fewer than there are.
-                let places = (self.index + 1).next_multiple_of(8);
-                table.pointers.resize(places, vacant());
-                table.residents.resize_with(places, || None);
-                local.pointers.set(table.pointers.as_ptr());
-                local.show(&table);
+                let places = table.grow((self.index + 1).next_multiple_of(8));
+                local.places.set(places);
+                Local::show(&table);
             }
             debug_assert!(table.residents[self.index].is_none(), "one resident for one place");
-            let words = Arc::as_ptr(&resident).cast::<Words>();
-            assert!(ptr::eq(words, resident.words()), "a resident begins with its words");
-            table.pointers[self.index] = words;
+            let words = resident.words();
+            assert!(
+                ptr::eq(words, Arc::as_ptr(&resident).cast()),
+                "a resident begins with its words"
+            );
+            table.enter(self.index, words);
             table.residents[self.index] = Some(resident);
         });
     }
@@ -217,7 +255,7 @@ fn move_out(local: &Local, index: usize, id: InstanceId) -> Option<Arc<dyn Resid
         return None;
     }
     let gone = there.take();
-    table.pointers[index] = vacant();
+    table.enter(index, vacant());
     gone
 }
 
@@ -234,15 +272,17 @@ impl<I: Resident> PlaceIndex<I> {
     #[inline(always)]
     pub(crate) fn try_borrow(&self, mode: Mode) -> Option<(NonNull<I>, Granted)> {
         LOCAL.with(|local| {
-            if self.index >= local.visible.load(Ordering::Relaxed) {
+            let places = local.places.get();
+            // SAFETY: valid: `NOWHERE`, or the array that the table keeps; either has this first
+            // entry. Aliasing: it is an atomic.
+            if self.index >= unsafe { &*places }.load(Ordering::Relaxed).addr() {
                 return None;
             }
-            // SAFETY: valid: `visible` is at most the length of the array that `pointers` points
-            // into, for both are set together, and from afar `visible` is only ever lowered. An
-            // entry is `vacant`, or the words of a resident that the table keeps alive. Aliasing:
-            // words are only ever lent out shared.
-            let words = unsafe { *local.pointers.get().add(self.index) };
-            // SAFETY: as above.
+            // SAFETY: valid: the first entry is at most the number of the others, for it is set to
+            // that, or, also from afar, to zero. Aliasing: it is an atomic.
+            let words = unsafe { &*places.add(1 + self.index) }.load(Ordering::Relaxed).cast_const();
+            // SAFETY: valid: an entry is `vacant`, or the words of a resident that the table keeps
+            // alive. Aliasing: words are only ever lent out shared.
             let granted = unsafe { &*words }.try_borrow(mode)?;
             // What grants a borrow is not `vacant`, so it is the beginning of an `I`: only `move_in`
             // of the one `Place<I>` with this index puts residents here.
@@ -267,8 +307,9 @@ pub(crate) fn enter() -> Result<Entered, Leaving> {
     LOCAL.with(|local| {
         match local.phase.get() {
             Phase::Open => {}
-            // Fails where thread-locals are already being destroyed and ours had not been made.
+            // Each fails where thread-locals are already being destroyed and ours had not been made.
             Phase::Fresh => {
+                name()?;
                 EXIT.try_with(|_| ()).map_err(|_| Leaving)?;
                 last_call::arrange();
                 local.phase.set(Phase::Open);
@@ -277,11 +318,11 @@ pub(crate) fn enter() -> Result<Entered, Leaving> {
         }
         loop {
             let table = local.table.borrow();
-            local.show(&table);
+            Local::show(&table);
             let nudged =
                 table.me.as_ref().is_some_and(|me| me.nudged.swap(false, Ordering::SeqCst));
             drop(table);
-            // A nudge that we miss here has set `nudged` after our swap, and so lowers `visible`
+            // A nudge that we miss here has set `nudged` after our swap, and so hides the places
             // after our store: the next look-up comes back.
             if !nudged {
                 return Ok(Entered(PhantomData));
@@ -317,19 +358,26 @@ impl Entered {
     pub(crate) fn this_thread(&self) -> Arc<ThisThread> {
         LOCAL.with(|local| {
             let mut table = local.table.borrow_mut();
-            let me = table.me.get_or_insert_with(|| {
+            let Table { places, me, .. } = &mut **table;
+            let me = me.get_or_insert_with(|| {
                 let owner = describe();
                 local.number.set(owner.number);
                 Arc::new(ThisThread {
                     owner,
                     nudged: AtomicBool::new(false),
-                    visible: Mutex::new(Some(Visible(&raw const local.visible))),
+                    places: Mutex::new(places.clone()),
                     bell: Mutex::new(None),
                 })
             });
             Arc::clone(me)
         })
     }
+}
+
+/// What the standard library calls this thread. It knows of no thread when it has put away what it
+/// has of this one, and panics.
+fn name() -> Result<Option<String>, Leaving> {
+    contain(|| std::thread::current().name().map(str::to_owned)).map_err(|_| Leaving)
 }
 
 fn describe() -> Owner {
@@ -342,7 +390,7 @@ fn describe() -> Owner {
     let os_id = None;
     Owner {
         number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-        name: std::thread::current().name().map(str::to_owned),
+        name: name().unwrap_or_default(),
         os_id,
     }
 }
@@ -357,13 +405,11 @@ impl ThisThread {
     /// next use of any pool.
     pub(crate) fn nudge(&self) {
         self.nudged.store(true, Ordering::SeqCst);
-        let visible = self.visible.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Visible(visible)) = &*visible {
-            // SAFETY: valid: the thread takes the pointer out, under this lock, before its
-            // thread-local goes. Aliasing: it leads to an atomic.
-            unsafe { (**visible).store(0, Ordering::SeqCst) };
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = &*places {
+            set_visible(places, 0);
         }
-        drop(visible);
+        drop(places);
         let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(bell) = bell {
             bell.wake();
@@ -395,7 +441,8 @@ pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
 
 /// A thread whose first use of a pool is in a destructor of POSIX thread-specific data has run its
 /// thread-locals' destructors already, and will not run ours. A destructor of the same kind does what
-/// is left: nothing, in every other thread.
+/// is left: nothing, in every other thread. It comes too late for a first use in the last round of
+/// such destructors; how many there were already cannot be known.
 mod last_call {
     #[cfg(unix)]
     pub(super) fn arrange() {
@@ -413,7 +460,7 @@ mod last_call {
             // SAFETY: valid: `key` is written to, and the destructor lives as long as the program.
             // Nothing aliases.
             if unsafe { libc::pthread_key_create(&raw mut key, Some(last_call)) } != 0 {
-                return; // the system has no key left: then this case is not covered
+                return; // no key is left: what such a thread makes is leaked
             }
             let order = (Ordering::AcqRel, Ordering::Acquire);
             if KEY.compare_exchange(NONE, key.into(), order.0, order.1).is_err() {
@@ -438,12 +485,11 @@ fn leave() {
         // From here on every use of a pool on this thread is refused, so no round of closing can
         // leave new instances behind, and one round is enough.
         local.phase.set(Phase::Leaving);
-        local.visible.store(0, Ordering::SeqCst);
-        local.pointers.set(ptr::null());
+        local.shut();
         let table = ManuallyDrop::into_inner(local.table.replace(Table::new()));
-        let Table { pointers: _, residents, me } = table;
+        let Table { places: _, residents, me } = table;
         if let Some(me) = me {
-            me.visible.lock().unwrap_or_else(PoisonError::into_inner).take();
+            me.places.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         let mut residents: Vec<_> = residents.into_iter().flatten().collect();
         residents.sort_unstable_by_key(|resident| resident.id());
@@ -460,8 +506,7 @@ fn leave() {
 /// In a forked child: this thread has no instances, and never had.
 pub(crate) fn forget_all() {
     LOCAL.with(|local| {
-        local.visible.store(0, Ordering::SeqCst);
-        local.pointers.set(ptr::null());
+        local.shut();
         local.number.set(0);
         // Leaked on purpose: what it holds is the parent's.
         if let Ok(mut table) = local.table.try_borrow_mut() {

@@ -316,3 +316,227 @@ fn the_last_handle_dropped_by_a_destructor_is_too_late() {
         stage.assert_each_closed_once();
     }
 }
+
+/// Destructors of POSIX thread-specific data, which run after those of thread-locals, in rounds.
+#[cfg(unix)]
+#[allow(unsafe_code)] // real keys
+mod thread_specific {
+    use super::*;
+
+    use std::collections::HashMap;
+    use std::ffi::c_void;
+    use std::marker::PhantomData;
+    use std::process::Command;
+    use std::ptr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, PoisonError};
+
+    use sessile::{Builder, Context, Manager};
+
+    /// As many rounds as POSIX promises, and the usual systems have.
+    const ROUNDS: usize = 4;
+
+    type LastWords = Box<dyn FnOnce() + Send>;
+
+    /// What is to be done in which round, by key: a destructor has no other way to its errand.
+    static ERRANDS: Mutex<Option<HashMap<usize, Errand>>> = Mutex::new(None);
+
+    struct Errand {
+        key: libc::pthread_key_t,
+        rounds_left: usize,
+        last_words: Option<LastWords>,
+    }
+
+    fn errands<R>(f: impl FnOnce(&mut HashMap<usize, Errand>) -> R) -> R {
+        let mut errands = ERRANDS.lock().unwrap_or_else(PoisonError::into_inner);
+        f(errands.get_or_insert_default())
+    }
+
+    fn arm(key: libc::pthread_key_t, number: usize) {
+        // SAFETY: the key exists; the value is a number, never followed.
+        let armed = unsafe { libc::pthread_setspecific(key, ptr::without_provenance(number)) };
+        assert_eq!(armed, 0);
+    }
+
+    unsafe extern "C" fn destructor(value: *mut c_void) {
+        let number = value.addr();
+        let last_words = errands(|errands| {
+            let errand = errands.get_mut(&number).expect("set before its thread began");
+            errand.rounds_left -= 1;
+            match errand.rounds_left {
+                0 => errand.last_words.take(),
+                _ => {
+                    arm(errand.key, number);
+                    None
+                }
+            }
+        });
+        if let Some(last_words) = last_words {
+            last_words();
+        }
+    }
+
+    extern "C" fn thread(number: *mut c_void) -> *mut c_void {
+        let key = errands(|errands| errands[&number.addr()].key);
+        arm(key, number.addr());
+        ptr::null_mut()
+    }
+
+    fn new_key() -> Option<libc::pthread_key_t> {
+        let mut key = 0;
+        // SAFETY: `key` is written to; the destructor lives as long as the program.
+        let made = unsafe { libc::pthread_key_create(&raw mut key, Some(destructor)) };
+        (made == 0).then_some(key)
+    }
+
+    /// A thread that does nothing but end, with these words in this round of its destructors. Its
+    /// memory is given back to the system: it is more than the system keeps.
+    fn run_in_round(key: libc::pthread_key_t, round: usize, last_words: LastWords) {
+        static NUMBER: Mutex<usize> = Mutex::new(0);
+        let number = {
+            let mut number = NUMBER.lock().unwrap_or_else(PoisonError::into_inner);
+            *number += 1;
+            *number
+        };
+        let errand = Errand { key, rounds_left: round, last_words: Some(last_words) };
+        errands(|errands| errands.insert(number, errand));
+        // SAFETY: plain structures, made by the calls that are there for it; the thread is joined.
+        unsafe {
+            let (mut attributes, mut id) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::pthread_attr_init(&raw mut attributes);
+            libc::pthread_attr_setstacksize(&raw mut attributes, 256 << 20);
+            let number = ptr::without_provenance_mut(number);
+            let begun = libc::pthread_create(&raw mut id, &raw const attributes, thread, number);
+            assert_eq!(begun, 0);
+            libc::pthread_attr_destroy(&raw mut attributes);
+            libc::pthread_join(id, ptr::null_mut());
+        }
+        assert!(errands(|errands| errands.remove(&number).unwrap().last_words.is_none()));
+    }
+
+    /// Counts what is made and closed. (A [`Stage`] asks for the current thread, which the standard
+    /// library may know no longer.)
+    #[derive(Clone, Default)]
+    struct Counts(Arc<[AtomicUsize; 2]>);
+
+    struct Counting<M>(Counts, PhantomData<fn() -> M>);
+
+    impl Counts {
+        fn builder<M: Send + 'static>(&self, registry: &Registry) -> Builder<PhantomData<M>> {
+            Pool::builder(Counting(self.clone(), PhantomData)).registry(registry)
+        }
+
+        fn local(&self, registry: &Registry) -> Pool<PhantomData<*const ()>> {
+            let builder = Pool::builder_local(Counting(self.clone(), PhantomData));
+            builder.registry(registry).build().unwrap()
+        }
+
+        fn add(&self, what: usize) {
+            self.0[what].fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn made_and_closed(&self) -> [usize; 2] {
+            [0, 1].map(|what| self.0[what].load(Ordering::SeqCst))
+        }
+    }
+
+    impl<M: 'static> Manager for Counting<M> {
+        type Instance = PhantomData<M>;
+
+        fn create(&self, _: &Context) -> anyhow::Result<PhantomData<M>> {
+            self.0.add(0);
+            Ok(PhantomData)
+        }
+
+        fn can_break(&self) -> bool {
+            false
+        }
+
+        fn close(&self, _: PhantomData<M>, _: CloseReason) -> anyhow::Result<()> {
+            self.0.add(1);
+            Ok(())
+        }
+    }
+
+    /// A thread that uses pools for the first time in this round. Afterwards all that may be done from
+    /// afar is done; each order writes to what the thread was known by, if it ended unseen. Says how
+    /// many instances were lost with it: of those that must not leave it.
+    fn first_use_in(key: libc::pthread_key_t, round: usize) -> usize {
+        let (registry, counts) = (Registry::new(), Counts::default());
+        let sent: Pool<PhantomData<()>> = counts.builder(&registry).build().unwrap();
+        let idle: Pool<PhantomData<()>> =
+            counts.builder(&registry).idle_timeout(Duration::from_millis(1)).build().unwrap();
+        let kept = counts.local(&registry);
+        // More pools than a table has places at first: it grows.
+        let more: Vec<_> = (0..20).map(|_| counts.local(&registry)).collect();
+        let last_words = {
+            let (sent, kept, idle, more) = (sent.clone(), kept.clone(), idle.clone(), more.clone());
+            move || {
+                let uses = [sent.with(drop_it), idle.with(drop_it), kept.with(drop_it)];
+                let uses = uses.into_iter().chain(more.iter().map(|pool| pool.with(drop_it)));
+                for refused in uses.filter_map(Result::err) {
+                    assert!(refused.is_thread_exiting(), "{refused}");
+                }
+            }
+        };
+        run_in_round(key, round, Box::new(last_words));
+        for _ in 0..2 {
+            sent.clear();
+            kept.clear();
+            more.iter().for_each(|pool| _ = pool.clear());
+            let _ = registry.snapshot();
+        }
+        assert!(idle.wait_closed(PATIENCE), "the reaper closes what may leave its thread");
+        assert!(sent.close(Duration::ZERO).is_clean());
+        let left = registry.close_all(Duration::ZERO).still_open.len();
+        let [made, closed] = counts.made_and_closed();
+        assert_eq!(made, closed + left, "each is closed, or listed as open");
+        left
+    }
+
+    fn drop_it<T>(_: &mut T) {}
+
+    #[test]
+    fn a_first_use_in_any_round_leaves_nothing_dangling() {
+        // The crate's own key is there first: in each round its turn has been.
+        Stage::new().pool(&Registry::new()).with(|_| ()).unwrap();
+        let key = new_key().expect("a key can be had");
+        for round in 1..ROUNDS {
+            assert_eq!(first_use_in(key, round), 0, "in round {round} it is not too late");
+        }
+        first_use_in(key, ROUNDS);
+        // SAFETY: the key was made here, and no thread has a value for it.
+        unsafe { libc::pthread_key_delete(key) };
+    }
+
+    /// The keys of a process are few, and the crate may find none left. A process of its own.
+    #[test]
+    fn a_first_use_in_a_destructor_leaves_nothing_dangling_where_no_key_is_left() {
+        const CHILD: &str = "SESSILE_TEST_TAKES_ALL_KEYS";
+        if std::env::var_os(CHILD).is_none() {
+            let name = "a_first_use_in_a_destructor_leaves_nothing_dangling_where_no_key_is_left";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args([&format!("thread_specific::{name}"), "--exact", "--nocapture"]);
+            let output = again.env(CHILD, "1").output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}\n{}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+        let keys: Vec<_> = std::iter::from_fn(new_key).collect();
+        assert!(!keys.is_empty());
+        for round in 1..=ROUNDS {
+            first_use_in(keys[0], round);
+        }
+        // Threads that end as usual need no key.
+        let stage = Stage::new();
+        let (pool, worker) = (stage.pool_local(&Registry::new()), Worker::new("owner"));
+        worker.run(move || pool.with(|session| session.touch()).map(drop).unwrap());
+        worker.end();
+        stage.assert_each_closed_once();
+    }
+}
