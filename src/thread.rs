@@ -280,7 +280,8 @@ impl<I: Resident> PlaceIndex<I> {
             }
             // SAFETY: valid: the first entry is at most the number of the others, for it is set to
             // that, or, also from afar, to zero. Aliasing: it is an atomic.
-            let words = unsafe { &*places.add(1 + self.index) }.load(Ordering::Relaxed).cast_const();
+            let words =
+                unsafe { &*places.add(1 + self.index) }.load(Ordering::Relaxed).cast_const();
             // SAFETY: valid: an entry is `vacant`, or the words of a resident that the table keeps
             // alive. Aliasing: words are only ever lent out shared.
             let granted = unsafe { &*words }.try_borrow(mode)?;
