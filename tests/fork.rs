@@ -306,7 +306,7 @@ fn a_child_finds_its_parents_loop_threads_closed_and_has_its_own() {
         refuses().err().unwrap_or(0)
     });
     child.exits_with(0);
-    assert_eq!(handle.is_closed(), false, "the parent's goes on");
+    assert!(!handle.is_closed(), "the parent's goes on");
 }
 
 #[cfg(feature = "duplex")]

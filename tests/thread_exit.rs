@@ -331,7 +331,7 @@ mod thread_specific {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Mutex, PoisonError};
 
-    use sessile::{Builder, Context, Manager};
+    use sessile::{CreateContext, Manager, PoolBuilder};
 
     /// As many rounds as POSIX promises, and the usual systems have.
     const ROUNDS: usize = 4;
@@ -422,7 +422,7 @@ mod thread_specific {
     struct Counting<M>(Counts, PhantomData<fn() -> M>);
 
     impl Counts {
-        fn builder<M: Send + 'static>(&self, registry: &Registry) -> Builder<PhantomData<M>> {
+        fn builder<M: Send + 'static>(&self, registry: &Registry) -> PoolBuilder<PhantomData<M>> {
             Pool::builder(Counting(self.clone(), PhantomData)).registry(registry)
         }
 
@@ -443,7 +443,7 @@ mod thread_specific {
     impl<M: 'static> Manager for Counting<M> {
         type Instance = PhantomData<M>;
 
-        fn create(&self, _: &Context) -> anyhow::Result<PhantomData<M>> {
+        fn create(&self, _: &CreateContext) -> anyhow::Result<PhantomData<M>> {
             self.0.add(0);
             Ok(PhantomData)
         }
