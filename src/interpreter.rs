@@ -50,6 +50,7 @@
 //! [`has_broken`](crate::Manager::has_broken) is true, so a pool replaces it at the next use. Who
 //! holds an engine without a pool calls [`Interpreter::reset`].
 
+mod boxed;
 #[cfg(all(feature = "cpython", unix))]
 pub mod cpython;
 // Not every engine needs all of what `error` and `text` offer.
@@ -66,7 +67,10 @@ mod options;
 #[cfg_attr(not(all(feature = "cpython", feature = "monty", unix)), allow(dead_code))]
 mod text;
 
+use std::any::Any;
+
 pub use crate::manager::InterruptHandle;
+pub use boxed::{BoxInterpreter, boxed};
 pub use error::InterpreterError;
 pub use execution::{
     ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream, Variable,
@@ -103,8 +107,9 @@ pub fn reclaim() -> Reclaimed {
 
 /// A Python session: cells go in, [`Execution`]s come out.
 ///
-/// All methods run on the calling thread and block it.
-pub trait Interpreter {
+/// All methods run on the calling thread and block it. Engines own what they hold: the trait is
+/// [`Any`], so that one in a box can be found again; see [`boxed`].
+pub trait Interpreter: Any {
     /// Runs one cell to its end.
     ///
     /// A Python exception is not an error here: it is the [`error`](Execution::error) of an

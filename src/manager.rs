@@ -2,6 +2,7 @@
 
 mod from_fn;
 mod interrupt;
+mod shared;
 
 use std::fmt;
 

@@ -62,7 +62,8 @@ fn described(outcome: &Result<Execution, InterpreterError>) -> Map<String, Value
             assert!(error.state_lost(), "{error}");
             let status = if error.is_timeout() { "restarted by the runner" } else { "dead" };
             let outputs = error.outputs().to_vec();
-            let got = Execution { outputs, timed_out: error.is_timeout(), ..Execution::default() };
+            let mut got = Execution::default();
+            (got.outputs, got.timed_out) = (outputs, error.is_timeout());
             let mut described = described(&Ok(got));
             described.insert("status".into(), status.into());
             return described;

@@ -58,7 +58,7 @@ fn err(text: &str) -> Output {
 }
 
 fn late(cell: u64, text: &str) -> LateOutput {
-    LateOutput { cell, stream: StdStream::Stdout, text: text.into() }
+    LateOutput::new(cell, StdStream::Stdout, text)
 }
 
 /// A line to a process that has no other: cells connect to it, and it ends when they do.

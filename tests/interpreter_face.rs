@@ -141,7 +141,7 @@ fn variables_are_told(python: &mut dyn Interpreter) {
     let names: Vec<_> = told.iter().map(|one| (&*one.name, &*one.kind)).collect();
     assert_eq!(names, [("big", "str"), ("grow", "function"), ("n", "int"), ("text", "str")]);
     assert_eq!(told[0].repr.len(), 1000);
-    let text = Variable { name: "text".into(), kind: "str".into(), repr: "'é'".into() };
+    let text = Variable::new("text", "str", "'é'");
     assert_eq!((&told[3], &*told[2].repr), (&text, "42"));
     let told = python.variables(&ExecuteOptions::new().max_output(10)).unwrap();
     let lengths: Vec<_> = told.iter().map(|one| one.repr.len()).collect();

@@ -157,7 +157,7 @@ fn what_threads_write_late_is_reported_beside_the_next_cell() {
         assert!(execution.outputs.is_empty());
         late = execution.late;
     }
-    assert_eq!(late, [LateOutput { cell: 1, stream: StdStream::Stdout, text: "late\n".into() }]);
+    assert_eq!(late, [LateOutput::new(1, StdStream::Stdout, "late\n")]);
     // It is bounded as a cell's own output is.
     let gone = Signal::new();
     let code = format!(

@@ -48,11 +48,30 @@ impl InterpreterError {
         Self(Box::new(Inner { kind, outputs: Vec::new() }))
     }
 
-    pub(super) fn start(what: impl Into<String>, source: Option<io::Error>) -> Self {
+    /// Makes the error of an engine that did not start: `what` is wrong, and why, if the system said.
+    ///
+    /// For engines of one's own, and for their doubles in tests.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use sessile::interpreter::InterpreterError;
+    ///
+    /// let source = io::Error::from(io::ErrorKind::NotFound);
+    /// let error = InterpreterError::start("`python3` is not installed", Some(source));
+    /// assert!(error.is_start() && error.is_dead() && !error.state_lost());
+    /// ```
+    pub fn start(what: impl Into<String>, source: Option<io::Error>) -> Self {
         Self::new(Kind::Start { what: what.into(), source })
     }
 
-    pub(super) fn died(how: impl Into<String>) -> Self {
+    /// Makes the error of an engine that ended while it ran a cell, or just before: `how` it did.
+    ///
+    /// ```
+    /// let error = sessile::interpreter::InterpreterError::died("exit code 3");
+    /// assert!(error.is_dead() && error.state_lost());
+    /// ```
+    pub fn died(how: impl Into<String>) -> Self {
         Self::new(Kind::Died { how: how.into() })
     }
 
@@ -68,11 +87,28 @@ impl InterpreterError {
         Self::new(Kind::Protocol { what: what.into() })
     }
 
-    pub(super) fn refused(what: impl Into<String>) -> Self {
+    /// Makes the error of an engine that cannot take an input: `what` it cannot take. Its session is
+    /// as it was.
+    ///
+    /// ```
+    /// let error = sessile::interpreter::InterpreterError::refused("it is 3 GiB long");
+    /// assert!(error.is_refused() && !error.is_dead());
+    /// ```
+    pub fn refused(what: impl Into<String>) -> Self {
         Self::new(Kind::Refused { what: what.into() })
     }
 
-    pub(super) fn with_outputs(mut self, outputs: Vec<Output>) -> Self {
+    /// Adds what the cell had put out before the engine failed; [`outputs`](Self::outputs) has it.
+    ///
+    /// ```
+    /// use sessile::interpreter::{InterpreterError, Output};
+    ///
+    /// let said = Output::Stdout { text: "half".to_owned() };
+    /// let error = InterpreterError::died("exit code 3").with_outputs(vec![said.clone()]);
+    /// assert_eq!(error.outputs(), [said]);
+    /// ```
+    #[must_use]
+    pub fn with_outputs(mut self, outputs: Vec<Output>) -> Self {
         self.0.outputs = outputs;
         self
     }

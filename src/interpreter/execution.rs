@@ -14,6 +14,7 @@ pub type MimeBundle = BTreeMap<String, Value>;
 
 /// What came of one cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Execution {
     /// What the cell put out, in order. Neighbours of the same stream are one.
     pub outputs: Vec<Output>,
@@ -78,6 +79,7 @@ pub enum OutputRef<'a> {
 
 /// Something the session's code has bound at top level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Variable {
     /// Its name.
     pub name: String,
@@ -100,6 +102,7 @@ pub enum StdStream {
 
 /// Text that came after its cell had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LateOutput {
     /// The [`execution_count`](Execution::execution_count) of the cell it belongs to.
     pub cell: u64,
@@ -111,6 +114,7 @@ pub struct LateOutput {
 
 /// A Python exception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ErrorInfo {
     /// The name of its class.
     pub name: String,
@@ -119,6 +123,48 @@ pub struct ErrorInfo {
     /// The traceback as Python prints it, without frames of the engine, without colours; the last
     /// line names the exception.
     pub traceback: String,
+}
+
+impl Variable {
+    /// Tells of a variable: its name, the name of its value's class, and the beginning of its `repr`.
+    ///
+    /// ```
+    /// let n = sessile::interpreter::Variable::new("n", "int", "42");
+    /// assert_eq!((n.name.as_str(), n.kind.as_str(), n.repr.as_str()), ("n", "int", "42"));
+    /// ```
+    pub fn new(name: impl Into<String>, kind: impl Into<String>, repr: impl Into<String>) -> Self {
+        Self { name: name.into(), kind: kind.into(), repr: repr.into() }
+    }
+}
+
+impl LateOutput {
+    /// Tells of text that a cell wrote after it had ended.
+    ///
+    /// ```
+    /// use sessile::interpreter::{LateOutput, StdStream};
+    ///
+    /// let late = LateOutput::new(1, StdStream::Stderr, "still here");
+    /// assert_eq!((late.cell, late.text.as_str()), (1, "still here"));
+    /// ```
+    pub fn new(cell: u64, stream: StdStream, text: impl Into<String>) -> Self {
+        Self { cell, stream, text: text.into() }
+    }
+}
+
+impl ErrorInfo {
+    /// Tells of an exception: the name of its class, its `str`, and the traceback, if there is one.
+    ///
+    /// ```
+    /// let error = sessile::interpreter::ErrorInfo::new("ValueError", "too small", "");
+    /// assert_eq!((error.name.as_str(), error.value.as_str()), ("ValueError", "too small"));
+    /// ```
+    pub fn new(
+        name: impl Into<String>,
+        value: impl Into<String>,
+        traceback: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), value: value.into(), traceback: traceback.into() }
+    }
 }
 
 impl Execution {

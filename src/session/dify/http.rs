@@ -11,6 +11,7 @@ const HEADERS: usize = 128;
 
 /// A request as it came to Dify.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HttpRequest {
     /// `GET`, `POST` and so on.
     pub method: String,
@@ -101,6 +102,7 @@ impl fmt::Debug for HttpRequest {
 
 /// What an endpoint answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HttpResponse {
     /// Such as 200.
     pub status: u16,

@@ -108,6 +108,7 @@ pub struct PendingAnswer {
 
 /// What the peer tells by itself.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Notification {
     /// What it tells of.
     pub method: String,
