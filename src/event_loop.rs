@@ -21,11 +21,23 @@
 //!
 //! # A turn
 //!
-//! What was posted is queued behind what is ready; then the loop sleeps, if there is nothing to do,
-//! until post, a source or a timer wakes it; then it queues what became ready and what is due, and
-//! calls what is queued. What a callback schedules runs in the next turn. While there is something to do
-//! it looks at its sources every other turn. At most [`batch`](EventLoopBuilder::batch) callbacks run in
-//! one, so that sources and timers are not starved.
+//! A loop calls what comes from five sources. In each turn it takes, from one source after the other
+//! and in the order of its coming, what waits there, but no more than a share of
+//! [`batch`](EventLoopBuilder::batch) from each:
+//!
+//! 1. callbacks of [`call_soon`](LocalHandle::call_soon), and first polls of futures;
+//! 2. posts of other threads;
+//! 3. watched sockets and pipes that are ready;
+//! 4. futures that were woken;
+//! 5. timers that are due.
+//!
+//! Then it calls all that it has taken, in this order. If there is nothing to take, it sleeps before
+//! step 2 until something comes. What a callback schedules runs in a later turn.
+//!
+//! So nobody starves, whatever the others do: the *n*th in the queue of its source runs in the
+//! *n* / `batch`th turn from then, rounded up, and a turn calls at most five times `batch`. For sockets
+//! and pipes it is one turn more: while there is something to do, the loop looks at them every other
+//! turn.
 //!
 //! # When the loop closes
 //!
@@ -33,6 +45,7 @@
 //! of [`Handle::call`] resolve as cancelled, with the work; futures are dropped. Every later post is an
 //! error that hands the work back.
 
+mod awaited;
 mod handle;
 mod local;
 pub(crate) mod mailbox;
@@ -45,16 +58,20 @@ mod timers;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::awaited::{Elapsed, Sleep};
 pub(crate) use self::handle::Refusal;
 pub use self::handle::{Call, Handle, PostError};
 use self::local::{Callback, Entry, Local, Ready};
@@ -98,7 +115,8 @@ impl EventLoopBuilder {
         self
     }
 
-    /// How many callbacks at most run in a turn.
+    /// Sets how many callbacks of each source run in one turn at most: so many that were asked for on
+    /// this thread, so many posts, timers, watchers and woken tasks. See [a turn](self#a-turn).
     ///
     /// Default: 1024. Zero counts as one.
     pub fn batch(mut self, callbacks: usize) -> Self {
@@ -130,11 +148,14 @@ impl EventLoopBuilder {
     /// Makes the loop, of this thread.
     #[must_use]
     pub fn build(self) -> EventLoop {
+        crate::fork::watch(crate::thread::forget_all); // a child knows that it is one
         let (reach, inbox) = Reach::new(self.capacity);
         let local = Local {
             reach,
             inbox,
             ready: RefCell::new(Ready::default()),
+            soon: RefCell::new(VecDeque::new()),
+            woken: RefCell::new(VecDeque::new()),
             timers: RefCell::new(Timers::default()),
             sources: RefCell::new(Sources::default()),
             tasks: RefCell::new(HashMap::new()),
@@ -197,15 +218,86 @@ impl EventLoop {
     /// Runs until the work of `handle` has ended, wherever that runs, or somebody calls `stop`, or the
     /// loop is closed. Says whether the work has ended.
     ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// let seven = std::thread::spawn(move || handle.call(|| 7)).join().unwrap()?;
+    /// assert!(event_loop.run_until(&seven)?);
+    /// assert_eq!(seven.join()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run). Of the kind [`Deadlock`](io::ErrorKind::Deadlock), at once, if it is this
+    /// very thread that would have to run the work, but not this loop: it is another's, which cannot run
+    /// meanwhile, or a worker's.
     pub fn run_until<R, B>(&self, handle: &JoinHandle<R, B>) -> io::Result<bool> {
-        let waker = Waker::from(Arc::clone(self.reach()));
-        if handle.wake_at_end(&waker) {
-            self.run_while(|| !handle.is_finished())?;
+        if handle.waits_for_this_thread(self.reach().address()) {
+            let message = "this thread would wait for work that it has to run itself, \
+                           on another loop or as a worker";
+            return Err(io::Error::new(io::ErrorKind::Deadlock, message));
         }
+        let waker = Waker::from(Arc::clone(self.reach()));
+        if !handle.wake_at_end(&waker) {
+            return Ok(true);
+        }
+        // Also after a panic: others may wait for the same handle, and it may be waited for again.
+        struct Forget<'a, R, B>(&'a JoinHandle<R, B>, &'a Waker);
+        impl<R, B> Drop for Forget<'_, R, B> {
+            fn drop(&mut self) {
+                self.0.forget(self.1);
+            }
+        }
+        let _forget = Forget(handle, &waker);
+        self.run_while(|| !handle.is_finished())?;
         Ok(handle.is_finished())
+    }
+
+    /// Runs until `future` has ended, and returns what it returned. The future may borrow, and need not
+    /// be `Send`.
+    ///
+    /// The future is polled on this thread, once before a turn at most. A `stop` does not end this: it
+    /// counts for the next [`run`](Self::run). A panic in the future goes on. On the same loop this may
+    /// be called within a callback; that returns when this does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let local = event_loop.local();
+    /// let mut naps = Vec::new();
+    /// event_loop.block_on(async {
+    ///     for millis in 1..4 {
+    ///         local.sleep(Duration::from_millis(millis)).await;
+    ///         naps.push(millis); // borrowed
+    ///     }
+    /// })?;
+    /// assert_eq!(naps, [1, 2, 3]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run). If the loop is closed before the future has ended, also by a callback
+    /// meanwhile; then the future is dropped.
+    pub fn block_on<F: Future>(&self, future: F) -> io::Result<F::Output> {
+        let mut future = pin!(future);
+        let woken =
+            Arc::new(Woken { reach: Arc::clone(self.reach()), is_set: AtomicBool::new(true) });
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let _running = self.enter()?;
+        while !self.local.local.is_closed() {
+            if woken.is_set.swap(false, Ordering::AcqRel)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return Ok(output);
+            }
+            // A wake asks for the loop's attention, so from here on it does not sleep over one.
+            self.turn(Deadline::NEVER, false)?;
+        }
+        Err(io::Error::other("the loop was closed before the future had ended"))
     }
 
     /// Runs one turn, which sleeps no longer than `timeout` (`None`: until there is something to do).
@@ -216,15 +308,15 @@ impl EventLoop {
     /// As [`run`](Self::run).
     pub fn run_once(&self, timeout: impl Into<Option<Duration>>) -> io::Result<bool> {
         let wait = timeout.into().map_or(Deadline::NEVER, Deadline::after);
-        let _running = self.enter();
-        if self.local.local.closed.get() { Ok(false) } else { self.turn(wait, false) }
+        let _running = self.enter()?;
+        if self.local.local.is_closed() { Ok(false) } else { self.turn(wait, false) }
     }
 
     /// As [`run`](Self::run), asking before each turn. An instance of this thread that is ordered
     /// closed from afar leads to a turn.
     pub(crate) fn run_while(&self, goes_on: impl Fn() -> bool) -> io::Result<()> {
-        let _running = self.enter();
-        while goes_on() && !self.local.local.closed.get() {
+        let _running = self.enter()?;
+        while goes_on() && !self.local.local.is_closed() {
             let stops = self.reach().take_stop();
             self.turn(Deadline::NEVER, stops)?;
             if stops || self.reach().take_stop() {
@@ -236,7 +328,7 @@ impl EventLoop {
 
     /// This loop is the current one, and instances of this thread that are ordered closed from afar
     /// wake it.
-    fn enter(&self) -> impl Drop + use<> {
+    fn enter(&self) -> io::Result<impl Drop + use<>> {
         struct Running<A, B> {
             _current: A,
             _nudged: B,
@@ -246,10 +338,10 @@ impl EventLoop {
         }
         let bell = Waker::from(Arc::clone(self.reach()));
         let running =
-            Running { _current: self.local.enter(), _nudged: crate::thread::set_bell(bell) };
+            Running { _current: self.local.enter()?, _nudged: crate::thread::set_bell(bell) };
         // An order that came before the bell hung there has rung none: it is looked for once more.
         let _ = crate::thread::enter();
-        running
+        Ok(running)
     }
 
     fn reach(&self) -> &Arc<Reach> {
@@ -261,15 +353,18 @@ impl EventLoop {
     fn turn(&self, wait: Deadline, stops: bool) -> io::Result<bool> {
         let local = &self.local.local;
         let reach = self.reach();
-        self.take_post();
-        let idle = !stops && local.ready.borrow().is_empty();
+        let mut room = self.options.batch;
+        self.take_soon();
+        self.take_post(&mut room);
+        let has_work = self.has_work();
+        let idle = !stops && !has_work;
         let wait =
             if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
         if local.sources.borrow().is_empty() {
             if wait != Some(Duration::ZERO) {
                 reach.sleep(&local.inbox, wait);
             }
-        } else if local.ready.borrow().is_empty() || !self.has_looked.get() {
+        } else if !has_work || !self.has_looked.get() {
             self.has_looked.set(true);
             let sleeps = wait != Some(Duration::ZERO) && reach.falls_asleep(&local.inbox, true);
             Sources::wait(local, if sleeps { wait } else { Some(Duration::ZERO) })?;
@@ -280,24 +375,57 @@ impl EventLoop {
         if reach.take_attention() {
             // Instances of this thread that were ordered closed are closed now.
             let _ = crate::thread::enter();
-            let mut ready = local.ready.borrow_mut();
-            for id in reach.take_woken() {
-                ready.push_back(Entry::new(Callback::Poll(id)));
-            }
+            local.woken.borrow_mut().extend(reach.take_woken());
         }
-        self.take_post();
+        // What came while it slept, or looked.
+        self.take_post(&mut room);
+        self.take_ready_sources();
+        self.take_woken();
         self.take_due();
         Ok(self.call_ready())
     }
 
-    /// Letters become ready, as many as fit into a batch.
-    fn take_post(&self) {
+    /// Whether something is to be called before the loop may sleep.
+    fn has_work(&self) -> bool {
+        let Local { ready, woken, sources, .. } = &*self.local.local;
+        // `soon` has given to `ready` what it had, or a batch.
+        !ready.borrow().is_empty() || !woken.borrow().is_empty() || sources.borrow().has_ready()
+    }
+
+    /// A share of what was asked for on this thread is called in this turn.
+    fn take_soon(&self) {
+        let local = &self.local.local;
+        let (mut soon, mut ready) = (local.soon.borrow_mut(), local.ready.borrow_mut());
+        let share = soon.len().min(self.options.batch);
+        soon.drain(..share).for_each(|entry| ready.push_back(entry));
+    }
+
+    /// A share of the letters: what there is still room for.
+    fn take_post(&self, room: &mut usize) {
         let local = &self.local.local;
         let mut ready = local.ready.borrow_mut();
-        let room = self.options.batch.saturating_sub(ready.len());
         let known = ready.letters();
-        let letters = local.inbox.count(known + room) - known;
-        ready.push_letters(letters.min(room));
+        let letters = (local.inbox.count(known + *room) - known).min(*room);
+        *room -= letters;
+        ready.push_letters(letters);
+    }
+
+    /// A share of the sources that are ready.
+    fn take_ready_sources(&self) {
+        let local = &self.local.local;
+        let (mut sources, mut ready) = (local.sources.borrow_mut(), local.ready.borrow_mut());
+        for _ in 0..self.options.batch {
+            let Some(key) = sources.next_ready() else { break };
+            ready.push_back(Entry::new(Callback::Ready(key)));
+        }
+    }
+
+    /// A share of the tasks that were woken.
+    fn take_woken(&self) {
+        let local = &self.local.local;
+        let (mut woken, mut ready) = (local.woken.borrow_mut(), local.ready.borrow_mut());
+        let share = woken.len().min(self.options.batch);
+        woken.drain(..share).for_each(|id| ready.push_back(Entry::new(Callback::Poll(id))));
     }
 
     fn until_next_timer(&self, wait: Deadline) -> Deadline {
@@ -312,38 +440,44 @@ impl EventLoop {
         }
     }
 
+    /// A share of the timers that are due.
     fn take_due(&self) {
         let local = &self.local.local;
         if local.timers.borrow().is_empty() {
             return;
         }
         let now = Instant::now();
-        let mut ready = local.ready.borrow_mut();
-        while let Some(entry) = local.timers.borrow_mut().pop_due(now) {
+        let (mut timers, mut ready) = (local.timers.borrow_mut(), local.ready.borrow_mut());
+        for _ in 0..self.options.batch {
+            let Some(entry) = timers.pop_due(now) else { break };
             ready.push_back(entry);
         }
     }
 
-    /// Calls what is ready now; what that makes ready is for the next turn.
+    /// Calls what this turn has taken. What that makes ready is for a later turn.
     fn call_ready(&self) -> bool {
         let Local { ready, inbox, .. } = &*self.local.local;
-        let batch = ready.borrow().len().min(self.options.batch);
         let mut called = false;
-        for _ in 0..batch {
+        loop {
             // In a statement of its own, so that the queue is not borrowed while foreign code runs.
             let next = ready.borrow_mut().pop_front();
-            let Some(entry) = next else { break };
+            let Some(entry) = next else { return called };
+            if self.reach().is_inherited() {
+                // A callback has forked, and the child has come back to here: it is its parent's.
+                std::mem::forget(entry);
+                return called;
+            }
             if entry.is_cancelled() {
                 drop_each([entry]);
             } else if matches!(entry.callback, Callback::Posted(_)) && !inbox.has_post() {
                 // Its poster is about to write it: it will be found again in the next turn.
+                ready.borrow_mut().leave_letters();
                 thread::yield_now();
             } else {
                 called = true;
                 self.call(entry.callback);
             }
         }
-        called
     }
 
     fn call(&self, callback: Callback) {
@@ -382,14 +516,48 @@ impl EventLoop {
         if local.closed.replace(true) {
             return;
         }
+        if self.reach().is_inherited() {
+            return self.leave_behind();
+        }
         // Foreign code, all of it, to be dropped with nothing borrowed; and it may panic.
         drop(local.inbox.close());
         let ready = local.ready.borrow_mut().take();
         drop_each(ready);
+        drop_each(local.soon.take());
+        local.woken.take();
         let timers = local.timers.borrow_mut().take_all();
         drop_each(timers);
         drop_each(local.tasks.take());
         Sources::clear(local);
+    }
+
+    /// In a forked child: what is queued is the parent's, who will call and drop it. The poller is the
+    /// same as the parent's, so that it must not even be closed in good order.
+    fn leave_behind(&self) {
+        let local = &self.local.local;
+        std::mem::forget(local.ready.borrow_mut().take());
+        std::mem::forget(local.soon.take());
+        std::mem::forget(local.timers.borrow_mut().take_all());
+        std::mem::forget(local.tasks.take());
+        std::mem::forget(local.sources.take());
+    }
+}
+
+/// Wakes the future of [`EventLoop::block_on`].
+struct Woken {
+    reach: Arc<Reach>,
+    is_set: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_set.swap(true, Ordering::AcqRel) {
+            self.reach.attract();
+        }
     }
 }
 
@@ -409,7 +577,7 @@ impl fmt::Debug for EventLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { local, options, .. } = self;
         f.debug_struct("EventLoop")
-            .field("is_closed", &local.local.closed.get())
+            .field("is_closed", &local.local.is_closed())
             .field("options", options)
             .finish_non_exhaustive()
     }

@@ -32,6 +32,8 @@ pub struct JoinHandle<R, B = Box<dyn FnOnce() -> R + Send>> {
     task: Arc<Task<R, B>>,
     /// Who is to run it had to be woken: longer than one looks out for an answer.
     sleeps_at_once: bool,
+    /// If a loop is to run it: the loop's address, never followed.
+    of_loop: Option<usize>,
 }
 
 /// The side of a task that runs it. Dropped without having run, it cancels.
@@ -66,9 +68,8 @@ enum Waiter {
     #[default]
     Nobody,
     Thread(Thread),
-    Task(Waker),
-    /// Loops that run until the same task ends.
-    Both(Box<(Waiter, Waiter)>),
+    /// Of whoever awaits the handle; of loops that run until the task ends.
+    Tasks(Vec<Waker>),
 }
 
 impl Waiter {
@@ -76,19 +77,7 @@ impl Waiter {
         match self {
             Self::Nobody => {}
             Self::Thread(thread) => thread.unpark(),
-            Self::Task(waker) => waker.wake(),
-            Self::Both(both) => {
-                both.0.wake();
-                both.1.wake();
-            }
-        }
-    }
-
-    fn wakes(&self, waker: &Waker) -> bool {
-        match self {
-            Self::Nobody | Self::Thread(_) => false,
-            Self::Task(task) => task.will_wake(waker),
-            Self::Both(both) => both.0.wakes(waker) || both.1.wakes(waker),
+            Self::Tasks(wakers) => wakers.into_iter().for_each(Waker::wake),
         }
     }
 }
@@ -110,7 +99,7 @@ pub(crate) fn task_with<R, B>(
         ended: AtomicBool::new(false),
         state: Mutex::new(State::Queued(body, Waiter::Nobody)),
     });
-    (Runner { task: Arc::clone(&task) }, JoinHandle { task, sleeps_at_once: false })
+    (Runner { task: Arc::clone(&task) }, JoinHandle { task, sleeps_at_once: false, of_loop: None })
 }
 
 impl<R, B> Task<R, B> {
@@ -324,20 +313,43 @@ impl<R, B> JoinHandle<R, B> {
         }
     }
 
-    /// Has `waker` woken at the end, besides whoever else waits: a handle that is only lent may be
-    /// lent to several. `false` if the end has come.
+    /// Has `waker` woken at the end, besides whoever else waits, until it is [forgotten](Self::forget):
+    /// a handle that is only lent may be lent to several. `false` if the end has come.
     pub(crate) fn wake_at_end(&self, waker: &Waker) -> bool {
-        let new = Waiter::Task(waker.clone()); // before the lock: if it is not needed, it goes after it
+        let new = waker.clone(); // before the lock: if it is not needed, it goes after it
         let mut state = self.task.state();
         let (State::Queued(_, waiter) | State::Running(waiter)) = &mut *state else { return false };
-        if !waiter.wakes(waker) {
-            *waiter = match mem::take(waiter) {
-                // A thread that waits has the handle to itself: this one has given up.
-                Waiter::Nobody | Waiter::Thread(_) => new,
-                before => Waiter::Both(Box::new((before, new))),
-            };
+        match waiter {
+            Waiter::Tasks(wakers) => wakers.push(new),
+            // A thread that waits has the handle to itself: this one has given up.
+            Waiter::Nobody | Waiter::Thread(_) => *waiter = Waiter::Tasks(vec![new]),
         }
         true
+    }
+
+    /// Has `waker` not woken any more, once for each [`wake_at_end`](Self::wake_at_end).
+    pub(crate) fn forget(&self, waker: &Waker) {
+        let mut state = self.task.state();
+        let (State::Queued(_, waiter) | State::Running(waiter)) = &mut *state else { return };
+        let Waiter::Tasks(wakers) = waiter else { return };
+        // Not by `will_wake`, which may say no of a waker's own clone.
+        let at = wakers.iter().position(|one| one.data() == waker.data());
+        let forgotten = at.map(|at| wakers.swap_remove(at));
+        drop(state);
+        drop(forgotten); // foreign code: after the lock
+    }
+
+    /// It is a loop that is to run the work: its address.
+    pub(crate) fn set_loop(&mut self, address: usize) {
+        self.of_loop = Some(address);
+    }
+
+    /// Whether the work is this thread's to run, and not the business of this loop: while that runs here,
+    /// nobody else does.
+    pub(crate) fn waits_for_this_thread(&self, in_loop: usize) -> bool {
+        !self.is_finished()
+            && self.task.runs_on == Some(std::thread::current().id())
+            && self.of_loop != Some(in_loop)
     }
 }
 
@@ -351,7 +363,7 @@ impl<R, B> Future for JoinHandle<R, B> {
     type Output = Result<R, JoinError<B>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.is_finished() && self.task.register(Waiter::Task(cx.waker().clone())) {
+        if !self.is_finished() && self.task.register(Waiter::Tasks(vec![cx.waker().clone()])) {
             return Poll::Pending;
         }
         Poll::Ready(self.collect())

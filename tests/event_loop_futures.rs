@@ -340,3 +340,56 @@ fn a_handle_polled_after_its_end_hangs() {
     let message = support::panic_of(|| block_on(called));
     assert!(message.contains("after it was ready"), "{message}");
 }
+
+/// Another loop of this thread, which is not running; a worker that runs a loop in its work.
+#[test]
+fn a_loop_that_would_wait_for_its_own_thread_says_so() {
+    let (one, two) = (EventLoop::new(), EventLoop::new());
+    let ended = one.local().spawn_local(async { 1 });
+    assert!(one.run_until(&ended).unwrap());
+    let deadlocks = |error: std::io::Error| assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
+    let spawned = one.local().spawn_local(async { 2 });
+    let called = one.handle().call(|| 3).unwrap();
+    deadlocks(two.run_until(&spawned).unwrap_err());
+    deadlocks(two.run_until(&called).unwrap_err());
+    assert!(two.run_until(&ended).unwrap(), "what has ended is not waited for");
+    assert!(one.run_until(&called).unwrap(), "its own loop can");
+    assert!(two.run_until(&spawned).unwrap(), "that has run it, too");
+    assert_eq!((spawned.join().unwrap(), called.join().unwrap()), (2, 3));
+    // Within a turn of its own loop it is this loop that goes on.
+    let event_loop = Rc::new(EventLoop::new());
+    let inner = Rc::clone(&event_loop);
+    event_loop.local().call_soon(move || {
+        let nested = inner.local().spawn_local(async { 4 });
+        assert!(inner.run_until(&nested).unwrap());
+        assert_eq!(nested.join().unwrap(), 4);
+    });
+    assert!(in_turn(&event_loop));
+}
+
+/// A loop that was stopped, or has failed, waits no more: it is not kept by what it had waited for.
+#[test]
+fn a_loop_that_was_stopped_leaves_nothing_with_the_handle_it_waited_for() {
+    promptly("loops", || {
+        let (tell, told) = std::sync::mpsc::channel();
+        let looping = thread::spawn(move || {
+            let event_loop = EventLoop::new();
+            tell.send(event_loop.handle()).unwrap();
+            event_loop.run().unwrap();
+        });
+        let there = told.recv().unwrap();
+        let gate = support::Gate::new();
+        let holds = gate.clone();
+        let awaited = there.call(move || holds.pass()).unwrap();
+        // Each would have cost as much as all before it.
+        for _ in 0..30_000 {
+            let event_loop = EventLoop::new();
+            event_loop.handle().stop();
+            assert!(!event_loop.run_until(&awaited).unwrap());
+        }
+        gate.open();
+        awaited.join().unwrap();
+        there.stop();
+        looping.join().unwrap();
+    });
+}

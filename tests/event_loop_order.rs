@@ -3,13 +3,15 @@
 mod support;
 
 use std::cell::RefCell;
+use std::io::{PipeReader, PipeWriter};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sessile::EventLoop;
-use sessile::event_loop::LocalHandle;
+use sessile::event_loop::{Handle, Interest, LocalHandle, Source};
 use support::promptly;
 
 /// What was called, in order. Stays on the loop's thread.
@@ -362,4 +364,233 @@ fn a_loop_is_current_where_it_does_not_run() {
     in_turn(&event_loop);
     assert!(in_turn(&event_loop), "the outer loop is the current one again");
     assert!(LocalHandle::current().is_none());
+}
+
+// ---- every source has a share of every turn -----------------------------------------------------
+
+/// Where a call may come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From {
+    Here,
+    Post,
+    Socket,
+    Task,
+    Timer,
+}
+
+const SOURCES: [From; 5] = [From::Here, From::Post, From::Socket, From::Task, From::Timer];
+
+/// Ready with the next poll after it was pending once; wakes itself for that.
+fn yields() -> impl Future<Output = ()> {
+    let mut first = true;
+    std::future::poll_fn(move |cx| {
+        if !std::mem::take(&mut first) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// A pipe that can always be written.
+fn always_writable(
+    event_loop: &EventLoop,
+    watch_for: Interest,
+    call: impl FnMut() + 'static,
+) -> (PipeReader, Source<PipeWriter>) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut call = call;
+    (reader, event_loop.local().add(writer, watch_for, move |_, _| call()).unwrap())
+}
+
+/// So many from one source that each time they are called come again.
+fn flood(event_loop: &EventLoop, from: From, many: usize) -> Vec<(PipeReader, Source<PipeWriter>)> {
+    fn soon(local: LocalHandle) {
+        let again = local.clone();
+        local.call_soon(move || soon(again));
+    }
+    fn post(handle: Handle) {
+        let again = handle.clone();
+        handle.call_soon_threadsafe(move || post(again)).unwrap();
+    }
+    fn timer(local: LocalHandle) {
+        let again = local.clone();
+        local.call_later(Duration::ZERO, move || timer(again));
+    }
+    let mut sources = Vec::new();
+    for _ in 0..many {
+        match from {
+            From::Here => soon(event_loop.local()),
+            From::Post => post(event_loop.handle()),
+            From::Timer => timer(event_loop.local()),
+            From::Socket => {
+                sources.push(always_writable(event_loop, Interest::WRITABLE, || ()));
+            }
+            From::Task => {
+                let yielding = async {
+                    loop {
+                        yields().await;
+                    }
+                };
+                event_loop.local().spawn_local(yielding).detach();
+            }
+        }
+    }
+    sources
+}
+
+/// How many turns it takes until one from this source is called, which comes now.
+fn turns_until_called(event_loop: &EventLoop, from: From) -> usize {
+    let called = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&called);
+    let call = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    let mut source = None;
+    match from {
+        From::Here => drop(event_loop.local().call_soon(call)),
+        From::Post => event_loop.handle().call_soon_threadsafe(call).unwrap(),
+        From::Timer => drop(event_loop.local().call_later(Duration::ZERO, call)),
+        From::Socket => source = Some(always_writable(event_loop, Interest::WRITABLE, call)),
+        From::Task => {
+            // Pending before the flood: it is the wake that counts.
+            let waker = Rc::new(RefCell::new(None::<std::task::Waker>));
+            let (asleep, mut call) = (Rc::clone(&waker), Some(call));
+            let task = std::future::poll_fn(move |cx| {
+                if asleep.borrow().is_none() {
+                    *asleep.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                (call.take().unwrap())();
+                Poll::Ready(())
+            });
+            event_loop.local().spawn_local(task).detach();
+            for _ in 0..100 {
+                in_turn(event_loop);
+            }
+            // A copy is left there, so that the next poll knows that it was woken.
+            let copy = waker.borrow().clone();
+            copy.expect("polled once").wake();
+            let mut turns = 0;
+            while called.load(Ordering::Relaxed) == 0 && turns < 100 {
+                in_turn(event_loop);
+                turns += 1;
+            }
+            return turns;
+        }
+    }
+    let mut turns = 0;
+    while called.load(Ordering::Relaxed) == 0 && turns < 100 {
+        in_turn(event_loop);
+        turns += 1;
+    }
+    drop(source);
+    turns
+}
+
+/// The bound of the contract, for each source under a flood from each source.
+#[test]
+fn no_flood_starves_another_source_or_its_own() {
+    const BATCH: usize = 3;
+    const MANY: usize = 10;
+    promptly("loops", || {
+        for flooded in SOURCES {
+            for from in SOURCES {
+                let event_loop = EventLoop::builder().batch(BATCH).build();
+                let _sources = flood(&event_loop, flooded, MANY);
+                // Until the flood is in full spate: futures were first polled as callbacks.
+                for _ in 0..20 {
+                    assert!(in_turn(&event_loop));
+                }
+                let before = if flooded == from { MANY } else { 0 };
+                let extra = usize::from(from == From::Socket);
+                let turns = turns_until_called(&event_loop, from);
+                let bound = (before + 1).div_ceil(BATCH) + extra;
+                assert!(turns <= bound, "{from:?} under {flooded:?}: {turns} turns, not {bound}");
+            }
+        }
+    });
+}
+
+/// A callback that asks for two: the queue of its source grows for ever, and nobody else waits for it.
+#[test]
+fn a_queue_that_grows_for_ever_holds_up_no_timer() {
+    promptly("loop", || {
+        let event_loop = EventLoop::builder().batch(8).build();
+        fn doubles(local: LocalHandle) {
+            for _ in 0..2 {
+                let again = local.clone();
+                local.call_soon(move || doubles(again));
+            }
+        }
+        doubles(event_loop.local());
+        for _ in 0..100 {
+            in_turn(&event_loop);
+        }
+        assert_eq!(turns_until_called(&event_loop, From::Timer), 1);
+        assert_eq!(turns_until_called(&event_loop, From::Post), 1);
+        event_loop.close();
+    });
+}
+
+/// A share of each, in the order of the contract, also where none has filled its share.
+#[test]
+fn a_turn_calls_what_was_asked_here_then_posts_then_sockets_then_tasks_then_timers() {
+    let (event_loop, log) = (EventLoop::new(), Log::default());
+    let local = event_loop.local();
+    let (tell, told) = std::sync::mpsc::channel();
+    local.call_later(Duration::ZERO, log.noting("timer"));
+    let (noted, posted) = (log.clone(), told);
+    let task = log.clone();
+    let waker = Rc::new(RefCell::new(None::<std::task::Waker>));
+    let asleep = Rc::clone(&waker);
+    let mut wakes = 0;
+    local
+        .spawn_local(std::future::poll_fn(move |cx| {
+            wakes += 1;
+            if wakes == 1 {
+                *asleep.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            task.note("task");
+            Poll::Ready(())
+        }))
+        .detach();
+    in_turn(&event_loop);
+    log.take();
+    local.call_later(Duration::ZERO, log.noting("timer"));
+    waker.take().unwrap().wake();
+    let (first, socket) = (Rc::new(RefCell::new(true)), log.clone());
+    let (_reader, _source) = always_writable(&event_loop, Interest::WRITABLE, move || {
+        if first.replace(false) {
+            noted.note(posted.try_recv().expect("the post was before"));
+            socket.note("socket");
+        }
+    });
+    event_loop.handle().call_soon_threadsafe(move || tell.send("post").unwrap()).unwrap();
+    local.call_soon(log.noting("here"));
+    in_turn(&event_loop);
+    assert_eq!(log.take(), ["here", "post", "socket", "task", "timer"]);
+}
+
+/// The outer turn has taken its share; an inner one calls that, and it is not called again.
+#[test]
+fn a_turn_within_a_turn_calls_nothing_twice_and_loses_nothing() {
+    promptly("loop", || {
+        let (event_loop, log) = (Rc::new(EventLoop::builder().batch(4).build()), Log::default());
+        let local = event_loop.local();
+        let inner = Rc::clone(&event_loop);
+        local.call_soon(move || assert!(inner.run_once(Duration::ZERO).unwrap()));
+        for n in 0..12 {
+            local.call_soon(log.noting(n));
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        for n in 0..12 {
+            let tell = tell.clone();
+            event_loop.handle().call_soon_threadsafe(move || tell.send(n).unwrap()).unwrap();
+        }
+        while in_turn(&event_loop) {}
+        assert_eq!(log.take(), (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+    });
 }

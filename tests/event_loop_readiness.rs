@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -289,4 +290,171 @@ fn a_loop_is_woken_where_it_slept_before() {
 /// A wake that is left over from the last sleep ends a turn early: that is no call.
 fn run_until_called(event_loop: &EventLoop) -> bool {
     (0..1000).any(|_| event_loop.run_once(None).unwrap())
+}
+
+// ---- several sources on one descriptor -----------------------------------------------------------
+
+/// One reads and one is at rest; whatever becomes of the one at rest, the other goes on.
+#[test]
+fn a_source_at_rest_does_not_silence_another_on_its_descriptor() {
+    let event_loop = EventLoop::new();
+    let local = event_loop.local();
+    let (here, mut there) = sockets();
+    let here = Arc::new(here);
+    let heard = Rc::new(Cell::new(0));
+    for fate in ["dropped", "modified and dropped", "removed", "awake", "at rest"] {
+        let (rests, reads) = (Arc::clone(&here), Arc::clone(&here));
+        let writable = Rc::new(Cell::new(0));
+        let at_rest = local.add(rests, Interest::NONE, counting(&writable)).unwrap();
+        let hears = Rc::clone(&heard);
+        let reader = local.add(reads, Interest::READABLE, move |here, ready| {
+            assert!(ready.readable && !ready.writable);
+            hears.set(hears.get() + here.as_ref().read(&mut [0; 8]).unwrap_or(0));
+        });
+        let reader = reader.unwrap();
+        heard.set(0);
+        there.write_all(b"x").unwrap();
+        assert!(event_loop.run_once(None).unwrap(), "{fate}");
+        assert_eq!((heard.get(), writable.get()), (1, 0), "{fate}");
+        let kept = match fate {
+            "dropped" => {
+                drop(at_rest);
+                None
+            }
+            "modified and dropped" => {
+                at_rest.modify(Interest::WRITABLE).unwrap();
+                drop(at_rest);
+                None
+            }
+            "removed" => {
+                assert!(at_rest.remove().is_some());
+                None
+            }
+            "awake" => {
+                at_rest.modify(Interest::WRITABLE).unwrap();
+                Some(at_rest)
+            }
+            _ => Some(at_rest),
+        };
+        there.write_all(b"yy").unwrap();
+        for _ in 0..100 {
+            if heard.get() < 3 {
+                event_loop.run_once(Duration::from_millis(100)).unwrap();
+            }
+        }
+        assert_eq!(heard.get(), 3, "{fate}");
+        assert_eq!(writable.get() > 0, fate == "awake", "{fate}");
+        drop(reader);
+        if let Some(kept) = kept {
+            kept.modify(Interest::WRITABLE).unwrap();
+            writable.set(0);
+            assert!(event_loop.run_once(None).unwrap());
+            assert_eq!(writable.get(), 1, "{fate}: and it goes on without the other, too");
+        }
+    }
+}
+
+/// Sources of two loops, on one socket, are added, modified, dropped and removed at random. In each turn
+/// each is told exactly of what it is watched for and what is there.
+#[test]
+fn each_source_on_a_descriptor_is_told_of_what_it_is_watched_for_itself() {
+    use support::Rng;
+    const INTERESTS: [Interest; 4] =
+        [Interest::NONE, Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
+    type Told = Rc<Cell<Option<(bool, bool)>>>;
+
+    let seed = std::process::id().into();
+    let mut rng = Rng::new(seed);
+    for _ in 0..20 {
+        let loops = [EventLoop::new(), EventLoop::new()];
+        let (here, mut there) = sockets();
+        let here = Arc::new(here);
+        let mut unread = false;
+        let mut sources: Vec<(usize, Source<Arc<TcpStream>>, Interest, Told)> = Vec::new();
+        for step in 0..100 {
+            let interest = INTERESTS[rng.below(4) as usize];
+            match rng.below(8) {
+                0..3 if sources.len() < 6 => {
+                    let (of, told) = (rng.below(2) as usize, Told::default());
+                    let tells = Rc::clone(&told);
+                    let added = loops[of].local().add(Arc::clone(&here), interest, move |_, is| {
+                        assert!(tells.replace(Some((is.readable, is.writable))).is_none());
+                    });
+                    sources.push((of, added.unwrap(), interest, told));
+                }
+                3 | 4 if !sources.is_empty() => {
+                    let at = rng.below(sources.len() as u64) as usize;
+                    sources[at].1.modify(interest).unwrap();
+                    sources[at].2 = interest;
+                }
+                5 if !sources.is_empty() => {
+                    let at = rng.below(sources.len() as u64) as usize;
+                    let (_, source, ..) = sources.swap_remove(at);
+                    if rng.one_in(2) {
+                        assert!(source.remove().is_some());
+                    }
+                }
+                6 if !unread => {
+                    there.write_all(b"x").unwrap();
+                    here.peek(&mut [0]).or_else(wait_for(&here)).unwrap();
+                    unread = true;
+                }
+                7 if unread => {
+                    assert_eq!(here.as_ref().read(&mut [0; 8]).unwrap(), 1);
+                    unread = false;
+                }
+                _ => {}
+            }
+            for event_loop in &loops {
+                in_turn(event_loop);
+            }
+            for (n, (_, _, interest, told)) in sources.iter().enumerate() {
+                let (wants_to_read, wants_to_write) = match *interest {
+                    Interest::NONE => (false, false),
+                    Interest::READABLE => (true, false),
+                    Interest::WRITABLE => (false, true),
+                    _ => (true, true),
+                };
+                let is = (wants_to_read && unread, wants_to_write);
+                let expected = (is != (false, false)).then_some(is);
+                assert_eq!(told.take(), expected, "seed {seed}, step {step}, source {n}");
+            }
+        }
+    }
+}
+
+/// What was written is on its way: on this machine, but not at once.
+fn wait_for(here: &TcpStream) -> impl FnOnce(std::io::Error) -> std::io::Result<usize> {
+    move |_| {
+        support::poll_until("the byte is there", || here.peek(&mut [0]).is_ok());
+        Ok(1)
+    }
+}
+
+/// The number is closed under one source, and is another socket's when the next source comes.
+#[cfg(unix)]
+#[test]
+#[allow(unsafe_code)] // the number is given a new meaning behind the back of its owner
+fn a_descriptor_that_means_something_new_is_watched_anew() {
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    let event_loop = EventLoop::new();
+    let (here, _there) = sockets();
+    let (new, mut writes) = sockets();
+    let number = here.as_raw_fd();
+    // SAFETY: valid: `here` is open until the end of the test. Aliasing: it is a number.
+    let same = || unsafe { BorrowedFd::borrow_raw(number) };
+    let stale = event_loop.local().add(same(), Interest::READABLE, |_, _| ()).unwrap();
+    // SAFETY: no pointers are passed. The number stays open all the time, and is `here`'s to close.
+    assert_eq!(unsafe { libc::dup2(new.as_raw_fd(), number) }, number);
+    drop(new); // the system has forgotten what the poller was asked
+    let calls = Rc::new(Cell::new(0));
+    let source = event_loop.local().add(same(), Interest::READABLE, counting(&calls)).unwrap();
+    writes.write_all(b"x").unwrap();
+    assert!(event_loop.run_once(None).unwrap());
+    assert_eq!(calls.get(), 1);
+    drop(stale);
+    assert!(event_loop.run_once(None).unwrap());
+    assert_eq!(calls.get(), 2, "and goes on when the stale one has gone");
+    drop(source);
 }

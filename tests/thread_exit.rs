@@ -540,3 +540,39 @@ mod thread_specific {
         stage.assert_each_closed_once();
     }
 }
+
+/// A loop that is kept in a thread-local, and is to be run once more when that is destroyed.
+#[test]
+fn a_loop_that_is_run_in_a_destructor_at_the_end_of_its_thread_is_an_error() {
+    use sessile::EventLoop;
+
+    let (tell, told) = std::sync::mpsc::channel();
+    let ends = thread::spawn(move || {
+        let last_words = |event_loop: EventLoop| {
+            let tell = tell.clone();
+            move || {
+                let spawned = event_loop.local().spawn_local(async { 7 });
+                let soon = event_loop.local().call_soon(|| ());
+                // Either it runs or it says that it cannot: it does not take the process with it.
+                event_loop.handle().stop();
+                tell.send(event_loop.run().map(drop)).unwrap();
+                tell.send(event_loop.run_once(Duration::ZERO).map(drop)).unwrap();
+                tell.send(event_loop.run_until(&spawned).map(drop)).unwrap();
+                tell.send(event_loop.block_on(async { 7 }).map(drop)).unwrap();
+                drop(event_loop);
+                assert!(spawned.is_finished());
+                drop(soon);
+            }
+        };
+        BEFORE.with(|at_exit| at_exit.run(last_words(EventLoop::new())));
+        let used = EventLoop::new();
+        used.run_once(Duration::ZERO).unwrap();
+        AFTER.with(|at_exit| at_exit.run(last_words(used)));
+    });
+    ends.join().expect("no panic");
+    let outcomes: Vec<_> = told.into_iter().collect();
+    assert_eq!(outcomes.len(), 8, "both have said their last words");
+    for error in outcomes.into_iter().filter_map(Result::err) {
+        assert!(error.to_string().contains("the thread is ending"), "{error}");
+    }
+}

@@ -195,6 +195,7 @@ impl Handle {
     {
         let body: Call<R> = Box::new(body);
         let (runner, mut handle) = task(body, Some(self.reach.thread_id));
+        handle.set_loop(self.reach.address());
         match self.reach.post(Called(runner)) {
             Ok(Posted::Seen) => Ok(handle),
             Ok(Posted::Wake) => {

@@ -44,7 +44,12 @@ pub struct LocalHandle {
 pub(super) struct Local {
     pub(super) reach: Arc<Reach>,
     pub(super) inbox: Inbox,
+    /// What the turn is to call.
     pub(super) ready: RefCell<Ready>,
+    /// What was asked for on this thread, for a later turn.
+    pub(super) soon: RefCell<VecDeque<Entry>>,
+    /// Tasks that were woken, for a later turn.
+    pub(super) woken: RefCell<VecDeque<u64>>,
     pub(super) timers: RefCell<Timers>,
     pub(super) sources: RefCell<Sources>,
     pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
@@ -53,6 +58,11 @@ pub(super) struct Local {
 }
 
 impl Local {
+    /// Whether it calls nothing any more: it was closed, or is a forked child's, inherited.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get() || self.reach.is_inherited()
+    }
+
     /// Drops timers that were cancelled, if they are many.
     pub(super) fn weed_timers(&self) {
         let weeds = self.timers.borrow_mut().weed();
@@ -88,8 +98,8 @@ impl Entry {
     }
 }
 
-/// What is to be called, in order. Letters stay in the inbox until they are called: here is only how
-/// many.
+/// What a turn is to call, in order: a share of each source. Letters stay in the inbox until they are
+/// called: here is only how many.
 #[derive(Default)]
 pub(super) struct Ready {
     queue: VecDeque<Entry>,
@@ -137,6 +147,15 @@ impl Ready {
             }
         }
         self.queue.pop_front()
+    }
+
+    /// The next letter is not there yet, so those behind it are left in the inbox, too.
+    pub(super) fn leave_letters(&mut self) {
+        if let Some(Entry { callback: Callback::Posted(letters), .. }) = self.queue.front() {
+            self.len -= letters;
+            self.letters -= letters;
+            self.queue.pop_front();
+        }
     }
 
     pub(super) fn take(&mut self) -> VecDeque<Entry> {
@@ -194,18 +213,29 @@ impl LocalHandle {
     /// The loop that is running on this thread, if one is.
     #[must_use]
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+        let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
+        (!current.local.reach.is_inherited()).then_some(current)
     }
 
     /// Makes this loop the current one, as long as the guard lives.
-    pub(super) fn enter(&self) -> impl Drop + use<> {
+    ///
+    /// # Errors
+    ///
+    /// If the thread has destroyed its thread-locals: nothing can be current any more.
+    pub(super) fn enter(&self) -> io::Result<impl Drop + use<>> {
         struct Restore(Option<LocalHandle>);
         impl Drop for Restore {
             fn drop(&mut self) {
                 let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
             }
         }
-        Restore(CURRENT.with(|current| current.replace(Some(self.clone()))))
+        let before = CURRENT.try_with(|current| current.replace(Some(self.clone())));
+        let error = |_| {
+            let message = "the thread is ending and its thread-locals are being destroyed: \
+                           no loop can run on it any more";
+            io::Error::other(message)
+        };
+        before.map(Restore).map_err(error)
     }
 
     fn schedule(&self, when: Option<Instant>, callback: impl FnOnce() + 'static) -> Scheduled {
@@ -214,11 +244,11 @@ impl LocalHandle {
             callback: Callback::Local(Box::new(callback)),
             cancelled: Some(Rc::clone(&cancelled)),
         };
-        if self.local.closed.get() {
+        if self.local.is_closed() {
             cancelled.set(true); // never called, and it shows
         } else {
             match when {
-                None => self.local.ready.borrow_mut().push_back(entry),
+                None => self.local.soon.borrow_mut().push_back(entry),
                 Some(at) => {
                     self.local.timers.borrow_mut().add(at, entry);
                     self.local.weed_timers();
@@ -261,7 +291,44 @@ impl LocalHandle {
         interest: Interest,
         callback: impl FnMut(&S, Readiness) + 'static,
     ) -> io::Result<Source<S>> {
-        Sources::add(&self.local, source, interest, callback)
+        Sources::add(&self.local, source, Some((interest, callback)))
+    }
+
+    /// Takes `source` in, a socket or a pipe in non-blocking mode, for futures to await: by
+    /// [`Source::readable`] and [`Source::writable`].
+    ///
+    /// All else is as with [`add`](Self::add).
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use sessile::EventLoop;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let local = event_loop.local();
+    /// let (here, mut there) = UnixStream::pair()?;
+    /// here.set_nonblocking(true)?;
+    /// let here = local.watch(here)?;
+    /// let echo = local.spawn_local(async move {
+    ///     here.readable().await?;
+    ///     let mut word = [0; 5];
+    ///     (&*here).read_exact(&mut word)?;
+    ///     (&*here).write_all(&word)
+    /// });
+    /// there.write_all(b"hello")?;
+    /// event_loop.block_on(echo)??.unwrap();
+    /// let mut word = [0; 5];
+    /// there.read_exact(&mut word)?;
+    /// assert_eq!(&word, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub fn watch<S: AsSource + 'static>(&self, source: S) -> io::Result<Source<S>> {
+        Sources::add(&self.local, source, None::<(Interest, fn(&S, Readiness))>)
     }
 
     /// Runs a future on the loop. It need not be `Send`. It is first polled in the next turn.
@@ -281,7 +348,7 @@ impl LocalHandle {
     /// With none, it is the moment for what one puts off to do it once for many: to flush a buffer.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.local.ready.borrow().len()
+        self.local.ready.borrow().len() + self.local.soon.borrow().len()
     }
 
     /// Has the loop end its run after the turn it is in, or after its next.

@@ -47,6 +47,8 @@
 //!
 //! Closing marks `tail`, and the claims that came before are the letters there are; a poster that
 //! comes later finds the mark and hands its work back. There is no moment between.
+//!
+//! In a forked child a mailbox counts as closed, and what is in it is left alone.
 
 #![allow(unsafe_code)] // letters are told apart by function pointers, and blocks linked by raw ones
 
@@ -57,6 +59,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use crate::contain::drop_each;
+use crate::fork;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, UnsafeCell, in_one_order, thread};
 
 /// Work that can be posted.
@@ -206,6 +209,8 @@ pub(crate) struct Mailbox {
     /// How many letters have been posted and not been taken out yet, if there is a limit.
     waiting: AtomicUsize,
     capacity: Option<usize>,
+    /// Of the process in which it was made.
+    generation: u32,
     /// A block that was used and is empty again, if there is one.
     spare: AtomicPtr<Block>,
 }
@@ -238,6 +243,7 @@ impl Mailbox {
             sleep: AtomicU32::new(AWAKE),
             waiting: AtomicUsize::new(0),
             capacity,
+            generation: fork::generation(),
             spare: AtomicPtr::new(ptr::null_mut()),
         });
         let next = Cell::new(Spot { block, place: 0 });
@@ -246,6 +252,9 @@ impl Mailbox {
 
     /// Posts a job. After `Posted::Wake` the caller wakes the owner.
     pub(crate) fn post<J: Job>(&self, job: J) -> Result<Posted, Refused<J>> {
+        if self.is_inherited() {
+            return Err(Refused::Closed(job));
+        }
         if !self.make_room() {
             // Letters that a close has dropped keep their room: it is no use waiting for that.
             return Err(if self.is_closed() { Refused::Closed(job) } else { Refused::Full(job) });
@@ -279,7 +288,10 @@ impl Mailbox {
             };
             let order = (Ordering::SeqCst, Ordering::Acquire);
             match self.tail.0.compare_exchange_weak(tail, next, order.0, order.1) {
-                Ok(_) => break spot,
+                // What the exchange has returned, not what was loaded: the block may have been freed
+                // meanwhile, and another have come to lie at its address. The pointers are equal then,
+                // and only the new one may be followed.
+                Ok(claimed) => break Spot::of(claimed).0,
                 Err(now) => tail = now,
             }
         };
@@ -323,7 +335,13 @@ impl Mailbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        Spot::of(self.tail.0.load(Ordering::Acquire)).1
+        self.is_inherited() || Spot::of(self.tail.0.load(Ordering::Acquire)).1
+    }
+
+    /// Whether this is a forked child, and the mailbox its parent's: nobody takes anything out here, and
+    /// who was posting at the moment of the fork will never be done with it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.generation != fork::generation()
     }
 
     /// The owner is up again, for whatever reason.
@@ -354,6 +372,9 @@ impl Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
+        if self.is_inherited() {
+            return; // left behind, as it is
+        }
         drop(self.swap_spare(None));
     }
 }
@@ -463,6 +484,9 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
+        if self.mailbox.is_inherited() {
+            return; // its letters are the parent's; and one that was claimed might never be written
+        }
         drop(self.close());
         // SAFETY: valid: blocks come from `Box::into_raw`. Aliasing: nobody will claim a place there
         // any more, and what was claimed has been taken.

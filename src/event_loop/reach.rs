@@ -44,6 +44,11 @@ impl Reach {
         (reach, inbox)
     }
 
+    /// What tells this loop from others, as long as it has handles. Not to be followed.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     // ---- anybody ------------------------------------------------------------------------------
 
     /// Posts a job, and says whether the owner had to be woken for it.
@@ -68,8 +73,16 @@ impl Reach {
         }
     }
 
+    /// Whether this is a forked child, and the owner its parent's.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.mailbox.is_inherited()
+    }
+
     /// Has the owner look up from its sleep, or once more before it falls asleep.
     pub(crate) fn attract(&self) {
+        if self.is_inherited() {
+            return; // the bell is the parent's
+        }
         self.attention.store(true, Ordering::SeqCst);
         in_one_order();
         if self.mailbox.rouse() == Posted::Wake {
@@ -83,6 +96,9 @@ impl Reach {
     }
 
     pub(crate) fn task_woken(&self, task: u64) {
+        if self.is_inherited() {
+            return; // the lock may be held for ever
+        }
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(task);
         self.attract();
     }

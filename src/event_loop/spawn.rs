@@ -84,13 +84,14 @@ where
     });
     // A cancel has the task polled once more, which drops the future.
     let on_cancel = Waker::from(Arc::clone(&waker));
-    let (runner, handle) = task_with((), Some(local.reach.thread_id), Some(on_cancel));
-    if local.closed.get() {
+    let (runner, mut handle) = task_with((), Some(local.reach.thread_id), Some(on_cancel));
+    handle.set_loop(local.reach.address());
+    if local.is_closed() {
         return handle; // the runner goes here, and tells the handle
     }
     let spawned = Spawned { future: Box::pin(future), runner: Some(runner), waker };
     local.tasks.borrow_mut().insert(id, Box::pin(spawned));
-    local.ready.borrow_mut().push_back(Entry::new(Callback::Poll(id)));
+    local.soon.borrow_mut().push_back(Entry::new(Callback::Poll(id)));
     handle
 }
 
@@ -102,7 +103,7 @@ pub(super) fn poll(local: &Local, id: u64) {
     // Lowered before the poll, so that a wake during it counts.
     wakeup.pending.store(false, Ordering::Release);
     let waker = Waker::from(wakeup);
-    if !spawned.as_mut().poll(&mut Context::from_waker(&waker)) && !local.closed.get() {
+    if !spawned.as_mut().poll(&mut Context::from_waker(&waker)) && !local.is_closed() {
         local.tasks.borrow_mut().insert(id, spawned);
     }
 }
