@@ -645,5 +645,5 @@ struct InterpretersAreNotShared;
 ///     });
 /// }
 /// ```
-#[cfg(feature = "interpreter")]
+#[cfg(feature = "_interpreter")]
 struct NoEngineIsShared;

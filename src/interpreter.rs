@@ -6,7 +6,7 @@
 //!
 //! # Choosing an engine
 //!
-//! | | [`Monty`](monty::Monty), feature `monty` | [`CPython`](cpython::CPython), feature `cpython` | [`Jupyter`](jupyter::Jupyter), feature `jupyter` |
+//! | | [`Monty`], feature `monty` | [`CPython`], feature `cpython` | [`Jupyter`], feature `jupyter` |
 //! |---|---|---|---|
 //! | what it is | Python's core, written in Rust, in this process | the `python3` of this machine, a child process | a kernel behind a gateway, on this machine or any other |
 //! | to install | nothing | Python 3.9 or newer; Unix only | a Kernel Gateway, Jupyter Server or Enterprise Gateway |
@@ -19,7 +19,7 @@
 //!
 //! *Monty* gives code no way to the world: no files, no network, no environment, no clock. It runs
 //! in your process, so a fault in Monty itself is a fault in your process, and its memory is yours
-//! (see [`MontyManager::max_memory`](monty::MontyManager::max_memory) for what is bounded). Good for
+//! (see [`MontyManager::max_memory`] for what is bounded). Good for
 //! code you did not write; for code that is hostile, put a process around it.
 //!
 //! *CPython* is **not** a sandbox. A child process keeps crashes, hangs and descriptors apart from
@@ -38,9 +38,8 @@
 //!
 //! Engines are stateful and made for one thread at a time; sharing one between threads is how
 //! answers cross. Give each thread its own by way of a [`Pool`](crate::Pool), with
-//! [`MontyManager`](monty::MontyManager), [`CPythonManager`](cpython::CPythonManager) or
-//! [`JupyterManager`](jupyter::JupyterManager). All engines are `Send`. A CPython child ends with the *thread* that started it: see
-//! [`CPython`](cpython::CPython).
+//! [`MontyManager`], [`CPythonManager`] or [`JupyterManager`]. All engines are `Send`. A CPython child
+//! ends with the *thread* that started it: see [`CPython`].
 //!
 //! # When an engine dies
 //!
@@ -49,6 +48,25 @@
 //! instance stays dead: it refuses every further cell, its manager's
 //! [`has_broken`](crate::Manager::has_broken) is true, so a pool replaces it at the next use. Who
 //! holds an engine without a pool calls [`Interpreter::reset`].
+//!
+// Where a feature is off, its names lead to the list of features.
+#![cfg_attr(feature = "monty", doc = "[`Monty`]: monty::Monty")]
+#![cfg_attr(feature = "monty", doc = "[`MontyManager`]: monty::MontyManager")]
+#![cfg_attr(
+    feature = "monty",
+    doc = "[`MontyManager::max_memory`]: monty::MontyManager::max_memory"
+)]
+#![cfg_attr(not(feature = "monty"), doc = "[`Monty`]: crate#features")]
+#![cfg_attr(not(feature = "monty"), doc = "[`MontyManager`]: crate#features")]
+#![cfg_attr(not(feature = "monty"), doc = "[`MontyManager::max_memory`]: crate#features")]
+#![cfg_attr(all(feature = "cpython", unix), doc = "[`CPython`]: cpython::CPython")]
+#![cfg_attr(all(feature = "cpython", unix), doc = "[`CPythonManager`]: cpython::CPythonManager")]
+#![cfg_attr(not(all(feature = "cpython", unix)), doc = "[`CPython`]: crate#features")]
+#![cfg_attr(not(all(feature = "cpython", unix)), doc = "[`CPythonManager`]: crate#features")]
+#![cfg_attr(feature = "jupyter", doc = "[`Jupyter`]: jupyter::Jupyter")]
+#![cfg_attr(feature = "jupyter", doc = "[`JupyterManager`]: jupyter::JupyterManager")]
+#![cfg_attr(not(feature = "jupyter"), doc = "[`Jupyter`]: crate#features")]
+#![cfg_attr(not(feature = "jupyter"), doc = "[`JupyterManager`]: crate#features")]
 
 mod boxed;
 #[cfg(all(feature = "cpython", unix))]
@@ -90,11 +108,16 @@ pub use options::ExecuteOptions;
 ///
 /// Runs on the calling thread; takes milliseconds, and up to 5 s more for each gateway at which
 /// something was left. Kernels whose gateway asks for a token, or is away, are
-/// [kept](Reclaimed::kept): [`JupyterManager::reclaim`](jupyter::JupyterManager::reclaim) has the
-/// token.
+/// [kept](Reclaimed::kept): [`JupyterManager::reclaim`] has the token.
 ///
 /// A process is found by its environment (on Linux; elsewhere only directories are removed), so one
 /// that has been given an environment without `SESSILE_LEASE` is not found.
+///
+#[cfg_attr(
+    feature = "jupyter",
+    doc = "[`JupyterManager::reclaim`]: jupyter::JupyterManager::reclaim"
+)]
+#[cfg_attr(not(feature = "jupyter"), doc = "[`JupyterManager::reclaim`]: crate#features")]
 #[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 pub fn reclaim() -> Reclaimed {
     let reclaimed = Reclaimed::default();

@@ -69,13 +69,18 @@
 //! # Features
 //!
 //! - `monty`: Python embedded, in `interpreter::monty`.
-//! - `cpython`: CPython as a child process, in `interpreter::cpython`.
+//! - `cpython`: CPython as a child process, in `interpreter::cpython`. Unix.
 //! - `jupyter`: Jupyter kernels behind a gateway, in `interpreter::jupyter`.
 //! - `ws`: a WebSocket session for each thread, in `session::websocket`.
-//! - `duplex`: a session that any thread may call, in `session::duplex`.
+//! - `duplex`: a session that any thread may call, in `session::duplex`. Unix.
 //! - `tls`: `wss://` for both, and `https://` for gateways.
-//! - `dify`: plugins for Dify, in `session::dify`.
-//! - `signals`: close everything on SIGINT and SIGTERM, in `signals`.
+//! - `dify`: plugins for Dify, in `session::dify`. Unix.
+//! - `signals`: close everything on SIGINT and SIGTERM, in `signals`. Unix.
+//! - `core_affinity`: [`Workers`] of which each stays on a processor of its own.
+//!
+//! None is on by default. What is marked Unix is empty elsewhere, so that a workspace that turns it on
+//! still builds there. In the public API are types of `anyhow` 1 (a manager's errors), `serde` 1, and,
+//! with their features, `serde_json` 1 and `rustls` 0.23.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -88,17 +93,19 @@ pub mod event_loop;
 mod exclusive;
 mod fence;
 mod fork;
-#[cfg(all(fuzzing, feature = "session"))]
+#[cfg(all(fuzzing, feature = "_session"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
-#[cfg(feature = "interpreter")]
+#[cfg(feature = "_interpreter")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "cpython", feature = "jupyter", feature = "monty"))))]
 pub mod interpreter;
 pub mod loop_thread;
 pub mod manager;
 pub mod pool;
 pub mod registry;
-#[cfg(feature = "session")]
+#[cfg(feature = "_session")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "duplex", feature = "ws"))))]
 pub mod session;
 #[cfg(all(feature = "signals", unix))]
 pub mod signals;
@@ -112,6 +119,8 @@ pub mod workers;
 
 #[doc(inline)]
 pub use crate::event_loop::EventLoop;
+#[doc(inline)]
+pub use crate::loop_thread::LoopThread;
 #[doc(inline)]
 pub use crate::manager::{CreateContext, Manager, from_fn, try_from_fn};
 #[doc(inline)]

@@ -25,3 +25,6 @@ pub use self::error::{RemoteError, SessionError};
 pub use self::json_rpc::JsonRpc;
 pub use self::payload::Payload;
 pub use self::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
+/// The library in whose words `tls_config` is written.
+#[cfg(feature = "tls")]
+pub use rustls;

@@ -4,7 +4,7 @@
 //! something else of a cell, `deviations.json` says what, and why: it is asserted all the same. A
 //! deviation that is none fails.
 
-#![cfg(feature = "interpreter")]
+#![cfg(feature = "_interpreter")]
 
 use std::time::Duration;
 

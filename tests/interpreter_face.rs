@@ -1,6 +1,6 @@
 //! What every engine owes to its caller, the same for all.
 
-#![cfg(feature = "interpreter")]
+#![cfg(feature = "_interpreter")]
 
 #[cfg(all(feature = "jupyter", target_os = "linux"))]
 #[path = "support/jupyter.rs"]

@@ -1,6 +1,6 @@
 //! The snippets that come with the example, on every engine, and on several threads at once.
 
-#![cfg(feature = "interpreter")]
+#![cfg(feature = "_interpreter")]
 
 #[cfg(all(feature = "jupyter", target_os = "linux"))]
 #[path = "support/jupyter.rs"]

@@ -163,7 +163,7 @@ fn pools_may_share_a_manager() {
     assert_eq!((one.with(|n| *n).unwrap(), other.with(|n| *n).unwrap()), (0, 1));
 }
 
-#[cfg(feature = "interpreter")]
+#[cfg(feature = "_interpreter")]
 mod engines {
     use std::collections::VecDeque;
 
