@@ -25,6 +25,9 @@ pub use self::error::{RemoteError, SessionError};
 pub use self::json_rpc::JsonRpc;
 pub use self::payload::Payload;
 pub use self::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
-/// The library in whose words `tls_config` is written.
+#[cfg(feature = "ws")]
+pub use self::rfc6455::ConnectOptions;
+/// The library in whose words [`tls_config`](ConnectOptions::tls_config) is written.
 #[cfg(feature = "tls")]
+#[doc(no_inline)]
 pub use rustls;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sessile::session::duplex::{Overflow, Session, SessionBuilder, WebSocket, WhenFull};
 use sessile::session::websocket::{ConnectError, ConnectStep};
-use sessile::session::{JsonRpc, SessionError};
+use sessile::session::{ConnectOptions, JsonRpc, SessionError};
 use support::{PATIENCE, TOO_LONG, poll_until, promptly};
 use tls::{Authority, Tls, provider};
 use tungstenite::Message;
@@ -56,13 +56,13 @@ impl Place {
     }
 
     /// The way there; `name` is what the certificate is to be for.
-    fn dial(&self, name: &str) -> WebSocket {
+    fn dial(&self, name: &str) -> ConnectOptions {
         let address = self.address();
-        WebSocket::new(format!("wss://{name}:{}/path", address.port()))
+        ConnectOptions::new(format!("wss://{name}:{}/path", address.port()))
             .resolver(move |_, _| Ok(vec![address]))
     }
 
-    fn trusted(&self) -> WebSocket {
+    fn trusted(&self) -> ConnectOptions {
         self.dial("localhost").root_certificate(&*self.authority.root)
     }
 
@@ -80,12 +80,12 @@ impl Place {
     fn connect<R: Send>(
         &self,
         setup: SessionBuilder,
-        way: WebSocket,
+        way: ConnectOptions,
         other: impl FnOnce(&Self) -> R + Send,
     ) -> (Result<Session, SessionError>, R) {
         thread::scope(|scope| {
             let other = scope.spawn(|| other(self));
-            (setup.connect(way), other.join().unwrap())
+            (setup.connect(WebSocket::new(way)), other.join().unwrap())
         })
     }
 }
@@ -381,7 +381,8 @@ fn a_wrong_certificate_is_trusted() {
         assert!(format!("{error:?}").contains("certificate"), "{error:?}");
         assert!(refused);
     }
-    let error = builder().connect(place.dial("localhost").root_certificate(*b"none")).unwrap_err();
+    let way = WebSocket::new(place.dial("localhost").root_certificate(*b"none"));
+    let error = builder().connect(way).unwrap_err();
     assert!(error.is_connect() && format!("{error:?}").contains("root_certificate"), "{error:?}");
     // Settings of one's own are taken in place of all that.
     let mut roots = rustls::RootCertStore::empty();
@@ -492,7 +493,7 @@ fn what_the_request_carries_is_lost_or_is_told_to_others_or_is_old() {
     // Refused: the host is named, and nothing else.
     let url = format!("wss://user:secret@localhost:{}/secret?secret", place.address().port());
     let address = place.address();
-    let way = WebSocket::new(url)
+    let way = ConnectOptions::new(url)
         .resolver(move |_, _| Ok(vec![address]))
         .root_certificate(&*place.authority.root)
         .header("X-Key", "secret");

@@ -109,7 +109,7 @@ mod websocket {
     use std::net::TcpStream;
     use std::sync::mpsc;
 
-    use sessile::session::duplex::{WebSocket, WebSocketAccepted};
+    use sessile::session::duplex::{AcceptOptions, UpgradeResponse, WebSocket, WebSocketAccepted};
     use tungstenite::Message;
 
     use super::*;
@@ -224,9 +224,8 @@ mod websocket {
         assert_eq!(peer.read().unwrap(), Message::Pong("there?".into()));
         let call = session.invoker().invoke("m", &()).unwrap();
         let id = hear(&mut peer)["id"].clone();
-        // Bytes are a frame as well.
         let answer = json!({"jsonrpc": "2.0", "id": id, "result": 1}).to_string();
-        peer.send(Message::Binary(answer.into())).unwrap();
+        peer.send(Message::Text(answer.into())).unwrap();
         assert_eq!(call.answer().unwrap().as_str(), "1");
         poll_until("all is written", || session.stats().queued_bytes == 0);
     }
@@ -390,6 +389,115 @@ mod websocket {
         hears(endless.leak().as_bytes(), "");
     }
 
+    /// What a client is answered that adds these lines to its request, and what the session comes to.
+    fn let_in(
+        options: &AcceptOptions,
+        path: &str,
+        lines: &str,
+    ) -> (Result<Session, SessionError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let asks =
+            ASKS.replace("/path", path).replace("Host: x\r\n", &format!("Host: x\r\n{lines}"));
+        client.write_all(asks.as_bytes()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        let accepted = WebSocketAccepted::with(stream, options);
+        let session = promptly("it is told", move || echoes(builder()).connect(accepted));
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            heard.push(byte[0]);
+        }
+        if session.is_err() {
+            client.read_to_end(&mut heard).unwrap();
+        }
+        (session, String::from_utf8(heard).unwrap())
+    }
+
+    #[test]
+    fn a_browser_is_let_in_only_for_pages_that_are_allowed() {
+        let browser = "Origin: https://app.example.org\r\n";
+        let is_let_in = |options: AcceptOptions, lines| let_in(&options, "/", lines).0.is_ok();
+        assert!(is_let_in(AcceptOptions::new(), ""), "it is no browser");
+        let (session, heard) = let_in(&AcceptOptions::new(), "/", browser);
+        assert!(heard.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{heard}");
+        let error = session.unwrap_err();
+        let failure = std::error::Error::source(&error).unwrap().to_string();
+        assert!(failure.contains("403") && failure.contains("Origin"), "{failure}");
+        assert!(is_let_in(AcceptOptions::new().allow_origin("https://app.example.org"), browser));
+        assert!(!is_let_in(AcceptOptions::new().allow_origin("http://app.example.org"), browser));
+        assert!(!is_let_in(
+            AcceptOptions::new().allow_origin("https://app.example.org"),
+            "Origin: null\r\n"
+        ));
+        assert!(is_let_in(AcceptOptions::new().allow_any_origin(), browser));
+        // To be asked is not to be allowed.
+        assert!(!is_let_in(
+            AcceptOptions::new().on_upgrade(|_| UpgradeResponse::accept()),
+            browser
+        ));
+    }
+
+    #[test]
+    fn the_head_of_a_request_decides() {
+        let options =
+            AcceptOptions::new().subprotocol("two").subprotocol("one").on_upgrade(|request| {
+                assert!(request.peer_addr().is_some() && request.origin().is_none());
+                match (request.path(), request.query(), request.header("x-key")) {
+                    ("/ok", Some("a=1"), Some("secret")) => {
+                        UpgradeResponse::accept().header("X-Is", "ok")
+                    }
+                    ("/chosen", ..) => {
+                        let last = request.subprotocols().last().unwrap().to_owned();
+                        UpgradeResponse::accept().subprotocol(last)
+                    }
+                    ("/panics", ..) => panic!("on purpose"),
+                    ("/odd", ..) => UpgradeResponse::accept().header("a b", "c"),
+                    _ => UpgradeResponse::refuse(401, "who are you?")
+                        .header("WWW-Authenticate", "Bearer"),
+                }
+            });
+        let asks = "X-Key: secret\r\nSec-WebSocket-Protocol: zero, one\r\nSec-WebSocket-Protocol: two, three\r\n";
+        let (session, heard) = let_in(&options, "/ok?a=1", asks);
+        assert!(session.is_ok());
+        assert!(heard.contains("Sec-WebSocket-Protocol: one\r\n"), "{heard}");
+        assert!(heard.contains("x-is: ok\r\n"), "{heard}");
+        let (_session, heard) = let_in(&options, "/chosen", asks);
+        assert!(heard.contains("Sec-WebSocket-Protocol: three\r\n"), "{heard}");
+        let (session, heard) = let_in(&options, "/else", "");
+        assert!(session.unwrap_err().is_connect());
+        assert!(heard.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{heard}");
+        assert!(
+            heard.contains("www-authenticate: Bearer\r\n") && heard.ends_with("who are you?"),
+            "{heard}"
+        );
+        for path in ["/panics", "/odd"] {
+            let (session, heard) = let_in(&options, path, "");
+            assert!(
+                session.unwrap_err().is_connect() && heard.starts_with("HTTP/1.1 500 "),
+                "{heard}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_are_binary_if_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = sessile::session::ConnectOptions::new(url(&listener)).binary(true);
+        let server = thread::spawn(move || {
+            let accepted = WebSocketAccepted::with(
+                listener.accept().unwrap().0,
+                &AcceptOptions::new().binary(true),
+            );
+            echoes(builder()).connect(accepted).unwrap()
+        });
+        let session = builder().connect(WebSocket::new(options)).unwrap();
+        echoed(&session, &large());
+        drop((session, server.join().unwrap()));
+    }
+
     /// Frames behind the upgrade, in one go with it: masked, as a client's are.
     #[test]
     fn a_message_that_comes_with_the_upgrade_is_lost() {
@@ -432,7 +540,8 @@ mod websocket {
             assert!(session.wait_down(PATIENCE));
         };
         left_with(&[0xff; 64], 1002);
-        left_with(b"\x81\x02\xff\xff", 1002); // no text
+        left_with(b"\x81\x02\xff\xff", 1007); // no text
+        left_with(b"\x82\x02{}", 1003); // binary
         left_with(b"\x81\x7e\x03\xe9", 1009);
         // In pieces that are small enough each.
         let pieces = [b"\x01\x7e\x02\x58", &[b' '; 600][..], b"\x80\x7e\x02\x58"].concat();

@@ -22,6 +22,7 @@ use sessile::interpreter::jupyter::{Gateway, Jupyter, JupyterManager};
 use sessile::interpreter::{
     ExecuteOptions, Execution, Interpreter, LateOutput, Output, OutputRef, StdStream,
 };
+use sessile::session::ConnectOptions;
 use sessile::{Pool, Registry, Workers};
 use support::{PATIENCE, poll_until};
 
@@ -499,7 +500,8 @@ fn a_url_with_secrets_is_refused() {
     assert!(refused("ftp://host".into()).contains("http://"));
     assert!(refused("no url".into()).contains("URL"));
     assert!(refused(Gateway::new("http://host").token("a\nb")).contains("token"));
-    let twice = Gateway::new("http://host").token("a").header("Authorization", "b");
+    let options = ConnectOptions::new("http://host").header("Authorization", "b");
+    let twice = Gateway::new(options).token("a");
     assert!(refused(twice).contains("Authorization"));
     let debug = format!("{:?}", JupyterManager::new(Gateway::new("http://host").token("hush")));
     assert!(debug.contains("http://host") && !debug.contains("hush"), "{debug}");

@@ -19,6 +19,7 @@ use sessile::Manager;
 use sessile::interpreter::Interpreter;
 use sessile::interpreter::jupyter::{Gateway, Jupyter, JupyterManager};
 use sessile::manager::CloseReason;
+use sessile::session::ConnectOptions;
 use tls::Authority;
 
 /// A gateway for `https://localhost`, and the files of its certificate.
@@ -50,7 +51,15 @@ impl Secure {
     }
 
     fn gateway(&self, scheme: &str, host: &str) -> Gateway {
-        Gateway::new(format!("{scheme}://{host}:{}", self.server.port)).token(TOKEN)
+        Gateway::new(self.options(scheme, host)).token(TOKEN)
+    }
+
+    fn options(&self, scheme: &str, host: &str) -> ConnectOptions {
+        ConnectOptions::new(format!("{scheme}://{host}:{}", self.server.port))
+    }
+
+    fn trusting(&self, host: &str, root: &[u8]) -> Gateway {
+        Gateway::new(self.options("https", host).root_certificate(root)).token(TOKEN)
     }
 }
 
@@ -94,17 +103,17 @@ fn a_gateway_behind_tls_serves_those_who_trust_it_and_no_others() {
         let secure = Secure::start(kind);
         let gateway = |host: &str| secure.gateway("https", host);
         let root = secure.authority.root.clone();
-        let manager = JupyterManager::new(gateway("localhost").root_certificate(root.clone()));
+        let manager = JupyterManager::new(secure.trusting("localhost", &root));
         works(&manager.unwrap());
         // In the older form, over the same.
-        let builder = JupyterManager::builder(gateway("localhost").root_certificate(root.clone()));
+        let builder = JupyterManager::builder(secure.trusting("localhost", &root));
         works(&builder.json_frames(true).build().unwrap());
 
         // Somebody else's authority; those that browsers trust; another host's name; no TLS.
         let other = Authority::new().root;
-        is_refused(gateway("localhost").root_certificate(other), &["invalid peer certificate"]);
+        is_refused(secure.trusting("localhost", &other), &["invalid peer certificate"]);
         is_refused(gateway("localhost"), &["invalid peer certificate"]);
-        is_refused(gateway("127.0.0.1").root_certificate(root), &["invalid peer certificate"]);
+        is_refused(secure.trusting("127.0.0.1", &root), &["invalid peer certificate"]);
         is_refused(
             secure.gateway("http", "localhost"),
             &["does not answer", "does not speak HTTP"],

@@ -9,9 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::thread;
 
-use sessile::session::JsonRpc;
 use sessile::session::duplex::{Session, WebSocket, WebSocketAccepted};
 use sessile::session::websocket::WebSocketManager;
+use sessile::session::{ConnectOptions, JsonRpc};
 use support::PATIENCE;
 
 /// All that anybody logs.
@@ -47,13 +47,11 @@ fn what_is_secret_is_in_the_log() {
         };
         [0, 1].map(|_| accepts(listener.accept().unwrap().0))
     });
-    let way = WebSocket::new(&url).bearer_token("secret").header("X-Key", "secret");
+    let options = ConnectOptions::new(&url).bearer_token("secret").header("X-Key", "secret");
+    let way = WebSocket::new(options.clone());
     let duplex = Session::builder(JsonRpc::new()).timeout(PATIENCE).connect(way).unwrap();
     assert_eq!(duplex.invoker().call::<String, _>("secret", &["secret"]).unwrap(), "secret");
-    let manager = WebSocketManager::builder(&url)
-        .bearer_token("secret")
-        .header("X-Key", "secret")
-        .request_timeout(PATIENCE);
+    let manager = WebSocketManager::builder(options).request_timeout(PATIENCE);
     let mut session = manager.build().unwrap().connect().unwrap();
     assert_eq!(session.call::<String, _>("secret", &["secret"]).unwrap(), "secret");
     session.close().unwrap();

@@ -23,7 +23,7 @@ use support::{FOR_EVER, Gate, PATIENCE};
 const SOON: Duration = Duration::from_millis(30);
 
 fn builder(server: &Server) -> WebSocketBuilder {
-    WebSocketManager::builder(&server.url()).request_timeout(PATIENCE)
+    WebSocketManager::builder(server.url()).request_timeout(PATIENCE)
 }
 
 fn connect(server: &Server) -> WebSocketSession {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use peer::Server;
 use sessile::Manager;
 use sessile::manager::CloseReason;
+use sessile::session::ConnectOptions;
 use sessile::session::websocket::WebSocketManager;
 use support::{TOO_LONG, poll_until};
 
@@ -32,7 +33,7 @@ fn nothing_is_left_after_100_sessions() {
         _ => peer.ignore(),
     });
     let builder = || {
-        WebSocketManager::builder(&server.url())
+        WebSocketManager::builder(server.url())
             .close_timeout(TOO_LONG)
             .request_timeout(TOO_LONG)
             .connect_timeout(TOO_LONG)
@@ -42,14 +43,18 @@ fn nothing_is_left_after_100_sessions() {
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.address();
     let failing = [
-        WebSocketManager::builder(&format!("ws://{}/", deaf.local_addr().unwrap()))
+        WebSocketManager::builder(format!("ws://{}/", deaf.local_addr().unwrap()))
             .connect_timeout(SOON),
-        WebSocketManager::builder("ws://a.example/").resolver(move |_, _| Err(not_there())),
+        WebSocketManager::builder(
+            ConnectOptions::new("ws://a.example/").resolver(move |_, _| Err(not_there())),
+        ),
         WebSocketManager::builder("ws://sessile.invalid/"),
     ]
     .map(|builder| builder.build().unwrap());
-    let named = builder()
-        .resolver(move |_, _| Ok(vec![address]))
+    let options = ConnectOptions::new(server.url()).resolver(move |_, _| Ok(vec![address]));
+    let named = WebSocketManager::builder(options)
+        .close_timeout(TOO_LONG)
+        .request_timeout(TOO_LONG)
         .build()
         .expect("a name in the URL or not");
 

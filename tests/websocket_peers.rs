@@ -24,7 +24,7 @@ const CONTINUED: u8 = 0;
 const PING: u8 = 9;
 
 fn builder(server: &Server) -> WebSocketBuilder {
-    WebSocketManager::builder(&server.url()).request_timeout(TOO_LONG)
+    WebSocketManager::builder(server.url()).request_timeout(TOO_LONG)
 }
 
 fn connect(server: &Server) -> WebSocketSession {
@@ -208,17 +208,78 @@ fn what_a_peer_must_not_send_is_taken_or_brings_the_thread_down() {
         ("HTTP", b"HTTP/1.1 200 OK\r\n".repeat(20)),
         ("a binary frame", frame(2, 2, b"{}")),
         ("no UTF-8", frame(TEXT, 2, b"\xff\xfe")),
-        ("no JSON", frame(TEXT, 7, b"hunter2")),
-        ("no message", frame(TEXT, 2, b"{}")),
         ("a long ping", frame(PING, 126, &[0; 126])),
         ("no beginning", frame(CONTINUED, 2, b"{}")),
-        ("many brackets", frame(TEXT, 900, &[b'['; 900])),
-        ("an id of nobody's", frame(TEXT, 22, br#"{"id":"a","result":{}}"#)),
     ];
     for (what, bytes) in nonsense {
         let (first, next) = answered_with(bytes);
         assert!(first.is_malformed() && next.is_lost(), "{what}: {first}, {next}");
-        assert!(!format!("{first}{first:?}{next}{next:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_message_of_nonsense_breaks_nothing_and_is_not_repeated() {
+    let nonsense: [&[u8]; 5] =
+        [b"hunter2", b"{}", &[b'['; 900], br#"{"id":"a","result":{}}"#, b"\xef\xbb\xbf"];
+    let server = Server::new(move |peer| {
+        let asked = peer.expect("m");
+        nonsense.iter().for_each(|said| peer.raw(&frame(TEXT, said.len() as u64, said)));
+        peer.raw(&frame(TEXT, 0, b""));
+        let broken = format!("{{\"id\":{},\"hunter2}}", asked["id"]);
+        peer.raw(&frame(TEXT, broken.len() as u64, broken.as_bytes()));
+        peer.echo();
+    });
+    let mut session = connect(&server);
+    let error = session.request("m", &()).unwrap_err();
+    assert!(error.is_malformed(), "{error}");
+    assert!(!format!("{error}{error:?}").contains("hunter2"), "{error:?}");
+    assert_eq!(session.counters().malformed, 7);
+    session.request("n", &()).unwrap();
+}
+
+#[test]
+fn a_peer_is_told_why_it_is_left() {
+    for (says, code) in [
+        (frame(2, 2, b"{}"), 1003),
+        (frame(TEXT, 2, b"\xff\xfe"), 1007),
+        (vec![0x5f; 20], 1002),
+        (frame(PING, 126, &[0; 126]), 1002),
+    ] {
+        let server = Server::new(move |peer| {
+            peer.expect("m");
+            peer.raw(&says);
+            loop {
+                match peer.socket.read() {
+                    Ok(tungstenite::Message::Close(goodbye)) => {
+                        assert_eq!(u16::from(goodbye.unwrap().code), code);
+                        break;
+                    }
+                    Ok(_) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        connect(&server).request("m", &()).unwrap_err();
+    }
+}
+
+/// Ours are binary, and theirs may be either.
+#[test]
+fn messages_are_binary_if_asked_for() {
+    let server = Server::new(|peer| {
+        for kind in [tungstenite::Message::text, |said| tungstenite::Message::binary(said)] {
+            let asked = peer.socket.read().unwrap();
+            assert!(asked.is_binary());
+            let asked: serde_json::Value = serde_json::from_slice(&asked.into_data()).unwrap();
+            let answer = serde_json::json!({"id": asked["id"], "result": 1}).to_string();
+            peer.socket.send(kind(answer)).unwrap();
+        }
+        peer.drain();
+    });
+    let options = sessile::session::ConnectOptions::new(server.url()).binary(true);
+    let mut session = WebSocketManager::new(options).unwrap().connect().unwrap();
+    for _ in 0..2 {
+        assert_eq!(session.call::<u8, _>("m", &()).unwrap(), 1);
     }
 }
 

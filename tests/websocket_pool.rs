@@ -24,7 +24,7 @@ use support::{Events, FOR_EVER, Gate, PATIENCE, TOO_LONG, Told, Worker, promptly
 const SOON: Duration = Duration::from_millis(100);
 
 fn builder(server: &Server) -> WebSocketBuilder {
-    WebSocketManager::builder(&server.url())
+    WebSocketManager::builder(server.url())
         .request_timeout(TOO_LONG)
         .connect_timeout(TOO_LONG)
         .close_timeout(TOO_LONG)

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
-use sessile::session::SessionError;
 use sessile::session::websocket::{
     ConnectError, ConnectStep, WebSocketBuilder, WebSocketManager, WebSocketSession,
 };
+use sessile::session::{ConnectOptions, SessionError};
 use sessile::{Pool, Registry};
 use support::{PATIENCE, TOO_LONG, promptly};
 use tls::{Authority, Tls, provider};
@@ -60,16 +60,22 @@ impl Server {
 
     /// `name` is what the certificate is to be for.
     fn builder(&self, name: &str) -> WebSocketBuilder {
+        builder(self.options(name))
+    }
+
+    fn options(&self, name: &str) -> ConnectOptions {
         let address = self.address;
-        WebSocketManager::builder(&format!("wss://{name}:{}/", address.port()))
-            .connect_timeout(TOO_LONG)
-            .request_timeout(TOO_LONG)
+        ConnectOptions::new(format!("wss://{name}:{}/", address.port()))
             .resolver(move |_, _| Ok(vec![address]))
     }
 
     fn end(self) {
         self.thread.join().unwrap();
     }
+}
+
+fn builder(options: ConnectOptions) -> WebSocketBuilder {
+    WebSocketManager::builder(options).connect_timeout(TOO_LONG).request_timeout(TOO_LONG)
 }
 
 fn echo(socket: &mut WebSocket<Tls>) {
@@ -97,12 +103,23 @@ fn an_authority_of_ones_own_is_not_trusted() {
     let authority = Authority::new();
     let server = Server::new(&authority, echo);
     let mut session =
-        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+        connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     assert_eq!(session.call::<[u8; 2], _>("m", &[1, 2]).unwrap(), [1, 2]);
     let long = "x".repeat(1 << 20); // many records
     assert_eq!(session.call::<[String; 1], _>("m", &[&long]).unwrap(), [long]);
     session.ping().unwrap();
     session.close().unwrap();
+    server.end();
+    // The same in PEM, beside another's.
+    let server = Server::new(&authority, echo);
+    let pem = |der: &[u8]| {
+        let lines = data_encoding::BASE64.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
+    };
+    let both = format!("# ours\n{}{}", pem(&Authority::new().root), pem(&authority.root));
+    let mut session = connect(builder(server.options("localhost").root_certificate(both))).unwrap();
+    session.request("m", &()).unwrap();
+    drop(session);
     server.end();
     // The same by settings of TLS of one's own.
     let server = Server::new(&authority, echo);
@@ -113,7 +130,8 @@ fn an_authority_of_ones_own_is_not_trusted() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let mut session = connect(server.builder("localhost").tls_config(Arc::new(config))).unwrap();
+    let mut session =
+        connect(builder(server.options("localhost").tls_config(Arc::new(config)))).unwrap();
     session.request("m", &()).unwrap();
     drop(session);
     server.end();
@@ -123,22 +141,29 @@ fn an_authority_of_ones_own_is_not_trusted() {
 fn a_wrong_certificate_is_trusted() {
     let authority = Authority::new();
     let another = Authority::new();
-    type Set<'a> = Box<dyn Fn(WebSocketBuilder) -> WebSocketBuilder + 'a>;
+    type Set<'a> = Box<dyn Fn(ConnectOptions) -> ConnectOptions + 'a>;
     let cases: [(&str, Set<'_>); 3] = [
-        ("localhost", Box::new(|builder| builder)), // as browsers do
-        ("localhost", Box::new(|builder| builder.root_certificate(&*another.root))),
-        ("another.example", Box::new(|builder| builder.root_certificate(&*authority.root))),
+        ("localhost", Box::new(|options| options)), // as browsers do
+        ("localhost", Box::new(|options| options.root_certificate(&*another.root))),
+        ("another.example", Box::new(|options| options.root_certificate(&*authority.root))),
     ];
     for (name, set) in cases {
         let server = Server::new(&authority, |_| panic!("the client has trusted it"));
-        let error = connect(set(server.builder(name))).unwrap_err();
+        let error = connect(builder(set(server.options(name)))).unwrap_err();
         assert_eq!(failure(&error).step(), ConnectStep::Tls, "{:?}", failure(&error));
         let chain = format!("{:#}", anyhow::Error::from(error));
         assert!(chain.contains("certificate"), "{chain}");
         server.end();
     }
-    let error = WebSocketManager::builder("wss://localhost/").root_certificate(*b"none").build();
-    assert!(error.unwrap_err().to_string().starts_with("`root_certificate`"));
+    for none in [
+        &b"none"[..],
+        b"-----BEGIN CERTIFICATE-----\nnone\n",
+        b"-----BEGIN X-----\n-----END X-----\n",
+    ] {
+        let options = ConnectOptions::new("wss://localhost/").root_certificate(none);
+        let error = WebSocketManager::new(options).unwrap_err();
+        assert!(error.to_string().starts_with("`root_certificate`"), "{error}");
+    }
 }
 
 #[test]
@@ -172,7 +197,7 @@ fn a_peer_that_is_silent_or_reads_nothing_keeps_the_caller_past_its_deadline() {
         until_hung_up.recv_timeout(PATIENCE).unwrap();
     });
     let mut session =
-        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+        connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     promptly("two requests", move || {
         let pending = session.begin("m", &()).unwrap();
         let error = session.request_timeout("m", &["x".repeat(12 << 20)], SOON).unwrap_err();
@@ -187,7 +212,7 @@ fn a_peer_that_is_silent_or_reads_nothing_keeps_the_caller_past_its_deadline() {
         while socket.get_mut().read(&mut [0; 512]).is_ok_and(|got| got > 0) {}
     });
     let mut session =
-        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+        connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     promptly("a request", move || {
         assert!(session.request_timeout("m", &(), SOON).unwrap_err().is_timeout());
         assert!(session.is_broken(), "nothing was heard");
@@ -205,7 +230,7 @@ fn two_that_write_wait_for_each_other() {
         socket.set_config(|config| config.max_frame_size = None);
         echo(socket);
     });
-    let builder = server.builder("localhost").root_certificate(&*authority.root);
+    let builder = builder(server.options("localhost").root_certificate(&*authority.root));
     let mut session = connect(builder.max_message_size(2 * MUCH)).unwrap();
     promptly("a large request", move || {
         session.request("m", &["x".repeat(MUCH)]).unwrap();
@@ -223,7 +248,7 @@ fn a_connection_that_is_cut_looks_like_an_end() {
         tcp.shutdown(std::net::Shutdown::Both).unwrap(); // and no word of TLS about it
     });
     let mut session =
-        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+        connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     let error = promptly("a request", move || session.request("m", &()).unwrap_err());
     assert!(error.is_lost(), "{error}");
     server.end();
@@ -241,7 +266,7 @@ fn a_record_that_is_none_is_taken_for_one() {
         assert!(told.to_string().contains("alert"), "{told}");
     });
     let mut session =
-        connect(server.builder("localhost").root_certificate(&*authority.root)).unwrap();
+        connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     let error = promptly("a request", move || session.request("m", &()).unwrap_err());
     assert!(error.is_lost(), "{error}");
     server.end();
@@ -258,7 +283,7 @@ fn a_thread_that_ends_cuts_the_connection() {
         // TLS has its own word for the end, without which this is an error.
         assert_eq!(socket.get_mut().read(&mut [0; 16]).unwrap(), 0);
     });
-    let builder = server.builder("localhost").root_certificate(&*authority.root);
+    let builder = builder(server.options("localhost").root_certificate(&*authority.root));
     let sessions = Pool::builder(builder.close_timeout(TOO_LONG).build().unwrap());
     let sessions: Pool<WebSocketSession> = sessions.registry(&Registry::new()).build().unwrap();
     promptly("a thread", {

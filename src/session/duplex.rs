@@ -70,6 +70,8 @@ pub use self::transport::{ChildStdio, Connect, Link, LinkOptions, Stdio, Tcp, Tc
 #[cfg(feature = "ws")]
 pub use self::transport::{WebSocket, WebSocketAccepted};
 use super::error::Kind;
+#[cfg(feature = "ws")]
+pub use super::rfc6455::{AcceptOptions, UpgradeRequest, UpgradeResponse};
 use super::{Payload, Protocol, RemoteError, SessionError};
 use crate::deadline::Deadline;
 use crate::loop_thread::LoopThread;

@@ -5,11 +5,11 @@
 //!
 //! use serde_json::json;
 //! use sessile::Pool;
+//! use sessile::session::ConnectOptions;
 //! use sessile::session::websocket::WebSocketManager;
 //!
-//! let manager = WebSocketManager::builder("wss://example.org/rpc")
-//!     .bearer_token("..")
-//!     .connect_timeout(Duration::from_secs(5))
+//! let options = ConnectOptions::new("wss://example.org/rpc").bearer_token("..");
+//! let manager = WebSocketManager::builder(options)
 //!     .request_timeout(Duration::from_secs(10))
 //!     .build()?;
 //! let sessions = Pool::builder(manager)

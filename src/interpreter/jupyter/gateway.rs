@@ -10,7 +10,6 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tungstenite::http::Uri;
 
 #[cfg(unix)]
 use super::left;
@@ -19,9 +18,9 @@ use super::rest::{Rest, RestError, Wanted};
 use super::wire::{Framing, SUBPROTOCOL};
 use crate::deadline::Deadline;
 use crate::pool::BuildError;
-use crate::session::SessionError;
-use crate::session::rfc6455::header;
+use crate::session::rfc6455::{Target, header};
 use crate::session::websocket::{Link, WebSocketManager};
+use crate::session::{ConnectOptions, SessionError};
 
 /// The pause before a gateway that failed is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -41,31 +40,30 @@ const RECLAIM_FIRST: Duration = Duration::from_secs(2);
 /// The token and the headers are in no `Debug`, no error and no URL.
 #[derive(Clone)]
 pub struct Gateway {
-    url: String,
+    options: ConnectOptions,
     token: Option<String>,
     username: Option<String>,
-    headers: Vec<(String, String)>,
-    #[cfg(feature = "tls")]
-    roots: Vec<Vec<u8>>,
 }
 
 impl Gateway {
-    /// At this URL, which begins with `http://` or, with the feature `tls`, `https://`, and ends with
-    /// the server's `base_url`, if it has one.
+    /// At this URL, or as these [`ConnectOptions`] say. The URL begins with `http://` or, with the
+    /// feature `tls`, `https://`, and ends with the server's `base_url`, if it has one.
     ///
     /// It must hold no credentials and no query: what is secret goes into a header, by
     /// [`token`](Self::token). A URL that will not do is refused when the
-    /// [manager is built](super::JupyterBuilder::build).
+    /// [manager is built](super::JupyterBuilder::build). Headers, certificates, a proxy and a resolver
+    /// hold for every request, and for the one that opens a WebSocket.
+    ///
+    /// ```
+    /// use sessile::interpreter::jupyter::Gateway;
+    /// use sessile::session::ConnectOptions;
+    ///
+    /// let options = ConnectOptions::new("http://kernels.internal:8888").header("X-Tenant", "blue");
+    /// let gateway = Gateway::new(options).token("..");
+    /// ```
     #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            token: None,
-            username: None,
-            headers: Vec::new(),
-            #[cfg(feature = "tls")]
-            roots: Vec::new(),
-        }
+    pub fn new(options: impl Into<ConnectOptions>) -> Self {
+        Self { options: options.into(), token: None, username: None }
     }
 
     /// The server's token, sent as `Authorization: token ..`.
@@ -87,27 +85,6 @@ impl Gateway {
         self.username = Some(name.into());
         self
     }
-
-    /// Adds a header to every request, and to the one that opens a WebSocket. Its value may be a
-    /// secret.
-    ///
-    /// Default: none.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Adds a root certificate, in DER, to trust in place of those that browsers trust.
-    ///
-    /// Default: those that browsers trust.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    #[must_use]
-    pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(der.into());
-        self
-    }
 }
 
 impl From<&str> for Gateway {
@@ -119,6 +96,12 @@ impl From<&str> for Gateway {
 impl From<String> for Gateway {
     fn from(url: String) -> Self {
         Self::new(url)
+    }
+}
+
+impl From<ConnectOptions> for Gateway {
+    fn from(options: ConnectOptions) -> Self {
+        Self::new(options)
     }
 }
 
@@ -147,10 +130,11 @@ pub(super) struct Endpoint {
     pub(super) url: String,
     /// Of its WebSockets, up to `/api/..`.
     base: String,
-    headers: Vec<(String, String)>,
+    options: ConnectOptions,
+    /// Whether nothing is said to it but what it is asked: neither who we are, nor whom we trust.
+    #[cfg(unix)]
+    is_open: bool,
     username: String,
-    #[cfg(feature = "tls")]
-    roots: Vec<Vec<u8>>,
     /// Kernels that could not be ended, for it did not answer.
     left: Mutex<Vec<Held>>,
     /// Whether it was asked to end what others have left.
@@ -170,24 +154,24 @@ pub(super) struct LinkOptions {
 impl Endpoint {
     pub(super) fn new(gateway: Gateway) -> Result<Self, BuildError> {
         let refused = |what| BuildError::new("gateway", what);
-        let uri: Uri = gateway.url.parse().map_err(|_| refused("is not a URL"))?;
-        let (scheme, websocket) = match uri.scheme_str() {
-            Some("http") => ("http", "ws"),
-            Some("https") if cfg!(feature = "tls") => ("https", "wss"),
-            Some("https") => return Err(refused("needs the feature `tls` for https://")),
-            _ => return Err(refused("must begin with http:// or https://")),
-        };
-        let authority = uri.authority().ok_or(refused("has no host"))?.as_str();
-        if authority.contains('@') {
+        let Gateway { mut options, token, username } = gateway;
+        let target = Target::of(&options.url, "http", "https").map_err(refused)?;
+        if target.tls && cfg!(not(feature = "tls")) {
+            return Err(refused("needs the feature `tls` for https://"));
+        }
+        if target.credentials.is_some() {
             return Err(refused("holds credentials: give them by `token` or `header`"));
         }
-        if uri.query().is_some() {
+        if target.query().is_some() {
             return Err(refused("has a query: give a token by `token`"));
         }
-        let path = uri.path().trim_end_matches('/');
-        let mut headers = gateway.headers;
-        if let Some(token) = &gateway.token {
-            if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        if !options.subprotocols.is_empty() {
+            return Err(refused("chooses its own subprotocol: set none"));
+        }
+        if let Some(token) = &token {
+            let is_there =
+                |(name, _): &(String, String)| name.eq_ignore_ascii_case("authorization");
+            if options.headers.iter().any(is_there) || options.has_token() {
                 return Err(BuildError::new("token", "is beside a header `Authorization`"));
             }
             // All servers take just this form.
@@ -196,36 +180,33 @@ impl Endpoint {
                 let odd = "has a character that a header cannot have";
                 return Err(BuildError::new("token", odd));
             }
-            headers.push((name, value));
+            options.headers.push((name, value));
         }
-        let mut lines = Vec::new();
-        for (name, value) in &headers {
-            let line = header(name, value);
-            lines.extend(line.map_err(|_| BuildError::new("header", "is no header"))?);
-        }
-        let dialler = WebSocketManager::builder(&format!("{websocket}://{authority}/"));
+        let (path, authority) = (target.path().trim_end_matches('/'), target.authority());
+        #[cfg(unix)]
+        let is_open = options.is_anonymous() && !options.trusts_others();
         #[cfg(feature = "tls")]
-        let dialler = gateway
-            .roots
-            .iter()
-            .fold(dialler, |dialler, root| dialler.root_certificate(root.clone()));
+        if target.tls {
+            options.share_tls()?;
+        }
+        let websocket = if target.tls { "wss" } else { "ws" };
+        options.url = format!("{websocket}://{authority}/");
         // An Enterprise Gateway starts none for root.
         let is_somebody = |user: &String| !user.is_empty() && user != "root";
         let user = || std::env::var("USER").ok().filter(is_somebody);
         let endpoint = Self {
             rest: Rest {
-                dialler: dialler.build()?,
+                dialler: WebSocketManager::builder(options.clone()).build()?,
                 authority: authority.to_owned(),
                 base: path.to_owned(),
-                headers: lines,
             },
-            label: format!("{scheme}://{authority}"),
-            url: format!("{scheme}://{}{path}", authority.to_ascii_lowercase()),
+            label: target.to_string(),
+            url: format!("{target}{path}"),
             base: format!("{websocket}://{authority}{path}"),
-            headers,
-            username: gateway.username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
-            #[cfg(feature = "tls")]
-            roots: gateway.roots,
+            options,
+            #[cfg(unix)]
+            is_open,
+            username: username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
             left: Mutex::default(),
             #[cfg(unix)]
             is_reclaimed: AtomicBool::new(false),
@@ -241,14 +222,9 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Whether nothing is said to it but what it is asked: neither who we are, nor whom we trust.
     #[cfg(unix)]
     pub(super) fn is_open(&self) -> bool {
-        #[cfg(feature = "tls")]
-        let is_trusted_by_all = self.roots.is_empty();
-        #[cfg(not(feature = "tls"))]
-        let is_trusted_by_all = true;
-        self.headers.is_empty() && is_trusted_by_all
+        self.is_open
     }
 
     /// Starts a kernel. The gateway has to say by `answer_by` that it is there.
@@ -370,22 +346,18 @@ impl Endpoint {
         let LinkOptions { json, max_message_size, keep_alive, pong_timeout } = options;
         // No `Origin`: gateways refuse one that is not their own host.
         let url = format!("{}/api/kernels/{kernel}/channels?session_id={session}", self.base);
-        let mut builder = WebSocketManager::builder(&url)
+        let mut connect = self.options.clone();
+        connect.url = url;
+        // Its own limit is for one attempt, and this is for what is left of all.
+        connect.connect_timeout = Some(connect.connect_timeout.unwrap_or(timeout).min(timeout));
+        if !json {
+            connect = connect.subprotocol(SUBPROTOCOL);
+        }
+        WebSocketManager::builder(connect)
             .for_any_messages()
-            .connect_timeout(timeout)
             .max_message_size(max_message_size)
             .keep_alive(keep_alive)
-            .pong_timeout(pong_timeout);
-        if !json {
-            builder = builder.subprotocol(SUBPROTOCOL);
-        }
-        for (name, value) in &self.headers {
-            builder = builder.header(name, value);
-        }
-        #[cfg(feature = "tls")]
-        for root in &self.roots {
-            builder = builder.root_certificate(root.clone());
-        }
-        builder.build()
+            .pong_timeout(pong_timeout)
+            .build()
     }
 }

@@ -29,8 +29,6 @@ pub(super) struct Rest {
     pub(super) authority: String,
     /// Without a slash at the end.
     pub(super) base: String,
-    /// As lines.
-    pub(super) headers: Vec<u8>,
 }
 
 /// Why a request came to nothing.
@@ -158,7 +156,7 @@ impl Rest {
         body: Option<&impl Serialize>,
         by: Deadline,
     ) -> Result<Vec<u8>, RestError> {
-        let Self { dialler, authority, base, headers } = self;
+        let Self { dialler, authority, base } = self;
         let content = body.map(|body| serde_json::to_vec(body).expect("what is asked for is JSON"));
         let kind = if content.is_some() { "Content-Type: application/json\r\n" } else { "" };
         let content = content.unwrap_or_default();
@@ -167,7 +165,8 @@ impl Rest {
              Connection: close\r\nContent-Length: {}\r\n{kind}",
             content.len(),
         );
-        let request = [head.as_bytes(), headers, b"\r\n", &content].concat();
+        let headers = dialler.headers().map_err(|error| not_dialled(&error))?;
+        let request = [head.as_bytes(), &headers, b"\r\n", &content].concat();
 
         let mut stream = dialler.dial(by).map_err(|error| not_dialled(&error))?;
         let sent = stream.write_all(&request).and_then(|()| stream.flush());

@@ -37,8 +37,14 @@ pub(crate) enum Message<'a> {
 /// What a peer must not send. Nothing that comes after it can be understood.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Fault {
-    TooLarge { size: usize, limit: usize },
+    TooLarge {
+        size: usize,
+        limit: usize,
+    },
     Malformed(&'static str),
+    /// A message of another kind than those who use this take.
+    Binary,
+    NotUtf8(&'static str),
 }
 
 // ---- reading --------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ impl Decoder {
             OpCode::Data(Data::Binary) => Ok(Message::Binary(payload)),
             OpCode::Data(_) => match std::str::from_utf8(payload) {
                 Ok(text) => Ok(Message::Text(text)),
-                Err(_) => Err(Fault::Malformed("text that is not UTF-8")),
+                Err(_) => Err(Fault::NotUtf8("text that is not UTF-8")),
             },
             OpCode::Control(Control::Ping) => Ok(Message::Ping(payload)),
             OpCode::Control(Control::Pong) => Ok(Message::Pong(payload)),
@@ -204,7 +210,7 @@ fn close(payload: &[u8]) -> Result<Message<'_>, Fault> {
         [] => Ok(Message::Close { code: None, reason: "" }),
         [high, low, reason @ ..] => {
             let reason = std::str::from_utf8(reason)
-                .map_err(|_| Fault::Malformed("a goodbye that is not UTF-8"))?;
+                .map_err(|_| Fault::NotUtf8("a goodbye that is not UTF-8"))?;
             Ok(Message::Close { code: Some(u16::from_be_bytes([*high, *low])), reason })
         }
         [_] => Err(Fault::Malformed("half a goodbye")),
@@ -502,9 +508,14 @@ mod tests {
         let begun = frame(1, None, 1, b"x");
         let anew = [begun.clone(), frame(FINAL | 1, None, 0, b"")].concat();
         client(anew, "a new message in the midst of another");
-        client(frame(FINAL | 1, None, 1, b"\xff"), "text that is not UTF-8");
+        bad(
+            Role::Client,
+            &frame(FINAL | 1, None, 1, b"\xff"),
+            &Fault::NotUtf8("text that is not UTF-8"),
+        );
         client(frame(FINAL | 8, None, 1, b"x"), "half a goodbye");
-        client(frame(FINAL | 8, None, 3, b"\x03\xe8\xff"), "a goodbye that is not UTF-8");
+        let goodbye = frame(FINAL | 8, None, 3, b"\x03\xe8\xff");
+        bad(Role::Client, &goodbye, &Fault::NotUtf8("a goodbye that is not UTF-8"));
         // By its header alone.
         for length in [MAX + 1, 1 << 20, usize::MAX >> 1] {
             let large = frame(FINAL | 1, None, length, b"");

@@ -1,107 +1,20 @@
-//! From a URL to a WebSocket, or from a connection that was accepted; all within one deadline.
+//! From a URL to a WebSocket, all within one deadline.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::BASE64;
-use tungstenite::http::Uri;
-
-use super::opening::{self, FreshToken};
+use super::head::Refusal;
+use super::options::{self, Dialer, FreshToken, Resolver};
+use super::proxy::Proxy;
 use super::stream::{Patience, Stream, Tcp};
+use super::target::Target;
 use super::upgrade::{self, Upgraded};
 use crate::deadline::Deadline;
 use crate::session::dial;
-
-/// Finds the addresses of a host.
-pub(in crate::session) type Resolver =
-    dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-/// Where the connection goes, taken from a URL.
-pub(in crate::session) struct Target {
-    pub(super) tls: bool,
-    /// A name, or an address without brackets.
-    host: String,
-    port: u16,
-    /// Host and port, as the URL writes them.
-    authority: String,
-    /// Path and query.
-    path: String,
-    /// What the URL says about who we are: it may be a secret.
-    pub(super) credentials: Option<String>,
-}
-
-impl Target {
-    pub(super) fn of(url: &str) -> Result<Self, &'static str> {
-        let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
-        let tls = match uri.scheme_str() {
-            Some("ws") => false,
-            Some("wss") => true,
-            _ => return Err("must begin with ws:// or wss://"),
-        };
-        let authority = uri.authority().ok_or("has no host")?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err("has no host");
-        }
-        let (user, authority) = match authority.as_str().rsplit_once('@') {
-            Some((user, authority)) => (Some(user), authority),
-            None => (None, authority.as_str()),
-        };
-        let credentials = match user {
-            Some(user) => {
-                let (name, password) = user.split_once(':').unwrap_or((user, ""));
-                let plain = [&*unescape(name)?, b":", &*unescape(password)?].concat();
-                Some(format!("Basic {}", BASE64.encode(&plain)))
-            }
-            None => None,
-        };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self {
-            tls,
-            host,
-            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-            credentials,
-        })
-    }
-
-    pub(super) fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-}
-
-/// Without path, query and credentials: any of them may be a secret.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "wss" } else { "ws" }, self.authority)
-    }
-}
-
-/// Undoes percent-encoding.
-fn unescape(text: &str) -> Result<Vec<u8>, &'static str> {
-    let mut bytes = text.bytes();
-    let mut plain = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        plain.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let byte = digit().zip(digit()).map(|(high, low)| (high << 4 | low) as u8);
-                byte.ok_or("has a % that is followed by no number")?
-            }
-            byte => byte,
-        });
-    }
-    Ok(plain)
-}
 
 /// What a connection is made from.
 pub(in crate::session) struct Connector {
@@ -112,7 +25,11 @@ pub(in crate::session) struct Connector {
     pub(super) headers: Vec<u8>,
     pub(super) token: Option<Arc<FreshToken>>,
     pub(super) resolver: Option<Arc<Resolver>>,
+    pub(super) dialer: Option<Arc<Dialer>>,
+    pub(super) proxy: Option<Proxy>,
     pub(super) quick_ack: bool,
+    pub(in crate::session) binary: bool,
+    pub(in crate::session) connect_timeout: Option<Duration>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -122,18 +39,26 @@ impl Connector {
         &self.target
     }
 
-    /// Connects, within this time. Getting a token is not counted.
+    /// Connects, within this time, or the one that was set for the connection. Getting a token is not
+    /// counted.
     pub(in crate::session) fn connect(
         &self,
         within: Duration,
     ) -> Result<(Stream, Upgraded), ConnectError> {
+        let within = self.connect_timeout.unwrap_or(within);
         let headers = self.headers()?;
         let deadline = Deadline::after(within);
         let failed =
             |problem| ConnectError::new(&self.target, ConnectStep::Upgrade, problem, within);
         let mut stream = self.dial(deadline, within)?;
-        let upgraded = upgrade::ask(&mut stream, &self.target, &self.subprotocols, &headers)
-            .map_err(failed)?;
+        let upgraded = upgrade::ask(
+            &mut stream,
+            &self.target,
+            &self.subprotocols,
+            &headers,
+            &self.secrets(&headers),
+        )
+        .map_err(failed)?;
         if upgraded.subprotocol.is_none() && !(self.subprotocols.is_empty() || self.or_none) {
             return Err(failed(Problem::Head("the server chose none of the subprotocols")));
         }
@@ -146,81 +71,115 @@ impl Connector {
         deadline: Deadline,
         within: Duration,
     ) -> Result<Stream, ConnectError> {
-        let at =
-            |step| move |error| ConnectError::new(&self.target, step, Problem::Io(error), within);
-        let addresses = self.look_up(deadline).map_err(at(ConnectStep::LookUp))?;
-        let tcp = dial::reach(&addresses, deadline)
-            .and_then(|tcp| Tcp::new(tcp, self.quick_ack))
-            .map_err(at(ConnectStep::Tcp))?;
-        let mut stream = self.secure(tcp, deadline).map_err(at(ConnectStep::Tls))?;
-        stream.tcp_mut().reads = Patience::until(deadline, 0);
-        stream.tcp_mut().writes = Patience::until(deadline, 0);
-        Ok(stream)
+        let at = |step| move |problem| ConnectError::new(&self.target, step, problem, within);
+        let tcp = match (&self.dialer, &self.proxy) {
+            (Some(dialer), _) => {
+                let left = deadline.remaining().unwrap_or(Duration::MAX);
+                let tcp = dialer(&self.target.host, self.target.port, left);
+                tcp.and_then(|tcp| self.patient(tcp, deadline))
+                    .map_err(|error| at(ConnectStep::Tcp)(Problem::Io(error)))?
+            }
+            (None, Some(proxy)) => {
+                self.reach_by(proxy, deadline).map_err(at(ConnectStep::Proxy))?
+            }
+            (None, None) => {
+                let Target { host, port, .. } = &self.target;
+                let addresses = self.look_up(host, *port, deadline);
+                let addresses = addresses.map_err(Problem::Io).map_err(at(ConnectStep::LookUp))?;
+                let tcp = dial::reach(&addresses, deadline);
+                tcp.and_then(|tcp| self.patient(tcp, deadline))
+                    .map_err(Problem::Io)
+                    .map_err(at(ConnectStep::Tcp))?
+            }
+        };
+        self.secure(tcp).map_err(Problem::Io).map_err(at(ConnectStep::Tls))
     }
 
-    fn headers(&self) -> Result<Vec<u8>, ConnectError> {
+    fn patient(&self, tcp: TcpStream, deadline: Deadline) -> io::Result<Tcp> {
+        tcp.set_nonblocking(false)?;
+        let mut tcp = Tcp::new(tcp, self.quick_ack)?;
+        (tcp.reads, tcp.writes) = (Patience::until(deadline, 0), Patience::until(deadline, 0));
+        Ok(tcp)
+    }
+
+    fn reach_by(&self, proxy: &Proxy, deadline: Deadline) -> Result<Tcp, Problem> {
+        let Target { host, port, .. } = &self.target;
+        let address = match proxy.wants_address() {
+            false => None,
+            true => self.look_up(host, *port, deadline).map_err(Problem::Io)?.first().copied(),
+        };
+        let addresses = system_look_up(&proxy.host, proxy.port, deadline);
+        let tcp = addresses.and_then(|addresses| dial::reach(&addresses, deadline));
+        let mut tcp = tcp.and_then(|tcp| self.patient(tcp, deadline)).map_err(Problem::Io)?;
+        proxy.tunnel(&mut tcp, &self.target, address)?;
+        Ok(tcp)
+    }
+
+    /// Those of the user's, as lines, with a token that is asked for now.
+    pub(in crate::session) fn headers(&self) -> Result<Vec<u8>, ConnectError> {
         let mut headers = self.headers.clone();
         if let Some(token) = &self.token {
-            let line = token().and_then(|token| opening::bearer(&token));
+            let line = token().and_then(|token| options::bearer(&token));
             headers.extend(line.map_err(|error| ConnectError::token(&self.target, error))?);
         }
         Ok(headers)
     }
 
-    fn look_up(&self, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
-        let (host, port) = (self.target.host.clone(), self.target.port);
-        if self.resolver.is_none()
-            && let Ok(address) = host.parse::<IpAddr>()
-        {
-            return Ok(vec![(address, port).into()]);
-        }
-        let resolver = self.resolver.clone();
-        let find = move || match resolver {
-            Some(resolver) => resolver(&host, port),
-            None => (host.as_str(), port).to_socket_addrs().map(Iterator::collect),
-        };
-        dial::look_up(find, deadline)
+    /// What may be a secret of ours, and must not be told again where a server repeats it. What is very
+    /// short cannot be kept: it is part of every other word.
+    fn secrets(&self, headers: &[u8]) -> Vec<String> {
+        const SHORT: usize = 4;
+        let headers = String::from_utf8_lossy(headers);
+        let values =
+            headers.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, value)| {
+                [Some(value), value.split_once(' ').map(|(_, token)| token)].into_iter().flatten()
+            });
+        let query = self.target.query().unwrap_or_default();
+        let pairs =
+            query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+        let mut secrets: Vec<String> = values.chain(pairs).map(str::to_owned).collect();
+        secrets.extend([query.to_owned(), self.target.resource()]);
+        secrets.extend(self.target.password.clone());
+        secrets.retain(|secret| secret.len() >= SHORT);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
+    }
+
+    fn look_up(&self, host: &str, port: u16, by: Deadline) -> io::Result<Vec<SocketAddr>> {
+        let Some(resolver) = self.resolver.clone() else { return system_look_up(host, port, by) };
+        let host = host.to_owned();
+        dial::look_up(move || resolver(&host, port), by)
     }
 
     #[cfg(feature = "tls")]
-    fn secure(&self, mut tcp: Tcp, deadline: Deadline) -> io::Result<Stream> {
+    fn secure(&self, tcp: Tcp) -> io::Result<Stream> {
         let Some(config) = &self.tls else {
             return Ok(Stream::Plain(tcp));
         };
-        (tcp.reads, tcp.writes) = (Patience::until(deadline, 0), Patience::until(deadline, 0));
         let tls = super::tls::TlsStream::connect(config, &self.target.host, tcp)?;
         Ok(Stream::Tls(Box::new(tls)))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn secure(&self, tcp: Tcp, _: Deadline) -> io::Result<Stream> {
+    fn secure(&self, tcp: Tcp) -> io::Result<Stream> {
         Ok(Stream::Plain(tcp))
     }
 }
 
-/// Takes the server's part on a connection that somebody else has accepted, within this time.
-/// `rest` came after the client's request: frames.
-#[cfg(all(feature = "duplex", unix))]
-pub(in crate::session) fn accept(
-    tcp: std::net::TcpStream,
-    within: Duration,
-) -> Result<(Stream, Vec<u8>), ConnectError> {
-    let deadline = Deadline::after(within);
-    let client = tcp.peer_addr().map_or("a client".to_owned(), |address| address.to_string());
-    let failed = |problem| ConnectError::new(&client, ConnectStep::Upgrade, problem, within);
-    let tcp = tcp.set_nonblocking(false).and_then(|()| Tcp::new(tcp, false));
-    let mut tcp = tcp.map_err(|error| failed(Problem::Io(error)))?;
-    (tcp.reads, tcp.writes) = (Patience::until(deadline, 0), Patience::until(deadline, 0));
-    let mut stream = Stream::Plain(tcp);
-    let rest = upgrade::grant(&mut stream).map_err(failed)?;
-    Ok((stream, rest))
+fn system_look_up(host: &str, port: u16, by: Deadline) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let host = host.to_owned();
+    dial::look_up(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect), by)
 }
 
 /// Why no connection could be made, and at which step.
 ///
 /// It is the [`source`](Error::source) of a [`SessionError`](crate::session::SessionError) that
 /// [is about connecting](crate::session::SessionError::is_connect). It names the host, and nothing
-/// else of the URL; or the address of a client that was accepted.
+/// else of the URL; or the address of a client that was accepted. Where a server has refused, it tells
+/// what that says.
 #[derive(Debug)]
 pub struct ConnectError {
     target: String,
@@ -232,7 +191,14 @@ pub struct ConnectError {
 pub(super) enum Problem {
     TimedOut(Duration),
     Io(io::Error),
-    Http(u16),
+    /// By the server.
+    Refused(Box<Refusal>),
+    /// A client, by us.
+    #[cfg_attr(not(all(feature = "duplex", unix)), allow(dead_code))]
+    Denied {
+        status: u16,
+        why: String,
+    },
     Head(&'static str),
     Token(anyhow::Error),
 }
@@ -245,8 +211,10 @@ pub enum ConnectStep {
     Token,
     /// Looking up the host's name.
     LookUp,
-    /// The TCP connection.
+    /// The TCP connection, or what was made in its place.
     Tcp,
+    /// The way through a proxy, from looking up its name on.
+    Proxy,
     /// The handshake of TLS.
     Tls,
     /// Going over from HTTP to WebSocket.
@@ -254,7 +222,7 @@ pub enum ConnectStep {
 }
 
 impl ConnectError {
-    fn new(
+    pub(super) fn new(
         target: &impl fmt::Display,
         step: ConnectStep,
         problem: Problem,
@@ -286,11 +254,33 @@ impl ConnectError {
         matches!(self.problem, Problem::TimedOut(_))
     }
 
-    /// The status that the server answered with, if it answered in HTTP and refused: 401, say.
+    /// Gives the status with which the upgrade was refused, if it was refused in HTTP: 401, say. A
+    /// proxy refuses so as well, at [its step](ConnectStep::Proxy).
     #[must_use]
     pub fn http_status(&self) -> Option<u16> {
-        match self.problem {
-            Problem::Http(status) => Some(status),
+        match &self.problem {
+            Problem::Refused(refusal) => Some(refusal.status),
+            Problem::Denied { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Gives a header of the answer with which a server has refused: `Retry-After`, say. Secrets of
+    /// ours that it repeats are struck out.
+    #[must_use]
+    pub fn http_header(&self, name: &str) -> Option<&str> {
+        match &self.problem {
+            Problem::Refused(refusal) => refusal.fields.get(name),
+            _ => None,
+        }
+    }
+
+    /// Gives how the body of the answer begins with which a server has refused: up to 1 KiB. Secrets of
+    /// ours that it repeats are struck out.
+    #[must_use]
+    pub fn http_body(&self) -> Option<&str> {
+        match &self.problem {
+            Problem::Refused(refusal) => Some(&refusal.body),
             _ => None,
         }
     }
@@ -303,6 +293,7 @@ impl fmt::Display for ConnectError {
             ConnectStep::Token => "getting a token for",
             ConnectStep::LookUp => "looking up the name in",
             ConnectStep::Tcp => "connecting to",
+            ConnectStep::Proxy => "finding a way through the proxy to",
             ConnectStep::Tls => "agreeing on TLS with",
             ConnectStep::Upgrade => "going over to WebSocket at",
         };
@@ -310,7 +301,10 @@ impl fmt::Display for ConnectError {
         match problem {
             Problem::TimedOut(limit) => write!(f, "was not done within {limit:.1?} in all"),
             Problem::Io(_) | Problem::Token(_) => f.write_str("failed"),
-            Problem::Http(status) => write!(f, "was refused with HTTP status {status}"),
+            Problem::Refused(refusal) => write!(f, "was refused with {refusal}"),
+            Problem::Denied { status, why } => {
+                write!(f, "was refused by us with HTTP status {status}: {why}")
+            }
             Problem::Head(what) => write!(f, "failed: {what}"),
         }
     }
@@ -321,7 +315,7 @@ impl Error for ConnectError {
         match &self.problem {
             Problem::Io(error) => Some(error),
             Problem::Token(error) => Some(error.as_ref()),
-            Problem::TimedOut(_) | Problem::Http(_) | Problem::Head(_) => None,
+            _ => None,
         }
     }
 }

@@ -48,6 +48,10 @@ pub(crate) enum Goodbye {
     Normal = 1000,
     GoingAway = 1001,
     ProtocolError = 1002,
+    /// A message of a kind that is not taken here.
+    Unacceptable = 1003,
+    /// Text that is not UTF-8.
+    InvalidText = 1007,
     TooBig = 1009,
 }
 
@@ -57,6 +61,17 @@ impl Fault {
         match self {
             Self::TooLarge { .. } => Goodbye::TooBig,
             Self::Malformed(_) => Goodbye::ProtocolError,
+            Self::Binary => Goodbye::Unacceptable,
+            Self::NotUtf8(_) => Goodbye::InvalidText,
+        }
+    }
+
+    /// What the peer sent.
+    pub(in crate::session) fn what(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "a message over the limit",
+            Self::Malformed(what) | Self::NotUtf8(what) => what,
+            Self::Binary => "a binary message, where only text is taken",
         }
     }
 }
@@ -97,7 +112,6 @@ impl Frames {
         self.encoder.put(OpCode::Data(Data::Text), text.as_bytes());
     }
 
-    #[cfg(feature = "jupyter")]
     pub(in crate::session) fn put_binary(&mut self, bytes: &[u8]) {
         self.encoder.put(OpCode::Data(Data::Binary), bytes);
     }

@@ -33,6 +33,12 @@ impl Socket {
         let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
+    /// By the owner: nothing more is said.
+    #[cfg(all(feature = "duplex", unix))]
+    pub(super) fn shut_writing(&self) {
+        let _ = self.tcp.shutdown(Shutdown::Write);
+    }
+
     pub(crate) fn was_shut(&self) -> bool {
         self.shut.load(Ordering::Relaxed)
     }
@@ -53,6 +59,12 @@ impl Patience {
 
     pub(in crate::session) fn until(until: Deadline, looks: u32) -> Self {
         Self { until: Some(until), looks }
+    }
+
+    /// The same, and no longer than this.
+    pub(super) fn at_most(self, time: Duration) -> Self {
+        let until = self.until.map(|until| until.earlier(Deadline::after(time)));
+        Self { until, ..self }
     }
 
     fn left(self) -> Option<Duration> {
@@ -81,7 +93,8 @@ pub(crate) struct Tcp {
 
 impl Tcp {
     pub(in crate::session) fn new(tcp: TcpStream, quick_ack: bool) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
+        // What is no TCP, a Unix socket, has no such thing to set.
+        let _ = tcp.set_nodelay(true);
         Ok(Self {
             socket: Arc::new(Socket { tcp, shut: AtomicBool::new(false) }),
             reads: Patience::NONE,

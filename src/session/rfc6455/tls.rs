@@ -3,10 +3,10 @@
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
-use rustls::client::ClientConnection;
 use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore};
 
 use super::stream::{Patience, Tcp};
 
@@ -19,7 +19,7 @@ const READ: usize = 17 << 10;
 ///
 /// Dropped, it says that this is the end, if that can be said at once.
 pub(crate) struct TlsStream {
-    tls: ClientConnection,
+    tls: Connection,
     tcp: BufReader<Tcp>,
 }
 
@@ -28,6 +28,17 @@ impl TlsStream {
     pub(super) fn connect(config: &Arc<ClientConfig>, host: &str, tcp: Tcp) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        Self::shake_hands(tls.into(), tcp)
+    }
+
+    /// The same, as the server.
+    #[cfg(all(feature = "duplex", unix))]
+    pub(super) fn accept(config: &Arc<rustls::ServerConfig>, tcp: Tcp) -> io::Result<Self> {
+        let tls = rustls::ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+        Self::shake_hands(tls.into(), tcp)
+    }
+
+    fn shake_hands(tls: Connection, tcp: Tcp) -> io::Result<Self> {
         let mut stream = Self { tls, tcp: BufReader::with_capacity(READ, tcp) };
         while stream.tls.is_handshaking() {
             stream.flush()?;
@@ -115,11 +126,20 @@ impl Write for TlsStream {
     }
 }
 
-/// Trusts the roots given, or, if there are none, those that browsers trust.
-pub(super) fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, &'static str> {
+/// Trusts the roots given, in DER or PEM, or, if there are none, those that browsers trust.
+pub(super) fn client_config(roots: &[Vec<u8>]) -> Result<Arc<ClientConfig>, &'static str> {
+    const PEM: &[u8] = b"-----BEGIN";
     let mut trusted = RootCertStore::empty();
     for root in roots {
-        trusted.add(root.clone()).map_err(|_| "is not a certificate that can be trusted")?;
+        let certificates = if root.windows(PEM.len()).any(|begin| begin == PEM) {
+            let all = CertificateDer::pem_slice_iter(root).collect::<Result<Vec<_>, _>>();
+            all.ok().filter(|all| !all.is_empty()).ok_or("holds no certificate in its PEM")?
+        } else {
+            vec![CertificateDer::from(root.clone())]
+        };
+        for certificate in certificates {
+            trusted.add(certificate).map_err(|_| "is not a certificate that can be trusted")?;
+        }
     }
     if roots.is_empty() {
         trusted.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

@@ -31,18 +31,26 @@ pub(crate) struct Link {
 pub(super) struct Limits {
     pub(super) max_message_size: usize,
     pub(super) max_frame_size: usize,
-    /// Whether the peer may send messages that are no text.
-    pub(super) binary: bool,
+    pub(super) messages: Messages,
     /// How long the peer may be silent before it is pinged.
     pub(super) keep_alive: Option<Duration>,
     pub(super) pong_timeout: Duration,
+}
+
+/// Of which kind messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Messages {
+    Text,
+    /// Ours. The peer's may be either.
+    Binary,
+    /// As their user says, and both ways.
+    Any,
 }
 
 /// What was heard.
 pub(crate) enum Heard {
     Text(String),
     /// Only where such messages are expected.
-    #[cfg_attr(not(feature = "jupyter"), allow(dead_code))]
     Binary(Vec<u8>),
     Pong(Vec<u8>),
     /// Which is answered.
@@ -89,6 +97,9 @@ impl Link {
     ///
     /// One that is too large or no text is refused, and no harm is done.
     pub(crate) fn put(&mut self, frame: &[u8]) -> Result<(), SessionError> {
+        if self.limits.messages == Messages::Binary {
+            return self.put_binary(frame);
+        }
         let Ok(text) = std::str::from_utf8(frame) else {
             return Err(Unsupported::new("it wrote something that is not UTF-8").into());
         };
@@ -98,7 +109,6 @@ impl Link {
     }
 
     /// The same, for a message that need not be text.
-    #[cfg(feature = "jupyter")]
     pub(crate) fn put_binary(&mut self, frame: &[u8]) -> Result<(), SessionError> {
         self.make_room(frame.len())?;
         self.frames.put_binary(frame);
@@ -175,7 +185,13 @@ impl Link {
                         return Ok(None);
                     }
                 }
-                Err(error) => return Err(self.explain(error)),
+                Err(error) => {
+                    // The peer is told what it must not send, if it can be told at once.
+                    if let FrameError::Fault(fault) = &error {
+                        self.leave(fault.goodbye());
+                    }
+                    return Err(self.explain(error));
+                }
             }
         }
     }
@@ -183,8 +199,10 @@ impl Link {
     fn hear(&mut self) -> Result<Heard, FrameError> {
         Ok(match self.frames.read()? {
             Message::Text(text) => Heard::Text(text.to_owned()),
-            Message::Binary(bytes) if self.limits.binary => Heard::Binary(bytes.to_vec()),
-            Message::Binary(_) => return Err(Fault::Malformed("a binary frame").into()),
+            Message::Binary(_) if self.limits.messages == Messages::Text => {
+                return Err(Fault::Binary.into());
+            }
+            Message::Binary(bytes) => Heard::Binary(bytes.to_vec()),
             Message::Ping(of) => Heard::Ping(of.to_vec()),
             Message::Pong(of) => Heard::Pong(of.to_vec()),
             Message::Close { code, reason } => {
@@ -280,7 +298,7 @@ impl Link {
     fn explain(&self, error: FrameError) -> SessionError {
         let kind = match error {
             FrameError::Fault(Fault::TooLarge { size, limit }) => Kind::TooLarge { size, limit },
-            FrameError::Fault(Fault::Malformed(what)) => Kind::Malformed(Malformed::new(what)),
+            FrameError::Fault(fault) => Kind::Malformed(Malformed::new(fault.what())),
             FrameError::HungUp => {
                 Kind::Lost { why: "the peer hung up without a goodbye".to_owned() }
             }

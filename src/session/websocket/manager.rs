@@ -1,22 +1,20 @@
 //! The settings that the sessions of a pool share.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{Limits, Link};
+use super::link::{Limits, Link, Messages};
 use super::session::{Settings, WebSocketSession};
 #[cfg(feature = "jupyter")]
 use crate::deadline::Deadline;
 use crate::manager::{CloseReason, InterruptHandle};
 use crate::pool::BuildError;
 use crate::session::error::{Kind, SessionError};
+use crate::session::rfc6455::Connector;
 #[cfg(feature = "jupyter")]
 use crate::session::rfc6455::Stream;
-use crate::session::rfc6455::{Connector, Opening, Token};
-use crate::session::{JsonRpc, Protocol};
+use crate::session::{ConnectOptions, JsonRpc, Protocol};
 use crate::{CreateContext, Manager};
 
 /// Connects a [`WebSocketSession`] for each thread, and holds the settings that they share.
@@ -37,30 +35,43 @@ struct Shared {
 }
 
 impl WebSocketManager {
-    /// For this URL, with the default settings.
+    /// Makes a manager for a URL, or for [`ConnectOptions`], with the default settings for sessions.
     ///
     /// # Errors
     ///
     /// As [`WebSocketBuilder::build`].
-    pub fn new(url: &str) -> Result<Self, BuildError> {
-        Self::builder(url).build()
+    ///
+    /// ```
+    /// # use sessile::session::websocket::WebSocketManager;
+    /// let manager = WebSocketManager::new("ws://127.0.0.1:9000/rpc")?;
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
+    pub fn new(options: impl Into<ConnectOptions>) -> Result<Self, BuildError> {
+        Self::builder(options).build()
     }
 
-    /// Sets up a manager.
+    /// Sets up a manager for a URL, or for [`ConnectOptions`].
     ///
-    /// The URL begins with `ws://` or `wss://`. Credentials in it, as in `wss://name:password@host/`,
-    /// are sent as basic authentication.
-    pub fn builder(url: &str) -> WebSocketBuilder {
+    /// ```
+    /// # use sessile::session::websocket::WebSocketManager;
+    /// use std::time::Duration;
+    ///
+    /// let manager = WebSocketManager::builder("ws://127.0.0.1:9000/rpc")
+    ///     .request_timeout(Duration::from_secs(5))
+    ///     .build()?;
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
+    pub fn builder(options: impl Into<ConnectOptions>) -> WebSocketBuilder {
         WebSocketBuilder {
-            opening: Opening::new(url.to_owned()),
-            connect_timeout: Duration::from_secs(30),
+            options: options.into(),
+            connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(1),
             keep_alive: Some(Duration::from_secs(20)),
             pong_timeout: Duration::from_secs(10),
             max_message_size: 16 << 20,
             max_frame_size: None,
-            binary: false,
+            any_messages: false,
             max_in_flight: 1024,
             max_held: 64 << 20,
             events: 1024,
@@ -87,6 +98,12 @@ impl WebSocketManager {
         let connected = connector.connect(*connect_timeout);
         let (stream, upgraded) = connected.map_err(|error| Kind::Connect(error.into()))?;
         Ok((Link::new(stream, &upgraded.rest, limits), upgraded.subprotocol))
+    }
+
+    /// The headers of a request, as lines.
+    #[cfg(feature = "jupyter")]
+    pub(crate) fn headers(&self) -> Result<Vec<u8>, SessionError> {
+        self.shared.connector.headers().map_err(|error| Kind::Connect(error.into()).into())
     }
 
     /// Only the connection, without the upgrade; it can be read from, and written to, until then.
@@ -149,7 +166,7 @@ impl fmt::Debug for WebSocketManager {
 /// Sets up a [`WebSocketManager`]. Begun by [`WebSocketManager::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct WebSocketBuilder {
-    opening: Opening,
+    options: ConnectOptions,
     connect_timeout: Duration,
     request_timeout: Duration,
     close_timeout: Duration,
@@ -157,7 +174,7 @@ pub struct WebSocketBuilder {
     pong_timeout: Duration,
     max_message_size: usize,
     max_frame_size: Option<usize>,
-    binary: bool,
+    any_messages: bool,
     max_in_flight: usize,
     max_held: usize,
     events: usize,
@@ -165,62 +182,19 @@ pub struct WebSocketBuilder {
 }
 
 impl WebSocketBuilder {
-    /// Adds a header to the request that opens the connection. Its value may be a secret.
-    ///
-    /// Default: none. What is no header, and those that the handshake itself needs, are refused by
-    /// [`build`](Self::build).
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.opening.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Adds `Authorization: Bearer ..`, in place of what the URL says.
-    ///
-    /// Default: none. Refused by [`build`](Self::build) if it cannot be in a header, or if there is a
-    /// [header](Self::header) `Authorization` already.
-    pub fn bearer_token(mut self, token: &str) -> Self {
-        self.opening.token = Some(Token::Fixed(token.to_owned()));
-        self
-    }
-
-    /// [`bearer_token`](Self::bearer_token), for tokens that expire: asked for one on each connection,
-    /// on the thread that connects, and not within the time limit of that.
-    ///
-    /// Its error must not tell the token; it is the cause of the
-    /// [`ConnectError`](super::ConnectError).
-    pub fn bearer_token_from(
-        mut self,
-        token: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.opening.token = Some(Token::Fresh(Arc::new(token)));
-        self
-    }
-
-    /// Adds a subprotocol to those the server may choose from, in the order of preference.
-    ///
-    /// Default: none. If there are any, a server that chooses none of them is not spoken to.
-    pub fn subprotocol(mut self, name: &str) -> Self {
-        self.opening.subprotocols.push(name.to_owned());
-        self
-    }
-
     /// Messages may be other than text, and a server may choose none of the subprotocols. For those
     /// who [`open`](WebSocketManager::open) the bare link.
     #[cfg(feature = "jupyter")]
     pub(crate) fn for_any_messages(mut self) -> Self {
-        self.binary = true;
-        self.opening.or_none = true;
+        self.any_messages = true;
+        self.options.or_none = true;
         self
     }
 
-    /// How long it may take from the URL to an open WebSocket: looking up the name, TCP (each of the
-    /// host's addresses is tried, with an equal share of the time that is left), TLS and the upgrade
-    /// together.
+    /// Limits the time from the URL to an open WebSocket, unless the options have a
+    /// [limit of their own](ConnectOptions::connect_timeout).
     ///
-    /// The system's look-up cannot be stopped; it has a thread of its own, which may outlive the
-    /// limit until the system gives up.
-    ///
-    /// Default: 30 s. Zero is refused by [`build`](Self::build).
+    /// Default: 10 s. Zero is refused by [`build`](Self::build).
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.connect_timeout = time;
         self
@@ -306,51 +280,11 @@ impl WebSocketBuilder {
         self
     }
 
-    /// Whether a session that has read something, and waits for more, acknowledges the first at once,
-    /// where the system can do that (`TCP_QUICKACK`, on Linux). It saves 40 ms for each answer with a
-    /// server that writes one in two pieces and has not set `TCP_NODELAY`.
-    ///
-    /// Default: yes.
-    pub fn quick_ack(mut self, yes: bool) -> Self {
-        self.opening.quick_ack = yes;
-        self
-    }
-
     /// How messages look.
     ///
     /// Default: [`JsonRpc`].
     pub fn protocol(mut self, protocol: impl Protocol) -> Self {
         self.protocol = Arc::new(protocol);
-        self
-    }
-
-    /// Who finds the addresses for a host and port, in place of the system. It runs on a thread of its
-    /// own, within the time limit.
-    pub fn resolver(
-        mut self,
-        resolver: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        self.opening.resolver = Some(Arc::new(resolver));
-        self
-    }
-
-    /// Adds a root certificate, in DER, to trust in place of those that browsers trust.
-    ///
-    /// Default: those that browsers trust, as listed by the crate `webpki-roots`. What is no
-    /// certificate is refused by [`build`](Self::build).
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.opening.roots.push(der.into().into());
-        self
-    }
-
-    /// All the settings of TLS, in place of those that come from
-    /// [`root_certificate`](Self::root_certificate).
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.opening.tls = Some(config);
         self
     }
 
@@ -372,14 +306,17 @@ impl WebSocketBuilder {
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::new(option, "must not be zero"));
         }
+        let connector = self.options.build()?;
+        let binary = if connector.binary { Messages::Binary } else { Messages::Text };
+        let messages = if self.any_messages { Messages::Any } else { binary };
         Ok(WebSocketManager {
             shared: Arc::new(Shared {
-                connector: self.opening.build()?,
+                connector,
                 connect_timeout: self.connect_timeout,
                 limits: Limits {
                     max_message_size: self.max_message_size,
                     max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
-                    binary: self.binary,
+                    messages,
                     keep_alive: self.keep_alive,
                     pong_timeout: self.pong_timeout,
                 },

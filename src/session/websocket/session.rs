@@ -671,22 +671,16 @@ impl WebSocketSession {
         self.fail(Kind::Lost { why: why.to_owned() }.into());
     }
 
-    /// From here on nothing is sent or read. The peer is told why, if it can be told at once.
+    /// From here on nothing is sent or read.
     fn fail(&mut self, error: SessionError) -> SessionError {
-        if self.broken.is_some() {
-            return error;
+        if self.broken.is_none() {
+            self.link.socket().shut();
+            self.broken = Some(match error.kind() {
+                Kind::Closed => Broken::Shut,
+                Kind::Lost { why } => Broken::Lost(why.clone()),
+                _ => Broken::Lost(error.to_string()),
+            });
         }
-        let (code, broken) = match error.kind() {
-            Kind::Closed => (None, Broken::Shut),
-            Kind::Lost { why } => (None, Broken::Lost(why.clone())),
-            Kind::TooLarge { .. } => (Some(Goodbye::TooBig), Broken::Lost(error.to_string())),
-            _ => (Some(Goodbye::ProtocolError), Broken::Lost(error.to_string())),
-        };
-        if let Some(code) = code {
-            self.link.leave(code);
-        }
-        self.link.socket().shut();
-        self.broken = Some(broken);
         error
     }
 
@@ -732,18 +726,18 @@ impl WebSocketSession {
     }
 
     fn deal_with(&mut self, heard: Heard) -> Result<(), SessionError> {
-        let text = match heard {
-            Heard::Text(text) => text,
+        let frame = match heard {
+            Heard::Text(text) => text.into_bytes(),
+            Heard::Binary(bytes) => bytes,
             Heard::Pong(of) => {
                 self.last_pong = of;
                 return Ok(());
             }
             Heard::Ping(_) => return Ok(()),
             Heard::Goodbye { why, .. } => return Err(Kind::Lost { why }.into()),
-            Heard::Binary(_) => unreachable!("the link was told to refuse such"),
         };
         let mut decoded = mem::take(&mut self.decoded);
-        let understood = self.protocol.decode(text.as_bytes(), &mut decoded);
+        let understood = self.protocol.decode(&frame, &mut decoded);
         if let Err(malformed) = understood {
             decoded.push(Incoming::Malformed(malformed));
         }

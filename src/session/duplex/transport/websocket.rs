@@ -2,122 +2,54 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::{Connect, Link, LinkOptions};
+use crate::session::ConnectOptions;
 use crate::session::rfc6455::{
-    self, Connector, Fault, FrameError, Frames, Goodbye, Message, Opening, Role, Stream, Token,
-    farewell,
+    AcceptOptions, Connector, Fault, FrameError, Frames, Goodbye, Message, Role, Stream, farewell,
 };
 
-/// Dials a WebSocket, a frame being a text message.
+/// Dials a WebSocket, a frame being a message.
 ///
 /// ```no_run
-/// use sessile::session::JsonRpc;
 /// use sessile::session::duplex::{Session, WebSocket};
+/// use sessile::session::{ConnectOptions, JsonRpc};
 ///
-/// let way = WebSocket::new("wss://example.org/rpc").bearer_token("..").subprotocol("rpc.v1");
-/// let session = Session::builder(JsonRpc::new()).connect(way)?;
+/// let options =
+///     ConnectOptions::new("wss://example.org/rpc").bearer_token("..").subprotocol("rpc.v1");
+/// let session = Session::builder(JsonRpc::new()).connect(WebSocket::new(options))?;
 /// # Ok::<(), sessile::session::SessionError>(())
 /// ```
 ///
-/// The URL begins with `ws://`, or with `wss://` if the feature `tls` is on. Credentials in it, as
-/// in `wss://name:password@host/`, are sent as basic authentication. Looking up the name, TCP (each
-/// of the host's addresses is tried, with an equal share of the time that is left), TLS and the
-/// upgrade all happen on a thread of their own, and within the session's
-/// [`connect_timeout`](super::super::SessionBuilder::connect_timeout). If that fails, the cause of
-/// the error is a [`ConnectError`](crate::session::websocket::ConnectError).
+/// All of connecting happens on a thread of its own, and within the session's
+/// [`connect_timeout`](super::super::SessionBuilder::connect_timeout), unless the options have one. If
+/// it fails, the cause of the error is a [`ConnectError`](crate::session::websocket::ConnectError).
 ///
-/// What makes no sense among the settings is told by the first connection, as a
+/// What makes no sense among the options is told before anything is connected, as a
 /// [`BuildError`](crate::pool::BuildError).
 #[derive(Clone)]
 #[must_use = "it does nothing until a session connects with it"]
 pub struct WebSocket {
-    opening: Opening,
+    options: ConnectOptions,
     /// Made by the first connection, for all: TLS resumes what it knows.
     connector: Option<Arc<Connector>>,
 }
 
 impl WebSocket {
-    /// To this URL.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { opening: Opening::new(url.into()), connector: None }
-    }
-
-    /// Adds a header to the request that opens the connection. Its value may be a secret.
-    ///
-    /// Default: none. Those that the handshake itself needs are refused.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.opening.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Adds `Authorization: Bearer ..`, in place of what the URL says.
-    ///
-    /// Default: none. Refused if there is a [header](Self::header) `Authorization` already.
-    pub fn bearer_token(mut self, token: &str) -> Self {
-        self.opening.token = Some(Token::Fixed(token.to_owned()));
-        self
-    }
-
-    /// [`bearer_token`](Self::bearer_token), for tokens that expire: asked for one on each
-    /// connection, on the thread that dials, and not within the time limit of that.
-    ///
-    /// Its error must not tell the token.
-    pub fn bearer_token_from(
-        mut self,
-        token: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static,
-    ) -> Self {
-        self.opening.token = Some(Token::Fresh(Arc::new(token)));
-        self
-    }
-
-    /// Adds a subprotocol to those the server may choose from, in the order of preference.
-    ///
-    /// Default: none. If there are any, a server that chooses none of them is not spoken to.
-    pub fn subprotocol(mut self, name: &str) -> Self {
-        self.opening.subprotocols.push(name.to_owned());
-        self
-    }
-
-    /// Who finds the addresses for a host and port, in place of the system. It runs on a thread of
-    /// its own, within the time limit.
-    pub fn resolver(
-        mut self,
-        resolver: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        self.opening.resolver = Some(Arc::new(resolver));
-        self
-    }
-
-    /// Adds a root certificate, in DER, to trust in place of those that browsers trust.
-    ///
-    /// Default: those that browsers trust, as listed by the crate `webpki-roots`.
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.opening.roots.push(der.into().into());
-        self
-    }
-
-    /// All the settings of TLS, in place of those that come from
-    /// [`root_certificate`](Self::root_certificate).
-    #[cfg(feature = "tls")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
-    pub fn tls_config(mut self, config: Arc<rustls::ClientConfig>) -> Self {
-        self.opening.tls = Some(config);
-        self
+    /// Dials this URL, or as these options say.
+    pub fn new(options: impl Into<ConnectOptions>) -> Self {
+        Self { options: options.into(), connector: None }
     }
 }
 
-/// Without URL, headers and token: any may be a secret.
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").finish_non_exhaustive()
+        f.debug_struct("WebSocket").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -125,36 +57,57 @@ impl Connect for WebSocket {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let connector = match &self.connector {
             Some(connector) => connector,
-            None => self.connector.insert(Arc::new(self.opening.clone().build()?)),
+            None => self.connector.insert(Arc::new(self.options.clone().build()?)),
         };
         let (stream, upgraded) = connector.connect(options.connect_timeout)?;
-        messages(stream, Role::Client, &upgraded.rest, options)
+        messages(stream, Role::Client, connector.binary, &upgraded.rest, options)
     }
 }
 
-/// A TCP connection that somebody else has accepted, and on which a WebSocket is now agreed upon.
-/// It cannot be made anew.
+/// A connection that somebody else has accepted, and on which a WebSocket is now agreed upon. It cannot
+/// be made anew.
 ///
-/// Whatever path, headers and subprotocols the client asks with, it is granted its WebSocket, and
-/// no subprotocol is chosen.
+/// ```no_run
+/// use std::net::TcpListener;
+///
+/// use sessile::session::JsonRpc;
+/// use sessile::session::duplex::{AcceptOptions, Session, WebSocketAccepted};
+///
+/// let options = AcceptOptions::new().allow_origin("http://localhost:5173").subprotocol("rpc.v1");
+/// let (tcp, _) = TcpListener::bind("127.0.0.1:9000")?.accept()?;
+/// let session = Session::builder(JsonRpc::new())
+///     .on_request(|request| drop(request.respond("hello")))
+///     .connect(WebSocketAccepted::with(tcp, &options))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct WebSocketAccepted {
     stream: Option<TcpStream>,
+    options: AcceptOptions,
 }
 
 impl WebSocketAccepted {
-    /// This connection.
+    /// Takes this connection, with the default [`AcceptOptions`]: any path, no browser's web page, and
+    /// no subprotocol.
+    ///
+    /// A Unix socket is one too, as `TcpStream::from(OwnedFd::from(unix_stream))`.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream: Some(stream) }
+        Self::with(stream, &AcceptOptions::new())
+    }
+
+    /// Takes this connection, and lets its client in as these options say.
+    #[must_use]
+    pub fn with(stream: TcpStream, options: &AcceptOptions) -> Self {
+        Self { stream: Some(stream), options: options.clone() }
     }
 }
 
 impl Connect for WebSocketAccepted {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let stream = self.stream.take().context("it has been used already")?;
-        let (stream, rest) = rfc6455::accept(stream, options.connect_timeout)?;
-        messages(stream, Role::Server, &rest, options)
+        let (stream, rest) = self.options.accept(stream, options.connect_timeout)?;
+        messages(stream, Role::Server, self.options.binary, &rest, options)
     }
 
     fn can_reconnect(&self) -> bool {
@@ -165,16 +118,19 @@ impl Connect for WebSocketAccepted {
 fn messages(
     mut stream: Stream,
     role: Role,
+    binary: bool,
     rest: &[u8],
     options: &LinkOptions,
 ) -> anyhow::Result<Box<dyn Link>> {
     stream.tcp_mut().never_wait()?;
     let max = options.max_frame;
-    Ok(Box::new(Messages { frames: Frames::new(stream, role, rest, max, max) }))
+    Ok(Box::new(Messages { frames: Frames::new(stream, role, rest, max, max), binary }))
 }
 
 struct Messages {
     frames: Frames,
+    /// Whether ours are binary. The peer's may be either then, else only text.
+    binary: bool,
 }
 
 impl Messages {
@@ -183,7 +139,8 @@ impl Messages {
         loop {
             match self.frames.next() {
                 Ok(Some(Message::Text(text))) => frame(text.as_bytes()),
-                Ok(Some(Message::Binary(bytes))) => frame(bytes),
+                Ok(Some(Message::Binary(bytes))) if self.binary => frame(bytes),
+                Ok(Some(Message::Binary(_))) => return Err(self.fault(&Fault::Binary)),
                 Ok(Some(Message::Ping(of))) => {
                     let of = of.to_vec();
                     self.frames.put_pong(&of);
@@ -196,12 +153,14 @@ impl Messages {
                     return Err(io::Error::new(ErrorKind::ConnectionAborted, why));
                 }
                 Ok(None) => return Ok(()),
-                Err(fault) => {
-                    self.say_goodbye(fault.goodbye() as u16);
-                    return Err(broken(fault));
-                }
+                Err(fault) => return Err(self.fault(&fault)),
             }
         }
+    }
+
+    fn fault(&mut self, fault: &Fault) -> io::Error {
+        self.say_goodbye(fault.goodbye() as u16);
+        broken(fault)
     }
 
     /// As far as that goes without waiting.
@@ -211,10 +170,10 @@ impl Messages {
     }
 }
 
-fn broken(fault: Fault) -> io::Error {
+fn broken(fault: &Fault) -> io::Error {
     let why = match fault {
         Fault::TooLarge { limit, .. } => format!("a frame is over the limit of {limit} bytes"),
-        Fault::Malformed(what) => format!("the peer sent {what}"),
+        fault => format!("the peer sent {}", fault.what()),
     };
     io::Error::new(ErrorKind::InvalidData, why)
 }
@@ -223,7 +182,7 @@ fn io_error(error: FrameError) -> io::Error {
     match error {
         FrameError::Io(error) => error,
         FrameError::HungUp => ErrorKind::UnexpectedEof.into(),
-        FrameError::Fault(fault) => broken(fault),
+        FrameError::Fault(fault) => broken(&fault),
     }
 }
 
@@ -247,6 +206,10 @@ impl Link for Messages {
     }
 
     fn queue(&mut self, frame: &[u8]) -> io::Result<()> {
+        if self.binary {
+            self.frames.put_binary(frame);
+            return Ok(());
+        }
         let text = std::str::from_utf8(frame);
         let text = text.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
         self.frames.put_text(text);
