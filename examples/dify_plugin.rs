@@ -19,7 +19,7 @@ use lexopt::ValueExt;
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
-    Daemon, Dify, Endpoint, Environment, HttpRequest, HttpResponse, Invoked, Plugin,
+    Daemon, Dify, Environment, HttpRequest, HttpResponse, Manifest, Plugin, ReverseCall,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -41,28 +41,25 @@ fn main() -> anyhow::Result<()> {
 type Report = Vec<Result<Duration, SessionError>>;
 
 fn plugin(report: mpsc::Sender<Report>) -> Plugin {
-    let manifest = json!({"author": "sessile", "name": "probe", "version": "0.0.1"});
-    Plugin::new(manifest).asset("icon.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>").endpoint(
-        "GET",
-        "/probe",
-        move |request: &mut Endpoint| {
-            let number = |name| request.http().parameter(name).and_then(|n| n.parse().ok());
-            let (threads, rows) = (number("threads").unwrap_or(8), number("rows").unwrap_or(3));
-            let app = request.http().parameter("app").unwrap_or("app".to_owned());
-            let callers: Vec<_> = (0..threads)
-                .map(|thread| {
-                    let (dify, app) = (request.dify(), app.clone());
-                    thread::spawn(move || call(&dify, &app, thread, rows))
-                })
-                .collect();
-            let report = report.clone();
-            thread::spawn(move || {
-                let all = callers.into_iter().flat_map(|caller| caller.join().unwrap_or_default());
-                let _ = report.send(all.collect());
-            });
-            request.respond(HttpResponse::text("at once")) // and the callers go on
-        },
-    )
+    let manifest = Manifest::new("sessile", "probe", "0.0.1").label("Probe");
+    let icon = "<svg xmlns='http://www.w3.org/2000/svg'/>";
+    Plugin::new(manifest).asset("icon.svg", icon).endpoint("GET", "/probe", move |request| {
+        let number = |name| request.http().parameter(name).and_then(|n| n.parse().ok());
+        let (threads, rows) = (number("threads").unwrap_or(8), number("rows").unwrap_or(3));
+        let app = request.http().parameter("app").unwrap_or("app".to_owned());
+        let callers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (dify, app) = (request.dify(), app.clone());
+                thread::spawn(move || call(&dify, &app, thread, rows))
+            })
+            .collect();
+        let report = report.clone();
+        thread::spawn(move || {
+            let all = callers.into_iter().flat_map(|caller| caller.join().unwrap_or_default());
+            let _ = report.send(all.collect());
+        });
+        Ok(request.respond(HttpResponse::text("at once"))?) // and the callers go on
+    })
 }
 
 fn call(dify: &Dify, app: &str, thread: u32, rows: u32) -> Report {
@@ -109,14 +106,14 @@ fn at_a_daemon() -> anyhow::Result<()> {
             );
         }
     });
-    plugin.wait();
+    plugin.wait()?;
     Ok(())
 }
 
 fn beside_a_host(threads: u32, rows: u32) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
-    let daemon = Daemon::new("a key").on_invocation(|invoked: Invoked| {
+    let daemon = Daemon::new("a key").on_invocation(|invoked: ReverseCall| {
         let query = invoked.parse::<Value>().map(|request| request["query"].clone());
         let query = query.unwrap_or_default();
         for seq in 0..2 {

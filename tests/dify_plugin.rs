@@ -18,8 +18,8 @@ use dify::{endpoint, example};
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
-    Daemon, Dify, Endpoint, Environment, Hosted, HttpRequest, HttpResponse, Invoked, Kind,
-    LateInvocations, Plugin, RunningPlugin, Task, ToolMessage,
+    Daemon, Dify, Environment, HostedPlugin, HttpRequest, HttpResponse, InvokeKind,
+    LateInvocations, Plugin, ReverseCall, RunningPlugin, Setting, ToolMessage,
 };
 use support::{PATIENCE, poll_until, promptly};
 
@@ -30,7 +30,7 @@ fn manifest() -> Value {
 /// Keeps what is stored, says twice what an app is asked, and refuses all else.
 fn daemon() -> Daemon {
     let store = Mutex::new(HashMap::new());
-    Daemon::new("a key").on_invocation(move |invoked: Invoked| {
+    Daemon::new("a key").on_invocation(move |invoked: ReverseCall| {
         let asked: Value = invoked.parse().unwrap();
         match invoked.kind() {
             "app" => {
@@ -64,7 +64,7 @@ fn daemon() -> Daemon {
     })
 }
 
-fn meet(daemon: &Daemon, plugin: Plugin) -> (Hosted, RunningPlugin) {
+fn meet(daemon: &Daemon, plugin: Plugin) -> (HostedPlugin, RunningPlugin) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let running = plugin.run(&Environment::remote(address, "a key")).unwrap();
@@ -75,7 +75,7 @@ fn get(target: &str) -> HttpRequest {
     HttpRequest::new("GET", target, "")
 }
 
-fn ask(hosted: &Hosted, target: &str) -> HttpResponse {
+fn ask(hosted: &HostedPlugin, target: &str) -> HttpResponse {
     hosted.endpoint(&get(target), &json!({"colour": "red"})).unwrap()
 }
 
@@ -85,9 +85,9 @@ fn a_plugin_is_not_what_it_declares() {
     let plugin = Plugin::new(manifest())
         .asset("icon.svg", icon.clone())
         .asset("empty.svg", "")
-        .endpoint("GET", "/hello", |_: &mut Endpoint| Ok::<_, SessionError>(()))
-        .tool("desk", "count", |_: &mut Task| Ok::<_, SessionError>(()))
-        .declare("model", json!({"provider": "m"}));
+        .endpoint("GET", "/hello", |_| Ok(()))
+        .tool("desk", "count", |_| Ok(()))
+        .endpoint_setting(Setting::secret("key"));
     let (hosted, _running) = meet(&daemon(), plugin);
     let told = hosted.declarations();
     assert_eq!(
@@ -96,30 +96,28 @@ fn a_plugin_is_not_what_it_declares() {
     );
     assert_eq!(told.declarations["endpoint_declaration"]["endpoints"][0]["path"], "/hello");
     assert_eq!(told.declarations["tool_declaration"]["tools"][0]["identity"]["name"], "count");
-    assert_eq!(told.declarations["model_declaration"]["provider"], "m");
+    assert_eq!(told.declarations["endpoint_declaration"]["settings"][0]["name"], "key");
     assert_eq!((told.assets.len(), &told.assets["icon.svg"]), (1, &icon)); // an empty file sends nothing
 }
 
 #[test]
 fn an_endpoint_answers_badly_or_not_at_all() {
     let plugin = Plugin::new(manifest())
-        .endpoint("POST", "/echo", |request: &mut Endpoint| {
+        .endpoint("POST", "/echo", |request| {
             let said = format!("{} {}", request.settings()["colour"], request.http().body.len());
-            request.respond(HttpResponse::text(said).header("X-Test", "yes"))
+            Ok(request.respond(HttpResponse::text(said).header("X-Test", "yes"))?)
         })
-        .endpoint("GET", "/stream", |request: &mut Endpoint| {
+        .endpoint("GET", "/stream", |request| {
             request.begin(HttpResponse::text("begun;"))?;
-            (0..3).try_for_each(|n| request.write(format!("{n};").as_bytes()))
+            Ok((0..3).try_for_each(|n| request.write(format!("{n};").as_bytes()))?)
         })
-        .endpoint("GET", "/fails", |_: &mut Endpoint| Err::<(), _>(anyhow::anyhow!("on purpose")))
-        .endpoint("GET", "/panics", |_: &mut Endpoint| -> Result<(), SessionError> {
-            panic!("on purpose")
-        })
-        .endpoint("GET", "/silent", |_: &mut Endpoint| Ok::<_, SessionError>(()))
-        .endpoint("GET", "/twice", |request: &mut Endpoint| {
+        .endpoint("GET", "/fails", |_| anyhow::bail!("on purpose"))
+        .endpoint("GET", "/panics", |_| panic!("on purpose"))
+        .endpoint("GET", "/silent", |_| Ok(()))
+        .endpoint("GET", "/twice", |request| {
             request.respond(HttpResponse::text("once"))?;
             assert!(request.respond(HttpResponse::text("twice")).unwrap_err().is_ended());
-            Ok::<_, SessionError>(())
+            Ok(())
         });
     let (hosted, _running) = meet(&daemon(), plugin);
     let echoed = hosted
@@ -145,13 +143,12 @@ fn an_endpoint_answers_badly_or_not_at_all() {
 #[test]
 fn a_tool_answers_badly_or_not_at_all() {
     let plugin = Plugin::new(manifest())
-        .tool("desk", "count", |task: &mut Task| {
-            let to = task.parameter("to").as_u64().ok_or_else(|| anyhow::anyhow!("no number"))?;
-            (0..to).try_for_each(|n| task.send(&ToolMessage::text(n.to_string())))?;
-            task.send(&ToolMessage::json(json!({"all": to})))?;
-            anyhow::Ok(())
+        .tool("desk", "count", |task| {
+            let to: u64 = task.parameter("to")?;
+            (0..to).try_for_each(|n| task.send(ToolMessage::text(n.to_string())))?;
+            Ok(task.send(ToolMessage::json(json!({"all": to})))?)
         })
-        .on("model.get_llm_num_tokens", |task: &mut Task| task.send(&json!({"num_tokens": 7})));
+        .on("model.get_llm_num_tokens", |task| Ok(task.answer(&json!({"num_tokens": 7}))?));
     let (hosted, _running) = meet(&daemon(), plugin);
     let said = |provider: &str, parameters: Value| -> Result<Vec<Value>, SessionError> {
         let reply = hosted.tool(provider, "count", &parameters)?;
@@ -159,17 +156,19 @@ fn a_tool_answers_badly_or_not_at_all() {
     };
     for provider in ["desk", "sessile/test/desk"] {
         let messages = said(provider, json!({"to": 2})).unwrap();
-        assert_eq!(messages[1], json!({"type": "text", "message": {"text": "1"}}));
+        assert_eq!(messages[1], json!({"type": "text", "message": {"text": "1"}, "meta": null}));
         assert_eq!(messages[2]["message"]["json_object"]["all"], 2);
     }
     let error = said("desk", json!({})).unwrap_err();
-    assert!(error.remote().unwrap().message.contains("no number"), "{error}");
+    assert!(error.remote().unwrap().message.contains("the parameter `to` is missing"), "{error}");
     assert!(said("elsewhere", json!({})).unwrap_err().remote().is_some());
     let tokens = hosted.request("model", "get_llm_num_tokens", &json!({})).unwrap();
     let tokens: Vec<_> = tokens.map(|piece| piece.unwrap().value().unwrap()).collect();
     assert_eq!(tokens, [json!({"num_tokens": 7})]);
-    // What nothing handles gets an end, and no more.
-    assert_eq!(hosted.request("oauth", "get_credentials", &json!({})).unwrap().count(), 0);
+    // What nothing handles is an error, not an answer of nothing.
+    let mut unhandled = hosted.request("oauth", "get_credentials", &json!({})).unwrap();
+    let error = unhandled.next().unwrap().unwrap_err();
+    assert!(error.remote().unwrap().message.contains("oauth.get_credentials"), "{error}");
 }
 
 /// What the project exists for: handler first, callers after it, and none is lost, torn, hung or late.
@@ -177,24 +176,22 @@ fn a_tool_answers_badly_or_not_at_all() {
 fn calls_of_threads_that_outlive_their_handler_are_lost() {
     promptly("all are answered", || {
         let (tell, told) = mpsc::channel::<Result<Vec<Value>, SessionError>>();
-        let plugin =
-            Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
-                for thread in 0..24 {
-                    let (dify, tell) = (request.dify(), tell.clone());
-                    thread::spawn(move || {
-                        for row in 0..20 {
-                            let answers =
-                                dify.chat("app", &format!("{thread}-{row}"), &json!({}), None);
-                            let answers = answers.and_then(|all| {
-                                all.map(|piece| Ok(piece?.value().unwrap()["tag"].clone()))
-                                    .collect()
-                            });
-                            tell.send(answers).unwrap();
-                        }
-                    });
-                }
-                request.respond(HttpResponse::text("at once"))
-            });
+        let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request| {
+            for thread in 0..24 {
+                let (dify, tell) = (request.dify(), tell.clone());
+                thread::spawn(move || {
+                    for row in 0..20 {
+                        let answers =
+                            dify.chat("app", &format!("{thread}-{row}"), &json!({}), None);
+                        let answers = answers.and_then(|all| {
+                            all.map(|piece| Ok(piece?.value().unwrap()["tag"].clone())).collect()
+                        });
+                        tell.send(answers).unwrap();
+                    }
+                });
+            }
+            Ok(request.respond(HttpResponse::text("at once"))?)
+        });
         let (hosted, _running) = meet(&daemon(), plugin);
         let reply = hosted.begin_endpoint(&get("/go"), &json!({})).unwrap();
         assert_eq!(reply.response().body, b"at once");
@@ -215,9 +212,9 @@ fn a_call_after_the_end_waits_for_an_answer_that_cannot_come() {
     let (tell, told) = mpsc::channel::<Dify>();
     let plugin = || {
         let tell = tell.clone();
-        Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+        Plugin::new(manifest()).endpoint("GET", "/go", move |request| {
             tell.send(request.dify()).unwrap();
-            request.respond(HttpResponse::text("at once"))
+            Ok(request.respond(HttpResponse::text("at once"))?)
         })
     };
     // The daemon's HTTP client has gone away; the plugin cannot know.
@@ -249,7 +246,7 @@ fn a_call_after_the_end_waits_for_an_answer_that_cannot_come() {
 #[test]
 fn what_is_kept_or_refused_is_told_wrongly() {
     let (tell, told) = mpsc::channel();
-    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request| {
         let dify = request.dify();
         dify.storage_set("k", b"\x00\xffvalue")?;
         assert_eq!(dify.storage_get("k")?, b"\x00\xffvalue");
@@ -258,13 +255,13 @@ fn what_is_kept_or_refused_is_told_wrongly() {
         assert!(!dify.storage_exists("k")?);
         let gone = dify.storage_get("k").unwrap_err();
         assert_eq!(gone.remote().unwrap().message, "there is no such key");
-        for kind in [Kind::Llm, Kind::Tts, Kind::FetchApp, Kind::UploadFile] {
+        for kind in [InvokeKind::Llm, InvokeKind::Tts, InvokeKind::FetchApp] {
             let refused = dify.call::<Value, _>(kind, &json!({})).unwrap_err();
             assert_eq!(refused.remote().unwrap().message, "permission denied");
         }
         assert!(dify.summary("text", "shorten").unwrap_err().remote().is_some());
         tell.send(()).unwrap();
-        request.respond(HttpResponse::text("done"))
+        Ok(request.respond(HttpResponse::text("done"))?)
     });
     let (hosted, _running) = meet(&daemon(), plugin);
     assert_eq!(String::from_utf8(ask(&hosted, "/go").body).unwrap(), "done");
@@ -277,12 +274,12 @@ fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (tell, told) = mpsc::channel();
-    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request: &mut Endpoint| {
+    let plugin = Plugin::new(manifest()).endpoint("GET", "/go", move |request| {
         let dify = request.dify();
         let calls: Vec<_> =
             (0..8).map(|n| dify.chat("app", &n.to_string(), &json!({}), None)).collect();
         tell.send(calls).unwrap();
-        Ok::<_, SessionError>(())
+        Ok(())
     });
     let running = plugin.run(&Environment::remote(address, "a key")).unwrap();
     let (gate, held) = (Arc::new(support::Gate::new()), Arc::new(Mutex::new(Vec::new())));
@@ -310,7 +307,7 @@ fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
 fn a_refusal_is_not_told_or_the_key_is() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let plugin = Plugin::new(manifest()).tool("t", "t", |_: &mut Task| Ok::<_, SessionError>(()));
+    let plugin = Plugin::new(manifest()).tool("t", "t", |_| Ok(()));
     let environment = Environment::remote(address, "hunter2");
     assert!(!format!("{environment:?}").contains("hunter2"));
     let running = plugin.run(&environment).unwrap();

@@ -19,7 +19,9 @@ use std::time::Duration;
 use dify::endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sessile::session::dify::{Daemon, Hosted, HttpRequest, HttpResponse, Invoked, LateInvocations};
+use sessile::session::dify::{
+    Daemon, HostedPlugin, HttpRequest, HttpResponse, LateInvocations, ReverseCall,
+};
 use support::{PATIENCE, poll_until, poll_within};
 
 /// To import the SDK alone takes seconds.
@@ -60,7 +62,7 @@ fn command(sdk: Sdk, limit: u32) -> Command {
 
 /// Every app says twice what it was asked.
 fn daemon() -> Daemon {
-    Daemon::new("the key").on_invocation(|invoked: Invoked| {
+    Daemon::new("the key").on_invocation(|invoked: ReverseCall| {
         #[derive(Deserialize)]
         struct Chat {
             query: String,
@@ -75,7 +77,7 @@ fn daemon() -> Daemon {
 }
 
 struct Plugin {
-    hosted: Hosted,
+    hosted: HostedPlugin,
     /// A local one is the daemon's.
     child: Option<Killed>,
 }
@@ -110,7 +112,7 @@ fn local(daemon: &Daemon, sdk: Sdk, limit: u32) -> Plugin {
     Plugin { hosted: daemon.spawn(command(sdk, limit), START).unwrap(), child: None }
 }
 
-fn get(hosted: &Hosted, target: &str) -> HttpResponse {
+fn get(hosted: &HostedPlugin, target: &str) -> HttpResponse {
     hosted.endpoint(&HttpRequest::new("GET", target, ""), &json!({})).unwrap()
 }
 
@@ -127,7 +129,7 @@ struct Outcome {
     seconds: f64,
 }
 
-fn run(hosted: &Hosted, mode: &str, threads: usize, rows: usize) -> Outcomes {
+fn run(hosted: &HostedPlugin, mode: &str, threads: usize, rows: usize) -> Outcomes {
     let folder = tempfile(mode, threads);
     let out = folder.join("out.json");
     let target = format!("/probe?mode={mode}&threads={threads}&rows={rows}&out={}", out.display());
@@ -175,7 +177,7 @@ fn the_sdk_is_not_understood_over_its_standard_input_and_output() {
     is_understood(&plugin.hosted);
 }
 
-fn is_understood(hosted: &Hosted) {
+fn is_understood(hosted: &HostedPlugin) {
     let echoed = get(hosted, "/probe?mode=echo&x=%C3%A4");
     assert_eq!((echoed.status, &*echoed.body), (200, &b"mode=echo&x=%C3%A4"[..]));
     let streamed = get(hosted, "/probe?mode=stream&rows=3");

@@ -18,13 +18,13 @@ use dify::endpoint;
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
-    Daemon, Dify, Endpoint, Environment, Hosted, HttpResponse, Invoked, Plugin, Reply,
-    RunningPlugin,
+    Daemon, Dify, EndpointRequest, Environment, HostedPlugin, HttpResponse, Plugin, Reply,
+    ReverseCall, RunningPlugin,
 };
 use support::{PATIENCE, poll_until, promptly};
 
 /// Says twice what an app is asked, at once.
-fn says_twice(invoked: Invoked) {
+fn says_twice(invoked: ReverseCall) {
     let asked: Value = invoked.parse().unwrap();
     (0..2).for_each(|seq| invoked.send(&json!({"seq": seq, "tag": asked["query"]})).unwrap());
     invoked.finish();
@@ -59,13 +59,13 @@ fn all_chat(dify: &Dify, threads: usize, rows: usize) -> Vec<Duration> {
     took
 }
 
-type Act = dyn Fn(&mut Endpoint) -> Result<(), SessionError> + Send + Sync;
+type Act = dyn Fn(&mut EndpointRequest) -> anyhow::Result<()> + Send + Sync;
 
 /// A plugin whose one endpoint does this, at a daemon, over TCP.
 fn meet(
     daemon: &Daemon,
-    act: impl Fn(&mut Endpoint) -> Result<(), SessionError> + Send + Sync + 'static,
-) -> (Hosted, RunningPlugin, TcpListener) {
+    act: impl Fn(&mut EndpointRequest) -> anyhow::Result<()> + Send + Sync + 'static,
+) -> (HostedPlugin, RunningPlugin, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let manifest = json!({"author": "sessile", "name": "test", "version": "0.0.1"});
@@ -75,12 +75,12 @@ fn meet(
     (daemon.accept(&listener, PATIENCE).unwrap(), running, listener)
 }
 
-fn go(hosted: &Hosted) -> Reply {
+fn go(hosted: &HostedPlugin) -> Reply {
     hosted.request("endpoint", "invoke_endpoint", &endpoint("/go")).unwrap()
 }
 
 /// Nothing that either side said was torn, or went to somebody else.
-fn is_whole(hosted: &Hosted, running: &RunningPlugin) {
+fn is_whole(hosted: &HostedPlugin, running: &RunningPlugin) {
     for stats in [hosted.stats(), running.stats()] {
         assert_eq!((stats.malformed, stats.unknown, stats.late), (0, 0, 0), "{stats:?}");
     }
@@ -92,7 +92,7 @@ fn calls_of_threads_are_lost_or_torn_over_tcp() {
         let daemon = Daemon::new("a key").on_invocation(says_twice);
         let (hosted, running, _) = meet(&daemon, |request| {
             all_chat(&request.dify(), 8, 50);
-            request.respond(HttpResponse::text("done"))
+            Ok(request.respond(HttpResponse::text("done"))?)
         });
         assert_eq!(go(&hosted).filter(Result::is_ok).count(), 1);
         assert_eq!(hosted.stats().requests, 400);
@@ -130,7 +130,7 @@ fn a_call_over_tcp_waits_for_an_acknowledgement() {
             for threads in [1, 8] {
                 tell.send(all_chat(&request.dify(), threads, 40)).unwrap();
             }
-            request.respond(HttpResponse::text("done"))
+            Ok(request.respond(HttpResponse::text("done"))?)
         });
         assert_eq!(go(&hosted).filter(Result::is_ok).count(), 1);
         for _ in 0..2 {
@@ -153,7 +153,7 @@ fn calls_of_handlers_and_of_their_threads_wait_for_each_other() {
             let (dify, tell) = (request.dify(), tell.clone());
             thread::spawn(move || tell.send(all_chat(&dify, 2, 10).len()).unwrap());
             (0..10).try_for_each(|row| chat(&request.dify(), &row.to_string()))?;
-            request.respond(HttpResponse::text("done"))
+            Ok(request.respond(HttpResponse::text("done"))?)
         });
         let replies: Vec<_> = (0..8).map(|_| go(&hosted)).collect();
         for reply in replies {
@@ -185,7 +185,7 @@ fn calls_after_a_lost_connection_fail_or_wait_for_those_before_it() {
                 thread::spawn(move || chat(&dify, &n.to_string()))
             });
             tell.send(calls.collect::<Vec<_>>()).unwrap();
-            request.respond(HttpResponse::text("done"))
+            Ok(request.respond(HttpResponse::text("done"))?)
         });
         let reply = go(&first);
         poll_until("all are in flight", || held.lock().unwrap().len() == 8);
@@ -231,7 +231,7 @@ fn nine_hundred_who_wait_are_in_the_way_of_others_or_of_each_other() {
                 thread::spawn(move || chat(&dify, &format!("held{n}")).unwrap())
             });
             tell.send((wait.collect::<Vec<_>>(), request.dify())).unwrap();
-            request.respond(HttpResponse::text("at once"))
+            Ok(request.respond(HttpResponse::text("at once"))?)
         });
         let reply = go(&hosted);
         let (wait, dify) = told.recv().unwrap();

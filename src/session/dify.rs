@@ -5,18 +5,16 @@
 //! [`Dify`], from any thread, also after they have answered.
 //!
 //! ```no_run
-//! use serde_json::json;
-//! use sessile::session::dify::{Endpoint, Environment, HttpResponse, Plugin};
+//! use sessile::session::dify::{Environment, HttpResponse, Manifest, Plugin};
 //!
-//! let manifest = json!({"version": "0.0.1", "type": "plugin", "author": "me", "name": "hello"});
-//! let plugin = Plugin::new(manifest)
-//!     .endpoint("GET", "/hello", |request: &mut Endpoint| {
+//! let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1"))
+//!     .endpoint("GET", "/hello", |request| {
 //!         let dify = request.dify(); // may go to other threads
 //!         request.respond(HttpResponse::text("hello"))?;
-//!         dify.storage_set("seen", b"yes") // after the answer
+//!         Ok(dify.storage_set("seen", b"yes")?) // after the answer
 //!     })
 //!     .run(&Environment::from_process()?)?;
-//! plugin.wait();
+//! plugin.wait()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -26,16 +24,39 @@
 //!
 //! [`Daemon`] is the other side, enough to host plugins in tests and in development.
 
+mod action;
 mod daemon;
+mod declaration;
+mod declare;
+mod endpoint;
 mod environment;
+mod file;
 mod handlers;
 mod http;
 mod invocations;
+mod message;
+mod outgoing;
 mod plugin;
+mod providers;
 pub(crate) mod wire;
 
-pub use self::daemon::{Daemon, Declarations, Hosted, HttpReply, Invoked, LateInvocations, Reply};
+pub use self::action::{ActionError, ActionRequest, ErrorType, SessionContext};
+pub use self::daemon::{
+    Daemon, Declarations, HostedPlugin, HttpReply, LateInvocations, Reply, ReverseCall,
+};
+pub use self::declaration::DeclarationError;
+pub use self::declare::{
+    Datasource, DatasourceKind, DatasourceProvider, Event, Form, I18n, Manifest, Parameter,
+    Permission, Setting, Strategy, StrategyProvider, Tool, ToolProvider, TriggerProvider,
+};
+pub use self::endpoint::EndpointRequest;
 pub use self::environment::{Environment, EnvironmentError};
+pub use self::file::{File, UploadedFile};
 pub use self::http::{HttpRequest, HttpResponse};
-pub use self::invocations::{Dify, Kind};
-pub use self::plugin::{Endpoint, Plugin, RunningPlugin, Task, ToolMessage};
+pub use self::invocations::{Dify, InvokeKind};
+pub use self::message::{LogStep, RetrieverResource, ToolMessage};
+pub use self::plugin::{Plugin, PluginError, PluginEvent, RunningPlugin};
+pub use self::providers::{
+    Browse, Bucket, DatasourceActions, Dispatch, DriveFile, OAuthActions, OAuthCredentials,
+    OnlinePage, SelectOption, Subscription, TriggerActions, Workspace,
+};

@@ -9,11 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::declaration::Registration;
 use super::handlers;
 use super::http::{HttpRequest, HttpResponse};
 use super::wire::{DECLARES, DaemonSide};
@@ -27,14 +28,12 @@ use crate::sys;
 
 /// How long a plugin has for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// All of a plugin's assets, counted in base64.
-const ASSETS: usize = 50 << 20;
 /// Without a heartbeat for so long a remote plugin is given up, and a local one.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 /// A line of a local plugin's.
 const LOCAL_LINE: usize = 5 << 20;
 
-type Handler = Arc<dyn Fn(Invoked) + Send + Sync>;
+type Handler = Arc<dyn Fn(ReverseCall) + Send + Sync>;
 
 /// Hosts plugins.
 ///
@@ -75,7 +74,7 @@ pub struct Declarations {
 impl Daemon {
     /// A daemon that takes plugins with this key, and answers each invocation with an error.
     pub fn new(key: impl Into<String>) -> Self {
-        let refuse = |invoked: Invoked| invoked.fail("permission denied");
+        let refuse = |invoked: ReverseCall| invoked.fail("permission denied");
         Self {
             key: key.into(),
             handler: Arc::new(refuse),
@@ -87,7 +86,7 @@ impl Daemon {
 
     /// Answers what plugins invoke. It is called on threads of the daemon's, and may block.
     #[must_use]
-    pub fn on_invocation(mut self, handler: impl Fn(Invoked) + Send + Sync + 'static) -> Self {
+    pub fn on_invocation(mut self, handler: impl Fn(ReverseCall) + Send + Sync + 'static) -> Self {
         self.handler = Arc::new(handler);
         self
     }
@@ -118,7 +117,7 @@ impl Daemon {
     /// # Errors
     ///
     /// If none came, or it was refused.
-    pub fn accept(&self, at: &TcpListener, wait: Duration) -> Result<Hosted, SessionError> {
+    pub fn accept(&self, at: &TcpListener, wait: Duration) -> Result<HostedPlugin, SessionError> {
         let (stream, _) = accept(at, wait).map_err(|error| Kind::Connect(error.into()))?;
         let declared = Arc::default();
         let handshake = Handshake {
@@ -127,7 +126,7 @@ impl Daemon {
             declared: Arc::clone(&declared),
         };
         let session = self.builder(&declared, SILENCE.0)?.connect(handshake)?;
-        Ok(Hosted { session, declared })
+        Ok(HostedPlugin { session, declared })
     }
 
     /// Starts a local plugin, and waits until it says that it is alive.
@@ -135,7 +134,11 @@ impl Daemon {
     /// # Errors
     ///
     /// If it does not start, or is not alive within this time.
-    pub fn spawn(&self, mut command: Command, wait: Duration) -> Result<Hosted, SessionError> {
+    pub fn spawn(
+        &self,
+        mut command: Command,
+        wait: Duration,
+    ) -> Result<HostedPlugin, SessionError> {
         command.env("INSTALL_METHOD", "local");
         let declared: Arc<Declared> = Arc::default();
         let builder = self.builder(&declared, SILENCE.1)?.max_frame(LOCAL_LINE);
@@ -144,7 +147,7 @@ impl Daemon {
             let error = anyhow::anyhow!("the plugin did not tell of itself in {wait:?}");
             return Err(Kind::Connect(error).into());
         }
-        Ok(Hosted { session, declared })
+        Ok(HostedPlugin { session, declared })
     }
 
     fn builder(
@@ -168,7 +171,7 @@ impl Daemon {
             });
         Ok(builder.handlers(workers, move |(), request: Request| {
             match (request.came_too_late(), late) {
-                (false, _) => handler(Invoked { request }),
+                (false, _) => handler(ReverseCall { request }),
                 (true, LateInvocations::Drop) => request.ignore(),
                 (true, LateInvocations::Refuse) => {
                     request.fail(&RemoteError::new("the session has ended"));
@@ -212,19 +215,22 @@ struct Declared {
 }
 
 impl Declared {
+    /// A local plugin tells its manifest, and no more.
     fn hear(&self, kind: &str, data: &Payload) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(value) = data.value() else { return };
-        match kind {
-            "manifest" | "manifest_declaration" => all.manifest = value,
-            _ => {
-                // Only the first of a kind counts.
-                let first = value.get(0).cloned().unwrap_or_default();
-                all.declarations.entry(kind.to_owned()).or_insert(first);
-            }
+        if let ("manifest", Ok(manifest)) = (kind, data.value()) {
+            self.all.lock().unwrap_or_else(PoisonError::into_inner).manifest = manifest;
+            self.changed.notify_all();
         }
-        drop(all);
-        self.changed.notify_all();
+    }
+
+    /// A remote plugin has told everything.
+    fn take(&self, registration: &Registration) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.manifest = registration.manifest().cloned().unwrap_or_default();
+        let declared = registration.declared().iter();
+        all.declarations =
+            declared.map(|(kind, first)| (format!("{kind}_declaration"), first.clone())).collect();
+        all.assets = registration.assets().clone();
     }
 
     fn wait_manifest(&self, deadline: Deadline) -> bool {
@@ -274,7 +280,7 @@ impl Handshake {
         let deadline = Deadline::after(HANDSHAKE);
         let mut buffer = Vec::new();
         let mut greeted = false;
-        let mut assets = 0;
+        let mut registration = Registration::default();
         loop {
             let line = read_line(stream, &mut buffer, max_line, deadline)?;
             if line.trim_ascii().is_empty() {
@@ -294,32 +300,27 @@ impl Handshake {
                     struct Key {
                         key: String,
                     }
+                    ensure!(!greeted, "handshake already completed");
                     let key = said.data.parse::<Key>().map(|said| said.key);
                     ensure!(key.is_ok_and(|key| key == self.key), "handshake failed, invalid key");
                     greeted = true;
                 }
                 _ if !greeted => bail!("handshake failed, invalid handshake message"),
-                "end" => {
-                    let all = self.declared.all.lock().unwrap_or_else(PoisonError::into_inner);
-                    let any = !all.declarations.is_empty();
-                    ensure!(any, "no registration transferred, cannot initialize");
-                    return Ok(buffer);
-                }
-                "asset_chunk" => {
-                    #[derive(Deserialize)]
-                    struct Chunk {
-                        filename: String,
-                        data: String,
+                kind => {
+                    let data = said.data.value().unwrap_or_default();
+                    let heard = match kind {
+                        "end" => registration.end(),
+                        kind => registration.hear(kind, &data),
+                    };
+                    heard.map_err(|error| {
+                        anyhow::Error::new(error.clone())
+                            .context(Registration::refusal(kind, &error))
+                    })?;
+                    if kind == "end" {
+                        self.declared.take(&registration);
+                        return Ok(buffer);
                     }
-                    let Ok(chunk) = said.data.parse::<Chunk>() else { bail!("invalid asset") };
-                    assets += chunk.data.len();
-                    ensure!(assets <= ASSETS, "assets too large, at most 50MB");
-                    let bytes = BASE64.decode(chunk.data.as_bytes());
-                    let mut all = self.declared.all.lock().unwrap_or_else(PoisonError::into_inner);
-                    let file = all.assets.entry(chunk.filename).or_default();
-                    file.extend(bytes.map_err(|_| anyhow::anyhow!("invalid asset"))?);
                 }
-                kind => self.declared.hear(kind, &said.data),
             }
         }
     }
@@ -355,12 +356,12 @@ fn read_line(
 }
 
 /// A plugin that is hosted. Dropped, it is let go; a local one is killed.
-pub struct Hosted {
+pub struct HostedPlugin {
     session: Session,
     declared: Arc<Declared>,
 }
 
-impl Hosted {
+impl HostedPlugin {
     /// What the plugin has declared.
     #[must_use]
     pub fn declarations(&self) -> Declarations {
@@ -475,9 +476,9 @@ impl Hosted {
     }
 }
 
-impl fmt::Debug for Hosted {
+impl fmt::Debug for HostedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hosted").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("HostedPlugin").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
@@ -538,11 +539,11 @@ impl Iterator for HttpReply {
 }
 
 /// What a plugin has invoked. Dropped without an answer, it is answered with an error.
-pub struct Invoked {
+pub struct ReverseCall {
     request: Request,
 }
 
-impl Invoked {
+impl ReverseCall {
     /// What it asks for: `app`, `storage`, `llm` and so on.
     #[must_use]
     pub fn kind(&self) -> &str {
@@ -587,8 +588,8 @@ impl Invoked {
     }
 }
 
-impl fmt::Debug for Invoked {
+impl fmt::Debug for ReverseCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Invoked").field(&self.kind()).finish()
+        f.debug_tuple("ReverseCall").field(&self.kind()).finish()
     }
 }

@@ -124,6 +124,20 @@ impl HttpResponse {
         Self::new(200, text.into()).header("Content-Type", "text/plain; charset=utf-8")
     }
 
+    /// As it goes over a connection.
+    pub(super) fn to_http(&self) -> Vec<u8> {
+        let mut text = format!("HTTP/1.1 {} \r\n", self.status);
+        for (name, value) in &self.headers {
+            if !name.eq_ignore_ascii_case("content-length") {
+                text += &format!("{name}: {value}\r\n");
+            }
+        }
+        text += &format!("Content-Length: {}\r\n\r\n", self.body.len());
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
     /// The same, with one header more.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

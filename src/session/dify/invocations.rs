@@ -1,19 +1,28 @@
 //! What a plugin can ask of Dify, on behalf of a request.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::action::SessionContext;
+use super::file::{self, UploadedFile};
+use super::outgoing::Outlet;
+use super::wire::LOG;
 use crate::session::duplex::{Invocation, Invoker};
-use crate::session::{Malformed, Payload, SessionError};
+use crate::session::{Malformed, SessionError};
+
+/// How long posting a file may take.
+const UPLOAD: Duration = Duration::from_secs(60);
 
 /// What can be asked of Dify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum InvokeKind {
     /// Run a tool.
     Tool,
     /// Ask a language model.
@@ -50,7 +59,7 @@ pub enum Kind {
     FetchApp,
 }
 
-impl Kind {
+impl InvokeKind {
     /// As the protocol writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -83,11 +92,21 @@ impl Kind {
 #[derive(Clone)]
 pub struct Dify {
     invoker: Invoker,
+    outlet: Outlet,
+    session: Arc<SessionContext>,
 }
 
 impl Dify {
-    pub(super) fn new(invoker: Invoker) -> Self {
-        Self { invoker }
+    pub(super) fn new(invoker: Invoker, outlet: Outlet, session: SessionContext) -> Self {
+        Self { invoker, outlet, session: Arc::new(session) }
+    }
+
+    /// Gives one whose calls wait no longer than this for each answer. Default: by
+    /// [`Environment::invocation_timeout`](super::Environment::invocation_timeout).
+    #[must_use]
+    pub fn timeout(mut self, wait: Duration) -> Self {
+        self.invoker = self.invoker.timeout(wait);
+        self
     }
 
     /// Asks for anything, with the request as the protocol has it. The answers come one by one.
@@ -95,11 +114,11 @@ impl Dify {
     /// # Errors
     ///
     /// As [`Invoker::invoke`].
-    pub fn invoke<R>(&self, kind: Kind, request: &R) -> Result<Invocation, SessionError>
+    pub fn invoke<R>(&self, kind: InvokeKind, request: &R) -> Result<Invocation, SessionError>
     where
         R: Serialize + ?Sized,
     {
-        self.invoker.invoke(kind.as_str(), request)
+        self.invoke_raw(kind.as_str(), request)
     }
 
     /// As [`invoke`](Self::invoke), of a kind that is not known here.
@@ -111,7 +130,8 @@ impl Dify {
     where
         R: Serialize + ?Sized,
     {
-        self.invoker.invoke(kind, request)
+        let request = self.outlet.fit(request)?;
+        self.invoker.invoke(kind, &request)
     }
 
     /// Asks for something that has one answer, and waits for it.
@@ -119,12 +139,13 @@ impl Dify {
     /// # Errors
     ///
     /// As [`Invoker::call`].
-    pub fn call<A, R>(&self, kind: Kind, request: &R) -> Result<A, SessionError>
+    pub fn call<A, R>(&self, kind: InvokeKind, request: &R) -> Result<A, SessionError>
     where
         A: DeserializeOwned,
         R: Serialize + ?Sized,
     {
-        self.invoker.call(kind.as_str(), request)
+        let request = self.outlet.fit(request)?;
+        self.invoker.call(kind.as_str(), &request)
     }
 
     /// Chats with an app. The answer's events come one by one, as Dify's API has them.
@@ -143,7 +164,7 @@ impl Dify {
             "app_id": app_id, "query": query, "inputs": inputs, "response_mode": "streaming",
             "conversation_id": conversation_id, "user": null,
         });
-        self.invoke(Kind::App, &request)
+        self.invoke(InvokeKind::App, &request)
     }
 
     /// Chats with an app, and waits for the whole answer.
@@ -162,7 +183,7 @@ impl Dify {
             "app_id": app_id, "query": query, "inputs": inputs, "response_mode": "blocking",
             "conversation_id": conversation_id, "user": null,
         });
-        self.call(Kind::App, &request)
+        self.call(InvokeKind::App, &request)
     }
 
     /// Runs a completion app or a workflow. The answer's events come one by one.
@@ -174,7 +195,7 @@ impl Dify {
         let request = json!({
             "app_id": app_id, "inputs": inputs, "response_mode": "streaming", "user": null,
         });
-        self.invoke(Kind::App, &request)
+        self.invoke(InvokeKind::App, &request)
     }
 
     /// Looks up an app.
@@ -183,10 +204,13 @@ impl Dify {
     ///
     /// As [`Invoker::call`].
     pub fn fetch_app(&self, app_id: &str) -> Result<Value, SessionError> {
-        self.call(Kind::FetchApp, &json!({"app_id": app_id}))
+        self.call(InvokeKind::FetchApp, &json!({"app_id": app_id}))
     }
 
-    /// Runs a tool; `tool_type` is `builtin`, `workflow` or `api`. Its messages come one by one.
+    /// Runs a tool; `tool_type` is `builtin`, `workflow`, `api` or `mcp`. Its messages come one by one.
+    ///
+    /// The credential is the one that was chosen for the provider where this request comes from, if one
+    /// was; see [`tool_as`](Self::tool_as).
     ///
     /// # Errors
     ///
@@ -198,11 +222,69 @@ impl Dify {
         tool: &str,
         parameters: &Value,
     ) -> Result<Invocation, SessionError> {
-        let request = json!({
+        let credential = self.session.credential_id(provider);
+        self.tool_as(tool_type, provider, tool, parameters, credential)
+    }
+
+    /// Runs a tool with a credential, or with none that is chosen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    pub fn tool_as(
+        &self,
+        tool_type: &str,
+        provider: &str,
+        tool: &str,
+        parameters: &Value,
+        credential_id: Option<&str>,
+    ) -> Result<Invocation, SessionError> {
+        let mut request = json!({
             "tool_type": tool_type, "provider": provider, "tool": tool,
             "tool_parameters": parameters,
         });
-        self.invoke(Kind::Tool, &request)
+        if let Some(app) = &self.session.app_id {
+            request["app_id"] = app.as_str().into();
+        }
+        if let Some(id) = credential_id {
+            request["credential_id"] = id.into();
+        }
+        self.invoke(InvokeKind::Tool, &request)
+    }
+
+    /// Gives Dify a file.
+    ///
+    /// # Errors
+    ///
+    /// If Dify says no place to post it to, or does not take it there. `https` needs the feature `tls`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use sessile::session::dify::ActionRequest;
+    ///
+    /// fn show(request: &mut ActionRequest) -> anyhow::Result<()> {
+    ///     let dify = request.dify();
+    ///     let chart = dify.upload("chart.svg", "image/svg+xml", b"<svg/>")?;
+    ///     dify.chat("APP", "what is this?", &json!({"picture": chart.to_app_parameter()}), None)?;
+    ///     Ok(())
+    /// }
+    /// # drop(show);
+    /// ```
+    pub fn upload(
+        &self,
+        filename: &str,
+        mime_type: &str,
+        content: &[u8],
+    ) -> anyhow::Result<UploadedFile> {
+        #[derive(serde::Deserialize)]
+        struct Signed {
+            url: String,
+        }
+        let request = json!({"filename": filename, "mimetype": mime_type});
+        let signed: Signed = self.call(InvokeKind::UploadFile, &request)?;
+        file::post(&signed.url, filename, mime_type, content, UPLOAD)
     }
 
     /// Keeps some bytes under a key.
@@ -253,7 +335,7 @@ impl Dify {
         struct Stored {
             data: Value,
         }
-        self.call::<Stored, _>(Kind::Storage, request).map(|stored| stored.data)
+        self.call::<Stored, _>(InvokeKind::Storage, request).map(|stored| stored.data)
     }
 
     /// Sums up a text by the system's own model.
@@ -267,7 +349,7 @@ impl Dify {
             summary: String,
         }
         let request = json!({"text": text, "instruction": instruction});
-        self.call::<Summary, _>(Kind::SystemSummary, &request).map(|summary| summary.summary)
+        self.call::<Summary, _>(InvokeKind::SystemSummary, &request).map(|summary| summary.summary)
     }
 
     /// Asks a language model; `request` is as the protocol has it: `provider`, `model`,
@@ -277,18 +359,24 @@ impl Dify {
     ///
     /// As [`Invoker::invoke`].
     pub fn llm(&self, request: &Value) -> Result<Invocation, SessionError> {
-        self.invoke(Kind::Llm, request)
+        self.invoke(InvokeKind::Llm, request)
     }
 
-    /// Where to post a file, as Dify answers it.
+    /// Writes a line to the log of Dify's daemon: `INFO`, `WARNING` or another level.
     ///
     /// # Errors
     ///
-    /// As [`Invoker::call`].
-    pub fn upload_url(&self, filename: &str, mimetype: &str) -> Result<Payload, SessionError> {
-        self.invoke(Kind::UploadFile, &json!({"filename": filename, "mimetype": mimetype}))?
-            .answer()
+    /// If the daemon is gone, or there is no room.
+    pub fn log(&self, level: &str, message: &str) -> Result<(), SessionError> {
+        log(&self.invoker, level, message)
     }
+}
+
+/// Writes a line to the log of Dify's daemon.
+pub(super) fn log(invoker: &Invoker, level: &str, message: &str) -> Result<(), SessionError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let line = json!({"level": level, "message": message, "timestamp": now.as_secs_f64()});
+    invoker.notify(LOG, &line)
 }
 
 impl fmt::Debug for Dify {

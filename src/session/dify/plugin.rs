@@ -1,144 +1,476 @@
-//! The plugin's side.
+//! The plugin's side: what it is, what it declares, and how it runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
+use super::action::{ActionRequest, ErrorType};
+use super::declaration::{DeclarationError, KINDS, Registration};
+use super::declare::{
+    DatasourceProvider, Manifest, Setting, StrategyProvider, Tool, ToolProvider, TriggerProvider,
+};
+use super::endpoint::{EndpointRequest, Route};
 use super::environment::{Environment, Install};
-use super::handlers;
-use super::http::{HttpRequest, HttpResponse};
-use super::invocations::Dify;
+use super::handlers::{self, Acts};
+use super::outgoing::Outlet;
 use super::wire::{PluginSide, REFUSAL};
-use crate::contain::contain;
-use crate::session::duplex::{Request, Session, SessionStats, Stdio, Tcp};
-use crate::session::error::Kind;
-use crate::session::{Payload, RemoteError, SessionError};
-
-type EndpointHandler = Box<dyn Fn(&mut Endpoint) -> anyhow::Result<()> + Send + Sync>;
-type TaskHandler = Box<dyn Fn(&mut Task) -> anyhow::Result<()> + Send + Sync>;
+use crate::deadline::Deadline;
+use crate::session::SessionError;
+use crate::session::duplex::{Connect, Link, LinkOptions, Session, SessionStats, Stdio, Tcp};
 
 /// A piece of an asset, in bytes.
 const ASSET_CHUNK: usize = 8192;
-/// A piece of a body or a blob, in bytes.
-const CHUNK: usize = 8192;
+/// A daemon kills a local plugin that says more in one line.
+const LOCAL_LINE: usize = 5 << 20;
+/// For what Dify may send: a film of 100 MiB in base64, an audio file of 50 MiB in hexadecimal.
+const MESSAGE: usize = 256 << 20;
+/// How long a refusal is waited for; of a plugin that it takes the daemon says nothing.
+const REFUSES_WITHIN: Duration = Duration::from_millis(100);
+/// The icon of a plugin that has none.
+const ICON: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'>\
+                    <circle cx='12' cy='12' r='10' fill='#357'/></svg>";
+
+type EventHandler = Box<dyn Fn(&PluginEvent) + Send + Sync>;
 
 /// A plugin: what it declares, and what it does.
+///
+/// # Examples
+///
+/// ```no_run
+/// use sessile::session::dify::{Environment, Manifest, Plugin, ToolMessage};
+///
+/// fn main() -> anyhow::Result<()> {
+///     Plugin::new(Manifest::new("me", "hello", "0.0.1"))
+///         .tool("greeter", "greet", |request| {
+///             let name: String = request.parameter("name")?;
+///             request.send(ToolMessage::text(format!("hello {name}")))?;
+///             Ok(())
+///         })
+///         .run(&Environment::from_process()?)?
+///         .wait()?;
+///     Ok(())
+/// }
+/// ```
 #[must_use = "a plugin does nothing until `run` is called"]
 pub struct Plugin {
     manifest: Value,
-    declarations: BTreeMap<&'static str, Value>,
+    declared: BTreeMap<&'static str, Vec<Value>>,
+    tool_providers: Vec<ToolProvider>,
+    tools: Vec<(String, Tool)>,
+    settings: Vec<Setting>,
+    strategies: Vec<StrategyProvider>,
+    datasources: Vec<DatasourceProvider>,
+    triggers: Vec<TriggerProvider>,
     assets: Vec<(String, Vec<u8>)>,
-    acts: Acts,
+    pub(super) acts: Acts,
     threads: usize,
     queue: usize,
+    max_message: usize,
+    on_event: EventHandler,
 }
 
-#[derive(Default)]
-struct Acts {
-    endpoints: Vec<(String, String, EndpointHandler)>,
-    tools: Vec<(String, String, TaskHandler)>,
-    actions: Vec<(String, TaskHandler)>,
+/// What a running plugin tells its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PluginEvent {
+    /// The daemon refuses the plugin, in its words.
+    Refused {
+        /// What the daemon said.
+        why: String,
+        /// Whether the plugin tries again: it does if the daemon was busy.
+        tries_again: bool,
+    },
 }
 
 impl Plugin {
-    /// A plugin with this manifest, as the plugin's `manifest.yaml` would have it. What the protocol
-    /// wants besides and it does not say is filled in.
-    pub fn new(manifest: Value) -> Self {
+    /// Makes a plugin with this manifest. What the protocol wants and it does not say is filled in.
+    pub fn new(manifest: impl Into<Manifest>) -> Self {
         Self {
-            manifest,
-            declarations: BTreeMap::new(),
+            manifest: manifest.into().0,
+            declared: BTreeMap::new(),
+            tool_providers: Vec::new(),
+            tools: Vec::new(),
+            settings: Vec::new(),
+            strategies: Vec::new(),
+            datasources: Vec::new(),
+            triggers: Vec::new(),
             assets: Vec::new(),
             acts: Acts::default(),
             threads: 16,
             queue: 1000,
+            max_message: MESSAGE,
+            on_event: Box::new(|_| ()),
         }
     }
 
-    /// How many threads handle requests. A handler that waits for Dify takes one up. Default: 16.
+    /// Sets how many threads handle requests at most. A handler that waits for Dify takes one up; they
+    /// are started at once. Default: 16.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// How many requests may wait for a thread. Beyond, one is answered with an error. Default: 1000.
+    /// Sets how many requests may wait for a thread. Beyond, one is answered with an error. Default:
+    /// 1000.
     pub fn queue(mut self, requests: usize) -> Self {
         self.queue = requests;
         self
     }
 
-    /// An endpoint: what is asked of this path, by this method. The first that fits is called.
-    pub fn endpoint<E: Into<anyhow::Error>>(
+    /// Sets how many bytes a message of Dify's may have. A longer one is an error of its request alone.
+    /// Default: 256 MiB.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// Sets who is told what happens to the plugin. It is called on the session's thread, and so must
+    /// not block. Default: nobody.
+    pub fn on_event(mut self, handler: impl Fn(&PluginEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Box::new(handler);
+        self
+    }
+
+    /// Adds an endpoint: what is asked of this path, by this method. Parts of the path may be
+    /// parameters: `/boats/<id>`, `/count/<int:number>`, `/files/<path:name>`. A path without comes
+    /// before one with; otherwise the first that fits is called. What answers `GET` answers `HEAD` too.
+    ///
+    /// # Examples
+    ///
+    /// As at [`EndpointRequest`].
+    pub fn endpoint(
         mut self,
         method: impl Into<String>,
         path: impl Into<String>,
-        handler: impl Fn(&mut Endpoint) -> Result<(), E> + Send + Sync + 'static,
+        handler: impl Fn(&mut EndpointRequest) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let handler = move |endpoint: &mut Endpoint| handler(endpoint).map_err(Into::into);
-        self.acts.endpoints.push((method.into(), path.into(), Box::new(handler)));
+        let route = Route { method: method.into(), path: path.into() };
+        self.acts.endpoints.add(route, Box::new(handler));
         self
     }
 
-    /// A tool of a provider.
-    pub fn tool<E: Into<anyhow::Error>>(
+    /// Adds a setting, which users of the endpoints make.
+    pub fn endpoint_setting(mut self, setting: Setting) -> Self {
+        self.settings.push(setting);
+        self
+    }
+
+    /// Declares the provider of the tools. Without, one is declared by its name alone.
+    ///
+    /// # Examples
+    ///
+    /// As at [`ToolProvider`].
+    pub fn tool_provider(mut self, provider: ToolProvider) -> Self {
+        self.tool_providers.push(provider);
+        self
+    }
+
+    /// Adds a tool of a provider: by its declaration, or its name alone.
+    ///
+    /// # Examples
+    ///
+    /// As at [`ActionRequest`].
+    pub fn tool(
+        mut self,
+        provider: impl Into<String>,
+        tool: impl Into<Tool>,
+        handler: impl Fn(&mut ActionRequest) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let (provider, tool) = (provider.into(), tool.into());
+        let of = [("provider", &*provider), ("tool", tool.name())];
+        self.acts.add("tool.invoke_tool", &of, ErrorType::Exception, Box::new(handler));
+        self.tools.push((provider, tool));
+        self
+    }
+
+    /// Checks the credentials of a provider of tools: they are valid if it returns `Ok`.
+    ///
+    /// # Examples
+    ///
+    /// As at [`ToolProvider`].
+    pub fn validate_credentials(
+        mut self,
+        provider: impl Into<String>,
+        handler: impl Fn(&ActionRequest) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let handler = move |request: &mut ActionRequest| {
+            handler(request)?;
+            Ok(request.answer(&json!({"result": true}))?)
+        };
+        let of = [("provider", &*provider.into())];
+        let ordinary = ErrorType::ToolCredentials;
+        self.acts.add("tool.validate_tool_credentials", &of, ordinary, Box::new(handler));
+        self
+    }
+
+    /// Tells the parameters that a tool has for these credentials. It has to be called after
+    /// [`tool`](Self::tool).
+    pub fn runtime_parameters(
         mut self,
         provider: impl Into<String>,
         tool: impl Into<String>,
-        handler: impl Fn(&mut Task) -> Result<(), E> + Send + Sync + 'static,
+        handler: impl Fn(&ActionRequest) -> anyhow::Result<Vec<Value>> + Send + Sync + 'static,
     ) -> Self {
-        let handler = move |task: &mut Task| handler(task).map_err(Into::into);
-        self.acts.tools.push((provider.into(), tool.into(), Box::new(handler)));
+        let handler = move |request: &mut ActionRequest| {
+            let parameters = handler(request)?;
+            Ok(request.answer(&json!({"parameters": parameters}))?)
+        };
+        let (provider, tool) = (provider.into(), tool.into());
+        let of = [("provider", &*provider), ("tool", &*tool)];
+        let ordinary = ErrorType::Exception;
+        self.acts.add("tool.get_tool_runtime_parameters", &of, ordinary, Box::new(handler));
+        for (of, known) in &mut self.tools {
+            if *of == provider && known.name() == tool {
+                known.has_runtime_parameters();
+            }
+        }
         self
     }
 
-    /// Anything else that the daemon may ask for, by its type and action with a dot between:
+    /// Handles anything else that the daemon may ask for, by its type and action with a dot between:
     /// `model.invoke_llm`, `oauth.get_credentials`.
-    pub fn on<E: Into<anyhow::Error>>(
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use sessile::session::dify::{Manifest, Plugin};
+    ///
+    /// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1"))
+    ///     .on("oauth.get_authorization_url", |request| {
+    ///         request.answer(&json!({"authorization_url": "https://example.com"}))?;
+    ///         Ok(())
+    ///     });
+    /// # drop(plugin);
+    /// ```
+    pub fn on(
         mut self,
         action: impl Into<String>,
-        handler: impl Fn(&mut Task) -> Result<(), E> + Send + Sync + 'static,
+        handler: impl Fn(&mut ActionRequest) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let handler = move |task: &mut Task| handler(task).map_err(Into::into);
-        self.acts.actions.push((action.into(), Box::new(handler)));
+        self.acts.add(action, &[], ErrorType::Exception, Box::new(handler));
         self
     }
 
-    /// Declares something in full: `tool`, `model`, `endpoint`, `agent_strategy`, `datasource` or
-    /// `trigger`. Endpoints and tools that are not declared so are declared by what is known of them.
+    pub(super) fn strategies(mut self, provider: StrategyProvider) -> Self {
+        self.strategies.push(provider);
+        self
+    }
+
+    pub(super) fn datasources(mut self, provider: DatasourceProvider) -> Self {
+        self.datasources.push(provider);
+        self
+    }
+
+    pub(super) fn triggers(mut self, provider: TriggerProvider) -> Self {
+        self.triggers.push(provider);
+        self
+    }
+
+    /// Declares something in full, as the SDK's YAML has it: `tool`, `model`, `endpoint`,
+    /// `agent_strategy`, `datasource` or `trigger`. Endpoints and tools that are not declared so are
+    /// declared by what is known of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use sessile::session::dify::{Manifest, Plugin};
+    ///
+    /// let plugin = Plugin::new(Manifest::new("quay", "tidal", "0.0.1")).declare("model", json!({
+    ///     "provider": "tidal", "label": {"en_US": "Tidal"}, "supported_model_types": ["llm"],
+    ///     "configurate_methods": ["predefined-model"], "models": [],
+    /// }));
+    /// plugin.check()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn declare(mut self, what: &'static str, declaration: Value) -> Self {
-        self.declarations.insert(what, declaration);
+        self.declared.entry(what).or_default().push(declaration);
         self
     }
 
-    /// A file of the plugin's assets: its icon.
+    /// Adds a file to the plugin's assets: its icon.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Manifest, Plugin};
+    ///
+    /// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1"))
+    ///     .asset("logo.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>");
+    /// # drop(plugin);
+    /// ```
     pub fn asset(mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
         self.assets.push((name.into(), content.into()));
         self
     }
 
-    /// Runs it. It goes on until it is closed or dropped; over standard input until that ends.
+    /// Checks whether Dify's daemon takes what is declared, by its own rules. [`run`](Self::run) does
+    /// so before it connects.
+    ///
+    /// # Errors
+    ///
+    /// If it would be refused; the error names the field.
+    ///
+    /// # Examples
+    ///
+    /// As at [`DeclarationError`].
+    pub fn check(&self) -> Result<(), DeclarationError> {
+        self.messages().map(drop)
+    }
+
+    /// What is declared, as messages, and checked.
+    fn messages(&self) -> Result<Vec<(String, Value)>, DeclarationError> {
+        let manifest = self.full_manifest();
+        let mut messages = vec![("manifest_declaration".to_owned(), manifest.clone())];
+        for kind in KINDS {
+            let providers = self.providers(kind, &manifest)?;
+            if providers.len() > 1 {
+                let what = format!(
+                    "has {} providers, and Dify takes one of a kind: make it several plugins",
+                    providers.len(),
+                );
+                return Err(DeclarationError::new(kind, "", what));
+            }
+            if !providers.is_empty() {
+                messages.push((format!("{kind}_declaration"), providers.into()));
+            }
+        }
+        if let Some(unknown) = self.declared.keys().find(|kind| !KINDS.contains(*kind)) {
+            let what = format!("is not known; Dify knows {}", KINDS.join(", "));
+            return Err(DeclarationError::new(*unknown, "", what));
+        }
+        let icon = manifest["icon"].as_str().filter(|icon| *icon == DEFAULT_ICON);
+        let has_icon = self.assets.iter().any(|(name, _)| Some(&**name) == icon);
+        let icon = icon.filter(|_| !has_icon).map(|icon| (icon, ICON.as_bytes()));
+        let assets = self.assets.iter().map(|(name, content)| (&**name, &content[..]));
+        for (name, content) in icon.into_iter().chain(assets) {
+            let chunks = content.chunks(ASSET_CHUNK);
+            let last = chunks.len().saturating_sub(1);
+            for (at, chunk) in chunks.enumerate() {
+                let data = json!({
+                    "filename": name, "data": BASE64.encode(chunk), "end": at == last,
+                });
+                messages.push(("asset_chunk".to_owned(), data));
+            }
+        }
+        let mut registration = Registration::default();
+        for (message, data) in &messages {
+            registration.hear(message, data)?;
+        }
+        registration.end()?;
+        Ok(messages)
+    }
+
+    /// What is declared of a kind: in full, by builders, or by what is known of it.
+    fn providers(&self, kind: &str, manifest: &Value) -> Result<Vec<Value>, DeclarationError> {
+        let mut providers = self.declared.get(kind).cloned().unwrap_or_default();
+        let in_full = !providers.is_empty();
+        let text = |key: &str| manifest[key].as_str().unwrap_or_default();
+        let (author, icon) = (text("author"), text("icon"));
+        match kind {
+            "tool" if !in_full => providers.extend(self.tools(author, icon)),
+            "endpoint" if !in_full && !self.acts.endpoints.is_empty() => {
+                let endpoints = self.acts.endpoints.routes().map(|route| {
+                    json!({"path": route.path, "method": route.method, "hidden": false,
+                        "extra": {"python": {"source": "main.py"}}})
+                });
+                let settings = self.settings.iter().cloned().map(Setting::declared);
+                providers.push(json!({
+                    "settings": Vec::from_iter(settings), "endpoints": Vec::from_iter(endpoints),
+                }));
+            }
+            "agent_strategy" => {
+                let all = self.strategies.iter().cloned();
+                providers.extend(all.map(|provider| provider.complete(author, icon)));
+            }
+            "datasource" => {
+                let all = self.datasources.iter().cloned();
+                providers.extend(all.map(|provider| provider.complete(author, icon)));
+            }
+            "trigger" => {
+                let all = self.triggers.iter().cloned();
+                providers.extend(all.map(|provider| provider.complete(author, icon)));
+            }
+            _ => {}
+        }
+        Ok(providers)
+    }
+
+    fn tools(&self, author: &str, icon: &str) -> Vec<Value> {
+        let mut names: Vec<&str> = Vec::new();
+        let declared = self.tool_providers.iter().map(ToolProvider::name);
+        for name in declared.chain(self.tools.iter().map(|(provider, _)| &**provider)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut providers = Vec::new();
+        for name in names {
+            let mut declared = self.tool_providers.iter().filter(|known| known.name() == name);
+            let provider = declared.next().cloned().unwrap_or_else(|| ToolProvider::new(name));
+            let tools = self.tools.iter().filter(|(of, _)| of == name);
+            let tools = tools.map(|(of, tool)| tool.clone().declared(author, of));
+            providers.push(provider.declared(author, icon, "tools", tools.collect()));
+        }
+        providers
+    }
+
+    fn full_manifest(&self) -> Value {
+        let mut manifest = self.manifest.clone();
+        let name = manifest.get("name").and_then(Value::as_str).unwrap_or("plugin").to_owned();
+        let files = |any: bool| if any { json!(["main.yaml"]) } else { json!([]) };
+        let has = |kind: &str| self.declared.contains_key(kind);
+        let defaults = json!({
+            "version": "0.0.1",
+            "type": "plugin",
+            "author": "unknown",
+            "name": name,
+            "description": {"en_US": name},
+            "label": {"en_US": name},
+            "icon": self.assets.first().map_or(DEFAULT_ICON, |(name, _)| name),
+            "created_at": "2025-01-01T00:00:00Z",
+            "resource": default_resource(),
+            "plugins": {
+                "tools": files(!self.tools.is_empty() || has("tool")),
+                "models": files(has("model")),
+                "endpoints": files(!self.acts.endpoints.is_empty() || has("endpoint")),
+                "agent_strategies": files(!self.strategies.is_empty() || has("agent_strategy")),
+                "datasources": files(!self.datasources.is_empty() || has("datasource")),
+                "triggers": files(!self.triggers.is_empty() || has("trigger")),
+            },
+            "meta": default_meta(),
+        });
+        fill_in(&mut manifest, defaults);
+        manifest
+    }
+
+    /// Runs it, as the environment says. It goes on until it is closed or dropped, or refused; over
+    /// standard input until that ends.
     ///
     /// Over TCP it connects again when the connection is lost.
     ///
     /// # Errors
     ///
-    /// If there is no connection or no thread to be had.
-    pub fn run(self, environment: &Environment) -> Result<RunningPlugin, SessionError> {
-        let manifest = self.full_manifest();
+    /// If the declarations are not what Dify takes, there is no connection or no thread to be had, or
+    /// the daemon refuses the plugin at once. If it does so later, [`RunningPlugin::wait`] says so.
+    pub fn run(self, environment: &Environment) -> Result<RunningPlugin, PluginError> {
+        let messages = self.messages().map_err(Reason::Declaration)?;
         let mut greeting = Vec::new();
         match &environment.install {
-            Install::Local => greeting.push(manifest.to_string().into_bytes()),
-            Install::Remote { key, .. } => self.greet(key, &manifest, &mut greeting),
+            Install::Local => greeting.push(messages[0].1.to_string().into_bytes()),
+            Install::Remote { key, .. } => greet(key, messages, &mut greeting),
         }
         let workers = handlers::workers("dify-handler", self.threads, self.queue)?;
-        let refusal = Arc::new(Mutex::new(None));
-        let refused = Arc::clone(&refusal);
-        let acts = self.acts;
+        let dial = Dial::new(environment, self.max_message);
+        let outlet = Outlet { max_line: dial.says_at_most };
+        let (state, heard) = (Arc::clone(&dial.state), Arc::clone(&dial.state));
+        let (acts, on_event) = (self.acts, self.on_event);
         let builder = Session::builder(PluginSide::new())
             .name("dify-plugin")
             .terminator("\n\n")
@@ -149,117 +481,28 @@ impl Plugin {
             )
             .timeout(environment.invocation_timeout)
             .hold_limit(environment.invocation_timeout)
+            .max_frame(dial.says_at_most)
             .max_requests(self.queue + self.threads)
             .on_notification(move |method, params| {
                 if method == REFUSAL {
                     let text = params.and_then(|params| params.parse::<String>().ok());
-                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                    on_event(&heard.refuse(text.unwrap_or_default()));
                 }
             })
-            .handlers(workers, move |(), request| acts.act(request));
-        let session = match &environment.install {
-            Install::Local => builder.connect(Stdio::new()),
-            Install::Remote { address, .. } => builder
-                .reconnect(Duration::from_millis(500), Duration::from_secs(5))
-                .connect(Tcp::new(address)),
+            .handlers(workers, move |(), request| acts.act(request, outlet.clone()));
+        let builder = match &environment.install {
+            Install::Local => builder,
+            Install::Remote { .. } => {
+                builder.reconnect(Duration::from_millis(500), Duration::from_secs(5))
+            }
         };
-        Ok(RunningPlugin { session: session?, refusal })
-    }
-
-    fn full_manifest(&self) -> Value {
-        let mut manifest = self.manifest.clone();
-        let text = |key: &str, default: &str| {
-            manifest.get(key).and_then(Value::as_str).unwrap_or(default).to_owned()
-        };
-        let name = text("name", "plugin");
-        let defaults = json!({
-            "version": "0.0.1",
-            "type": "plugin",
-            "author": "unknown",
-            "name": name,
-            "description": {"en_US": name},
-            "label": {"en_US": name},
-            "icon": self.assets.first().map_or("icon.svg", |(name, _)| name),
-            "created_at": "2025-01-01T00:00:00Z",
-            "resource": {"memory": 268_435_456, "permission": {
-                "tool": {"enabled": true}, "model": {"enabled": true, "llm": true},
-                "endpoint": {"enabled": true}, "app": {"enabled": true},
-                "storage": {"enabled": true, "size": 1_048_576},
-            }},
-            "plugins": {
-                "tools": if self.acts.tools.is_empty() { vec![] } else { vec!["tools"] },
-                "models": [],
-                "endpoints": if self.acts.endpoints.is_empty() { vec![] } else { vec!["endpoints"] },
-            },
-            "meta": {"version": "0.0.1", "arch": ["amd64", "arm64"], "runner":
-                {"language": "python", "version": "3.12", "entrypoint": "main"}},
-        });
-        if let (Value::Object(manifest), Value::Object(defaults)) = (&mut manifest, defaults) {
-            for (key, value) in defaults {
-                manifest.entry(key).or_insert(value);
-            }
+        let session = builder.connect(dial)?;
+        let plugin = RunningPlugin { session, state };
+        if matches!(environment.install, Install::Remote { .. }) {
+            plugin.state.wait_refused(Deadline::after(REFUSES_WITHIN));
         }
-        manifest
-    }
-
-    /// The handshake, and all that is declared.
-    fn greet(&self, key: &str, manifest: &Value, frames: &mut Vec<Vec<u8>>) {
-        let frame = |kind: &str, data: Value| json!({"type": kind, "data": data}).to_string();
-        // The handshake ends with one line feed, all else with two.
-        let handshake = frame("handshake", json!({"key": key}));
-        let first = format!("{handshake}\n{}", frame("manifest_declaration", manifest.clone()));
-        frames.push(first.into_bytes());
-        let order = ["tool", "model", "endpoint", "agent_strategy", "datasource", "trigger"];
-        for what in order {
-            let declared = self.declarations.get(what).cloned().or_else(|| self.implied(what));
-            if let Some(declaration) = declared {
-                let kind = format!("{what}_declaration");
-                frames.push(frame(&kind, json!([declaration])).into_bytes());
-            }
-        }
-        for (name, content) in &self.assets {
-            let chunks = content.chunks(ASSET_CHUNK);
-            let last = chunks.len().saturating_sub(1);
-            for (at, chunk) in chunks.enumerate() {
-                let data = json!({
-                    "filename": name, "data": BASE64.encode(chunk), "end": at == last,
-                });
-                frames.push(frame("asset_chunk", data).into_bytes());
-            }
-        }
-        frames.push(frame("end", json!({})).into_bytes());
-    }
-
-    fn implied(&self, what: &str) -> Option<Value> {
-        let author = self.manifest.get("author").and_then(Value::as_str).unwrap_or("unknown");
-        match what {
-            "endpoint" if !self.acts.endpoints.is_empty() => {
-                let endpoints = self.acts.endpoints.iter().map(|(method, path, _)| {
-                    json!({"path": path, "method": method, "hidden": false, "extra":
-                        {"python": {"source": "endpoint.py"}}})
-                });
-                Some(json!({"settings": [], "endpoints": Vec::from_iter(endpoints)}))
-            }
-            // The daemon takes one provider.
-            "tool" => self.acts.tools.first().map(|(provider, ..)| {
-                let tools = self.acts.tools.iter().filter(|(of, ..)| of == provider);
-                let tools = tools.map(|(provider, tool, _)| {
-                    json!({
-                        "identity": {"author": author, "name": tool, "provider": provider,
-                            "label": {"en_US": tool}},
-                        "description": {"human": {"en_US": tool}, "llm": tool},
-                        "parameters": [], "extra": {"python": {"source": "tool.py"}},
-                    })
-                });
-                json!({
-                    "identity": {"author": author, "name": provider, "tags": [], "icon": "icon.svg",
-                        "label": {"en_US": provider}, "description": {"en_US": provider}},
-                    "credentials_schema": [], "tools": Vec::from_iter(tools),
-                    "extra": {"python": {"source": "provider.py"}},
-                })
-            }),
-            _ => None,
-        }
+        plugin.not_refused()?;
+        Ok(plugin)
     }
 }
 
@@ -272,291 +515,183 @@ impl fmt::Debug for Plugin {
     }
 }
 
-impl Acts {
-    /// On a thread of the workers.
-    fn act(&self, request: Request) {
-        match request.method() {
-            "endpoint.invoke_endpoint" => self.act_endpoint(request),
-            "tool.invoke_tool" => {
-                #[derive(Deserialize)]
-                struct Which {
-                    provider: String,
-                    tool: String,
-                }
-                let which = request.parse::<Which>();
-                let found = which.ok().and_then(|which| {
-                    let is = |(provider, tool, _): &&(String, String, _)| {
-                        // The daemon names a provider with its plugin before it.
-                        let named = which.provider.rsplit('/').next() == Some(provider);
-                        (named || which.provider == *provider) && which.tool == *tool
-                    };
-                    self.tools.iter().find(is)
-                });
-                match found {
-                    Some((.., handler)) => act_task(request, handler),
-                    None => fail(request, "ValueError", "there is no such tool"),
-                }
+const DEFAULT_ICON: &str = "icon.svg";
+
+pub(super) fn default_meta() -> Value {
+    json!({"version": "0.0.1", "arch": ["amd64", "arm64"], "runner":
+        {"language": "python", "version": "3.12", "entrypoint": "main"}})
+}
+
+fn default_resource() -> Value {
+    json!({"memory": 268_435_456, "permission": {
+        "tool": {"enabled": true}, "model": all_models(), "node": {"enabled": true},
+        "endpoint": {"enabled": true}, "app": {"enabled": true},
+        "storage": {"enabled": true, "size": 1_048_576},
+    }})
+}
+
+pub(super) fn all_models() -> Value {
+    json!({
+        "enabled": true, "llm": true, "text_embedding": true, "rerank": true, "tts": true,
+        "speech2text": true, "moderation": true,
+    })
+}
+
+/// What is not said at all, at the top and among the resources.
+fn fill_in(manifest: &mut Value, defaults: Value) {
+    let (Value::Object(manifest), Value::Object(defaults)) = (manifest, defaults) else { return };
+    for (key, value) in defaults {
+        match manifest.get_mut(&key) {
+            Some(resource) if key == "resource" => fill_in(resource, value),
+            Some(_) => {}
+            None => {
+                manifest.insert(key, value);
             }
-            "tool.validate_tool_credentials" if !self.has("tool.validate_tool_credentials") => {
-                let _ = request.respond(&json!({"result": true}));
+        }
+    }
+}
+
+/// The handshake, and all that is declared.
+fn greet(key: &str, messages: Vec<(String, Value)>, frames: &mut Vec<Vec<u8>>) {
+    let frame = |kind: &str, data: &Value| json!({"type": kind, "data": data}).to_string();
+    // The handshake ends with one line feed, all else with two.
+    let mut first = Some(format!("{}\n", frame("handshake", &json!({"key": key}))));
+    for (kind, data) in messages {
+        let before = first.take().unwrap_or_default();
+        frames.push(format!("{before}{}", frame(&kind, &data)).into_bytes());
+    }
+    frames.push(frame("end", &json!({})).into_bytes());
+}
+
+/// How the daemon is reached, and what it has said to that.
+struct Dial {
+    to: Box<dyn Connect>,
+    hears_at_most: usize,
+    says_at_most: usize,
+    state: Arc<State>,
+}
+
+impl Dial {
+    fn new(environment: &Environment, max_message: usize) -> Self {
+        let (to, says_at_most): (Box<dyn Connect>, usize) = match &environment.install {
+            Install::Local => (Box::new(Stdio::new()), LOCAL_LINE),
+            Install::Remote { address, .. } => (Box::new(Tcp::new(address)), max_message),
+        };
+        Self { to, hears_at_most: max_message, says_at_most, state: Arc::default() }
+    }
+}
+
+impl Connect for Dial {
+    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
+        let mut options = options.clone();
+        options.max_frame = self.hears_at_most;
+        let link = self.to.connect(&options)?;
+        self.state.is_connected();
+        Ok(link)
+    }
+
+    fn blocks(&self) -> bool {
+        self.to.blocks()
+    }
+
+    /// Who was refused for good is refused again.
+    fn can_reconnect(&self) -> bool {
+        self.to.can_reconnect() && !self.state.for_good.load(Ordering::SeqCst)
+    }
+}
+
+/// What the daemon said to the present connection.
+#[derive(Default)]
+struct State {
+    refusal: Mutex<Option<String>>,
+    /// It would say the same again.
+    for_good: AtomicBool,
+    changed: Condvar,
+}
+
+impl State {
+    fn is_connected(&self) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn refuse(&self, why: String) -> PluginEvent {
+        // In the daemon's words: it is busy, or cannot look up the key just now.
+        let tries_again =
+            why.starts_with("server is busy") || why.starts_with("failed to get connection info");
+        self.for_good.store(!tries_again, Ordering::SeqCst);
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+        self.changed.notify_all();
+        PluginEvent::Refused { why, tries_again }
+    }
+
+    fn refused_for_good(&self) -> Option<String> {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.clone().filter(|_| self.for_good.load(Ordering::SeqCst))
+    }
+
+    fn wait_refused(&self, deadline: Deadline) {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        while refusal.is_none() {
+            match deadline.wait(&self.changed, refusal) {
+                Ok(woken) => refusal = woken,
+                Err(_) => return,
             }
-            method => match self.actions.iter().find(|(action, _)| action == method) {
-                Some((_, handler)) => act_task(request, handler),
-                // As the SDK does: an end, and no more.
-                None => request.finish(),
-            },
         }
-    }
-
-    fn has(&self, action: &str) -> bool {
-        self.actions.iter().any(|(known, _)| known == action)
-    }
-
-    fn act_endpoint(&self, request: Request) {
-        #[derive(Deserialize)]
-        struct Asked {
-            raw_http_request: String,
-            #[serde(default)]
-            settings: Value,
-        }
-        let asked = request.parse::<Asked>();
-        let parsed = asked.ok().and_then(|asked| {
-            HttpRequest::from_hex(&asked.raw_http_request).map(|http| (http, asked.settings))
-        });
-        let Some((http, settings)) = parsed else {
-            return fail(request, "ValueError", "this is no HTTP request");
-        };
-        let fits =
-            |(method, path, _): &&(String, String, _)| *method == http.method && *path == http.path;
-        let found = self.endpoints.iter().find(fits);
-        let mut endpoint = Endpoint { request, http, settings, answer: Answer::None };
-        let outcome = match found {
-            Some((.., handler)) => contain(|| handler(&mut endpoint)).and_then(|outcome| outcome),
-            None => endpoint.respond(HttpResponse::new(404, "Not Found")).map_err(Into::into),
-        };
-        if endpoint.answer == Answer::None {
-            let why = match outcome {
-                Err(error) => format!("Internal Server Error: {error:#}"),
-                Ok(()) => "Internal Server Error: the handler gave no answer".to_owned(),
-            };
-            let _ = endpoint.respond(HttpResponse::new(500, why));
-        }
-        endpoint.request.finish();
-    }
-}
-
-fn act_task(request: Request, handler: &TaskHandler) {
-    let mut task = Task { request };
-    match contain(|| handler(&mut task)).and_then(|outcome| outcome) {
-        Ok(()) => task.request.finish(),
-        Err(error) => fail(task.request, "Exception", &format!("{error:#}")),
-    }
-}
-
-fn fail(request: Request, kind: &str, why: &str) {
-    request.fail(&RemoteError::new(why).with_data(json!({"error_type": kind, "args": {}})));
-}
-
-/// A request to an endpoint.
-pub struct Endpoint {
-    request: Request,
-    http: HttpRequest,
-    settings: Value,
-    answer: Answer,
-}
-
-#[derive(PartialEq, Eq)]
-enum Answer {
-    None,
-    Begun,
-    Whole,
-}
-
-#[derive(Serialize)]
-struct Piece<'a> {
-    #[serde(flatten)]
-    head: Option<&'a HttpResponse>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<String>,
-}
-
-impl Endpoint {
-    /// What was asked.
-    #[must_use]
-    pub fn http(&self) -> &HttpRequest {
-        &self.http
-    }
-
-    /// The endpoint's settings, as its user made them.
-    #[must_use]
-    pub fn settings(&self) -> &Value {
-        &self.settings
-    }
-
-    /// Calls Dify on behalf of this request; also from other threads, also after the answer.
-    #[must_use]
-    pub fn dify(&self) -> Dify {
-        Dify::new(self.request.invoker())
-    }
-
-    /// Answers, in one go.
-    ///
-    /// # Errors
-    ///
-    /// If an answer was begun before; if the daemon is gone, or there is no room.
-    pub fn respond(&mut self, response: HttpResponse) -> Result<(), SessionError> {
-        self.begin(response)?;
-        self.answer = Answer::Whole;
-        Ok(())
-    }
-
-    /// Begins an answer, to be followed by more of its body.
-    ///
-    /// # Errors
-    ///
-    /// As [`respond`](Self::respond).
-    pub fn begin(&mut self, response: HttpResponse) -> Result<(), SessionError> {
-        if self.answer != Answer::None {
-            return Err(Kind::Ended.into());
-        }
-        let result = Some(HEXLOWER_PERMISSIVE.encode(&response.body));
-        self.request.item(&Piece { head: Some(&response), result })?;
-        self.answer = Answer::Begun;
-        Ok(())
-    }
-
-    /// More of the body.
-    ///
-    /// # Errors
-    ///
-    /// If no answer was begun; if the daemon is gone, or there is no room.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        if self.answer != Answer::Begun {
-            return Err(Kind::Ended.into());
-        }
-        for chunk in bytes.chunks(CHUNK) {
-            let result = Some(HEXLOWER_PERMISSIVE.encode(chunk));
-            self.request.item(&Piece { head: None, result })?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("http", &self.http).finish_non_exhaustive()
-    }
-}
-
-/// A request for anything but an endpoint. When its handler returns, the answer is complete; an error
-/// that it returns is told.
-pub struct Task {
-    request: Request,
-}
-
-impl Task {
-    /// The request, read as a `T`: its fields are those of the action.
-    ///
-    /// # Errors
-    ///
-    /// If it is something else.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
-        self.request.parse()
-    }
-
-    /// A parameter of a tool, by its name; `null` if there is none.
-    #[must_use]
-    pub fn parameter(&self, name: &str) -> Value {
-        #[derive(Deserialize)]
-        struct Parameters {
-            tool_parameters: BTreeMap<String, Value>,
-        }
-        let parameters = self.request.parse::<Parameters>();
-        parameters.ok().and_then(|mut p| p.tool_parameters.remove(name)).unwrap_or_default()
-    }
-
-    /// What the daemon tells besides: conversation, message, app, endpoint and context.
-    #[must_use]
-    pub fn context(&self) -> Option<&Payload> {
-        self.request.meta()
-    }
-
-    /// Calls Dify on behalf of this request; also from other threads, also after the answer.
-    #[must_use]
-    pub fn dify(&self) -> Dify {
-        Dify::new(self.request.invoker())
-    }
-
-    /// Sends a piece of the answer, as the action has it: for a tool, a [`ToolMessage`].
-    ///
-    /// # Errors
-    ///
-    /// If the daemon is gone, or there is no room.
-    pub fn send<T: Serialize + ?Sized>(&self, piece: &T) -> Result<(), SessionError> {
-        self.request.item(piece)
-    }
-}
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Task").field(&self.request.method()).finish()
-    }
-}
-
-/// A message of a tool's.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ToolMessage {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    message: Value,
-}
-
-impl ToolMessage {
-    /// Text.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self { kind: "text", message: json!({"text": text.into()}) }
-    }
-
-    /// JSON, an object.
-    #[must_use]
-    pub fn json(object: Value) -> Self {
-        Self { kind: "json", message: json!({"json_object": object}) }
-    }
-
-    /// A link.
-    pub fn link(url: impl Into<String>) -> Self {
-        Self { kind: "link", message: json!({"text": url.into()}) }
-    }
-
-    /// A value that a workflow may use.
-    pub fn variable(name: impl Into<String>, value: Value) -> Self {
-        let message = json!({
-            "variable_name": name.into(), "variable_value": value, "stream": false,
-        });
-        Self { kind: "variable", message }
     }
 }
 
 /// A plugin that runs. Dropped, it closes.
-#[derive(Debug)]
+///
+/// # Examples
+///
+/// As at [`Plugin`].
 pub struct RunningPlugin {
     session: Session,
-    refusal: Arc<Mutex<Option<String>>>,
+    state: Arc<State>,
 }
 
 impl RunningPlugin {
     /// Waits until it has come to its end: it was closed, or standard input has ended.
-    pub fn wait(&self) {
-        while !self.session.wait_down(Duration::from_secs(3600)) {}
+    ///
+    /// # Errors
+    ///
+    /// If the daemon refuses the plugin, and would refuse it again.
+    pub fn wait(&self) -> Result<(), PluginError> {
+        while !self.wait_timeout(Duration::from_secs(3600))? {}
+        Ok(())
     }
 
-    /// What the daemon said, if it refused the plugin; it says nothing if it took it.
+    /// Waits until it has come to its end, no longer than this. Says whether it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&self, wait: Duration) -> Result<bool, PluginError> {
+        let is_over = self.session.wait_down(wait);
+        self.not_refused()?;
+        Ok(is_over)
+    }
+
+    fn not_refused(&self) -> Result<(), PluginError> {
+        self.state.refused_for_good().map_or(Ok(()), |why| Err(Reason::Refused(why).into()))
+    }
+
+    /// Tells what the daemon said, if it refuses the plugin at present; it says nothing if it takes it.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What its session has done and seen.
+    /// Writes a line to the log of Dify's daemon: `INFO`, `WARNING` or another level.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon is gone, or there is no room.
+    pub fn log(&self, level: &str, message: &str) -> Result<(), SessionError> {
+        super::invocations::log(&self.session.invoker(), level, message)
+    }
+
+    /// Tells what its session has done and seen.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
         self.session.stats()
@@ -565,5 +700,104 @@ impl RunningPlugin {
     /// Takes no more requests, and ends, within this time. Says whether it has.
     pub fn close(&self, within: Duration) -> bool {
         self.session.close(within)
+    }
+}
+
+impl fmt::Debug for RunningPlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningPlugin").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Why a plugin does not run.
+///
+/// # Examples
+///
+/// ```no_run
+/// use sessile::session::dify::{Environment, Manifest, Plugin};
+///
+/// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1"));
+/// match plugin.run(&Environment::remote("localhost:5003", "a key")) {
+///     Err(error) if error.refusal().is_some() => eprintln!("is the key still good? {error}"),
+///     other => drop(other?.wait()?),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PluginError(Box<Reason>);
+
+#[derive(Debug)]
+enum Reason {
+    Declaration(DeclarationError),
+    Refused(String),
+    Session(SessionError),
+}
+
+impl PluginError {
+    /// Gives the declaration that Dify would not take, if it is that.
+    #[must_use]
+    pub fn declaration(&self) -> Option<&DeclarationError> {
+        match &*self.0 {
+            Reason::Declaration(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Gives what the daemon said, if it refused the plugin.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match &*self.0 {
+            Reason::Refused(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Says whether the daemon could not be reached.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(&*self.0, Reason::Session(error) if error.is_connect())
+    }
+}
+
+impl From<Reason> for PluginError {
+    fn from(reason: Reason) -> Self {
+        Self(Box::new(reason))
+    }
+}
+
+impl From<SessionError> for PluginError {
+    fn from(error: SessionError) -> Self {
+        Reason::Session(error).into()
+    }
+}
+
+impl fmt::Debug for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What `main` prints when it returns one.
+        write!(f, "{self}")?;
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Reason::Declaration(error) => error.fmt(f),
+            Reason::Refused(why) => write!(f, "Dify's daemon refuses the plugin: {why}"),
+            Reason::Session(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PluginError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Reason::Session(error) => error.source(),
+            _ => None,
+        }
     }
 }

@@ -192,6 +192,9 @@ impl PluginSide {
     }
 }
 
+/// A line for the daemon's log.
+pub(super) const LOG: &str = "log";
+
 /// A daemon that refuses a plugin says so in plain words.
 pub(super) const REFUSAL: &str = "refusal";
 
@@ -233,8 +236,16 @@ impl Protocol for PluginSide {
                 Self::session(frame, to, "error", failed);
             }
             Outgoing::End { to } => Self::session(frame, to, "end", empty()),
+            Outgoing::Notification { method: LOG, params: Some(line) } => {
+                #[derive(Serialize)]
+                struct Logged<'a> {
+                    event: &'static str,
+                    data: &'a Payload,
+                }
+                write_json(frame, &Logged { event: LOG, data: line });
+            }
             Outgoing::Notification { .. } => {
-                return Err(Unsupported::new("a plugin has nothing to tell unasked"));
+                return Err(Unsupported::new("a plugin has nothing else to tell unasked"));
             }
             Outgoing::Cancel { .. } => {
                 return Err(Unsupported::new("an invocation cannot be called off"));
