@@ -53,11 +53,15 @@ use crate::manager::CloseReason;
 use crate::{CreateContext, Manager, sys};
 
 mod channel;
+#[cfg(all(feature = "confine", target_os = "linux"))]
+mod confine;
 mod left;
 mod private_dir;
 mod process;
 mod shelf;
 
+#[cfg(all(feature = "confine", target_os = "linux"))]
+pub use self::confine::{Confinement, Enforcement};
 pub(super) use left::reclaim;
 
 /// Starts a CPython for each thread, and holds the settings they share.
@@ -86,6 +90,8 @@ struct Settings {
     current_dir: Option<PathBuf>,
     private_dir: bool,
     limits: sys::Limits,
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    confinement: Option<Confinement>,
     start_timeout: Duration,
     grace: Duration,
     close_timeout: Duration,
@@ -102,6 +108,8 @@ impl CPythonManager {
             current_dir: None,
             private_dir: false,
             limits: sys::Limits::default(),
+            #[cfg(all(feature = "confine", target_os = "linux"))]
+            confinement: None,
             start_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),
             close_timeout: Duration::from_secs(1),
@@ -189,6 +197,26 @@ impl CPythonManager {
     pub fn max_cpu_time(self, time: Duration) -> Self {
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         self.with(|settings| settings.limits.cpu_seconds = Some(seconds))
+    }
+
+    /// Has the kernel hold every session to this, from before its first instruction on.
+    ///
+    /// Each session gets [a directory of its own](Self::private_dir), and starts there. Spares are
+    /// confined like any other. Default: a session may do what this process may.
+    ///
+    /// ```no_run
+    /// use sessile::interpreter::cpython::{CPythonManager, Confinement};
+    ///
+    /// let python = CPythonManager::new().confine(Confinement::strict().read("/srv/data")).start()?;
+    /// # Ok::<(), sessile::interpreter::InterpreterError>(())
+    /// ```
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    #[must_use]
+    pub fn confine(self, confinement: Confinement) -> Self {
+        self.with(|settings| {
+            settings.confinement = Some(confinement);
+            settings.private_dir = true;
+        })
     }
 
     /// How many children are kept warm, for threads that will need one: then neither the start nor
@@ -337,6 +365,13 @@ impl CPython {
     #[must_use]
     pub fn private_dir(&self) -> Option<&Path> {
         self.child.as_ref()?.private_dir()
+    }
+
+    /// What the kernel holds this session to, if it is [confined](CPythonManager::confine).
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    #[must_use]
+    pub fn enforcement(&self) -> Option<&Enforcement> {
+        self.child.as_ref()?.enforcement()
     }
 
     /// Writes a file into the session's own directory, and the directories on the way to it.

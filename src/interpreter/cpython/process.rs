@@ -19,6 +19,8 @@ use super::super::{
 };
 use super::Settings;
 use super::channel::Channel;
+#[cfg(all(feature = "confine", target_os = "linux"))]
+use super::confine::Plan;
 use super::left::{Left, MARK};
 use super::private_dir::PrivateDir;
 use crate::sys::{self, Watched};
@@ -94,6 +96,8 @@ pub(super) struct Child {
     /// Late output that was read when no cell was there to tell of it.
     untold: Vec<LateOutput>,
     buffer: Box<[u8]>,
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    confined: Option<super::confine::Held>,
     /// Removed last, when nothing of the child's is running any more.
     dir: Option<PrivateDir>,
     _lease: Option<Lease>,
@@ -197,8 +201,26 @@ impl Child {
              {{'__name__':'sessile_driver','passage':s,'pipes':p}})",
             n = DRIVER.len()
         );
-        let mut command = process::Command::new(&settings.python);
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let plan = settings.confinement.as_ref().zip(dir.as_ref()).map(|(asked, dir)| {
+            Plan::new(asked, settings, dir.path()).map(|plan| (asked, plan)).map_err(|what| {
+                InterpreterError::start(format!("{python}: it cannot be confined: {what}"), None)
+            })
+        });
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let plan = plan.transpose()?;
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let program = plan.as_ref().map_or(settings.python.as_path(), |(_, plan)| plan.command());
+        #[cfg(not(all(feature = "confine", target_os = "linux")))]
+        let program = &settings.python;
+
+        let mut command = process::Command::new(program);
         command.args(&settings.args).arg("-c").arg(boot);
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        if let Some((asked, plan)) = &plan {
+            plan.clear_environment(asked, &mut command);
+            plan.become_user(&mut command);
+        }
         command.envs(settings.env.iter().map(|(name, value)| (name, value)));
         if let Some((_, left)) = &lease {
             command.env(MARK, &left.mark);
@@ -209,6 +231,8 @@ impl Child {
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(their_stdout).stderr(their_stderr);
         sys::detach_and_bind(&mut command);
         sys::limit(&mut command, settings.limits);
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let confined = plan.map(|(_, plan)| plan.restrict(&mut command)); // behind all other hooks
         let process = command.spawn().map_err(failed("cannot be run"))?;
         drop(command); // and with it our copies of the child's ends
 
@@ -224,6 +248,8 @@ impl Child {
             tainted: false,
             untold: Vec::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
+            #[cfg(all(feature = "confine", target_os = "linux"))]
+            confined,
             dir,
             _lease: lease.map(|(lease, _)| lease),
         };
@@ -238,6 +264,11 @@ impl Child {
 
     pub(super) fn private_dir(&self) -> Option<&Path> {
         self.dir.as_ref().map(PrivateDir::path)
+    }
+
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    pub(super) fn enforcement(&self) -> Option<&super::confine::Enforcement> {
+        self.confined.as_ref().map(|held| &held.enforcement)
     }
 
     pub(super) fn target(&self) -> Arc<Target> {
@@ -266,6 +297,8 @@ impl Child {
                 Fault::Ended => format!("ended at once ({})", self.end(Duration::from_secs(1))),
                 Fault::Late => format!("was not ready within {time:?}"),
                 Fault::Protocol(what) => format!("sent no {what}"),
+                #[cfg(all(feature = "confine", target_os = "linux"))]
+                Fault::Overfull(_) => "filled its directory".to_owned(),
             };
             self.target.kill();
             self.take_rest(&mut cell);
@@ -368,6 +401,10 @@ impl Child {
             Fault::Late => InterpreterError::killed(options.timeout.unwrap_or_default()),
             Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
             Fault::Protocol(what) => InterpreterError::protocol(what),
+            #[cfg(all(feature = "confine", target_os = "linux"))]
+            Fault::Overfull((held, most)) => InterpreterError::died(format!(
+                "it was ended: its directory holds {held} bytes, and may hold {most}"
+            )),
         };
         self.target.kill();
         self.take_ready(&mut cell);
@@ -441,6 +478,11 @@ impl Child {
     /// Waits for something to be ready; an error if the deadline passes or the child has ended.
     fn wait(&self, watched: &mut [Watched], deadline: Option<Instant>) -> Result<(), Fault> {
         loop {
+            #[cfg(all(feature = "confine", target_os = "linux"))]
+            if let Some(overfull) = self.confined.as_ref().and_then(super::confine::Held::overfull)
+            {
+                return Err(Fault::Overfull(overfull));
+            }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let time = left.map_or(TICK, |left| left.min(TICK));
             sys::poll(watched, time).map_err(|_| Fault::Ended)?;
@@ -709,6 +751,9 @@ enum Fault {
     Ended,
     /// What it said cannot be.
     Protocol(&'static str),
+    /// Its directory holds more bytes than it may: how many, and how many it may.
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    Overfull((u64, u64)),
 }
 
 struct Greeting {

@@ -1,0 +1,58 @@
+//! How much a session's directory holds: the kernel has no limit for one, so somebody has to look.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often one looks.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How many entries are looked at. More of them than that are too many, whatever they hold.
+const MOST_ENTRIES: u64 = 100_000;
+
+#[derive(Debug)]
+pub(super) struct Watch {
+    dir: PathBuf,
+    most: u64,
+    /// Not before this.
+    next: Mutex<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(dir: &Path, most: u64) -> Self {
+        Self { dir: dir.to_owned(), most, next: Mutex::new(Instant::now() + PAUSE) }
+    }
+
+    /// What the directory holds and what it may hold, if that is too much; looks at most every 250 ms.
+    pub(super) fn look(&self) -> Option<(u64, u64)> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now < *next {
+            return None;
+        }
+        let held = size(&self.dir);
+        // Where looking takes long it is done more seldom.
+        *next = Instant::now() + PAUSE.max(now.elapsed() * 10);
+        (held > self.most).then_some((held, self.most))
+    }
+}
+
+/// The bytes on the disk below this directory. What goes while one looks is not counted.
+fn size(dir: &Path) -> u64 {
+    let (mut bytes, mut entries, mut todo) = (0, 0, vec![dir.to_owned()]);
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            entries += 1;
+            if entries > MOST_ENTRIES {
+                return u64::MAX;
+            }
+            let Ok(found) = entry.metadata() else { continue };
+            bytes += found.blocks() * 512;
+            if found.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
