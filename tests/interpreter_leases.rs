@@ -151,3 +151,38 @@ fn many_reclaimers_at_once_remove_each_thing_once() {
     }
     assert_eq!(place.left(), [] as [&Path; 0]);
 }
+
+/// A lease is a file, and who has got at the directory of leases may write what they like into one.
+#[test]
+fn a_forged_lease_leads_to_nothing_of_anybody_elses() {
+    let place = Place::new();
+    let (_, stray, dir) = Holder::start(&place).kill();
+    let leases =
+        place.left().into_iter().find(|path| path.extension().is_some_and(|e| e == "process"));
+    let leases = place.0.join(leases.unwrap());
+    let living = Holder::start(&place); // which reclaims what was left
+    end_of(&stray);
+    assert!(!dir.exists());
+
+    let precious = place.0.join("precious");
+    fs::create_dir(&precious).unwrap();
+    let living_mark =
+        living.dir.file_name().unwrap().to_str().unwrap().strip_prefix("sessile-dir-");
+    // The owner is gone, so its leases are looked into.
+    let owner = leases.parent().unwrap();
+    fs::create_dir_all(owner).unwrap();
+    let name = owner.file_name().unwrap().to_str().unwrap();
+    let forged = [
+        serde_json::json!({ "mark": format!("{name}-1"), "dir": precious }),
+        serde_json::json!({ "mark": format!("{name}-x"), "dir": null }),
+        serde_json::json!({ "mark": living_mark, "dir": null }),
+        serde_json::json!({ "mark": living_mark, "dir": living.dir }),
+    ];
+    for (number, lease) in forged.iter().enumerate() {
+        fs::write(owner.join(format!("{number}.process")), lease.to_string()).unwrap();
+    }
+    assert_eq!(reclaimed_by(place.run_as("reclaimer")), "0 0");
+    assert!(precious.exists() && living.dir.join("mine").exists());
+    assert!(runs(&living.python) && runs(&living.stray));
+    living.end();
+}

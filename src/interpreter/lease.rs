@@ -212,11 +212,12 @@ fn remove_if_bare(dir: &Path) {
 
 /// Removes what processes that are gone have left of this kind, and is ours to remove.
 ///
-/// `remove` is told of one thing at a time, and says whether that is no more. It may take long: no
+/// `is_ours` is told the name of the owner too: what a lease says may have been written by somebody
+/// else, and only names that this owner has given out can be its own. `remove` is told of one thing at a time, and says whether that is no more. It may take long: no
 /// lock is held that anybody waits for.
 pub(crate) fn reclaim<T: DeserializeOwned>(
     kind: &str,
-    is_ours: impl Fn(&T) -> bool,
+    is_ours: impl Fn(&str, &T) -> bool,
     mut remove: impl FnMut(T) -> bool,
 ) -> Reclaimed {
     let mut reclaimed = Reclaimed::default();
@@ -225,12 +226,13 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
     };
     let gone = owners_gone(&base).unwrap_or_default();
     for Gone { dir, since } in &gone {
+        let owner = dir.file_name().unwrap_or_default().to_string_lossy();
         let is_old = since.elapsed().is_ok_and(|time| time > GIVEN_UP);
         for path in files(dir).filter(|path| is_of_kind(path, kind)) {
             // Before it is held: another may come for what is not ours. What cannot be read is
             // another version's.
             let what = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let what = what.filter(&is_ours);
+            let what = what.filter(|what| is_ours(&owner, what));
             if what.is_none() && !is_old {
                 continue;
             }

@@ -394,9 +394,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// How many bytes the session's directory has over its limit, and that limit; if it was time to
-    /// look and it has too many.
-    pub(super) fn overfull(&self) -> Option<(u64, u64)> {
+    /// Says what the session's directory holds, if it was time to look and that is too much.
+    pub(super) fn overfull(&self) -> Option<String> {
         self.disk.look()
     }
 }

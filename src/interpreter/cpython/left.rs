@@ -27,10 +27,24 @@ impl Left {
     /// Writes down a child that is about to be started.
     pub(super) fn write_down(has_dir: bool) -> Option<(Lease, Self)> {
         let describe = |name: &str| {
-            let dir = has_dir.then(|| std::env::temp_dir().join(format!("sessile-dir-{name}")));
+            let dir = has_dir.then(|| std::env::temp_dir().join(Self::dir_name(name)));
             Self { mark: name.to_owned(), dir }
         };
         Lease::take(KIND, describe).ok()
+    }
+
+    /// Whether this owner can have written it: its marks begin with its name, and a directory is called
+    /// after its mark. So a lease that somebody forged leads to nothing of anybody else's.
+    fn is_of(&self, owner: &str) -> bool {
+        let number = self.mark.strip_prefix(owner).and_then(|rest| rest.strip_prefix('-'));
+        let is_numbered = number.is_some_and(|number| number.parse::<u64>().is_ok());
+        let name = Self::dir_name(&self.mark);
+        let is_named = |dir: &PathBuf| dir.is_absolute() && dir.file_name() == Some(name.as_ref());
+        is_numbered && self.dir.as_ref().is_none_or(is_named)
+    }
+
+    fn dir_name(mark: &str) -> String {
+        format!("sessile-dir-{mark}")
     }
 
     fn remove(self) -> bool {
@@ -45,7 +59,7 @@ impl Left {
 
 /// Removes what sessions of processes that are gone have left.
 pub(in super::super) fn reclaim() -> Reclaimed {
-    lease::reclaim(KIND, |_| true, Left::remove)
+    lease::reclaim(KIND, |owner, left: &Left| left.is_of(owner), Left::remove)
 }
 
 /// Kills all processes whose environment has the mark; whether none is left.

@@ -298,7 +298,7 @@ impl Child {
                 Fault::Late => format!("was not ready within {time:?}"),
                 Fault::Protocol(what) => format!("sent no {what}"),
                 #[cfg(all(feature = "confine", target_os = "linux"))]
-                Fault::Overfull(_) => "filled its directory".to_owned(),
+                Fault::Overfull(what) => what,
             };
             self.target.kill();
             self.take_rest(&mut cell);
@@ -402,9 +402,7 @@ impl Child {
             Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
             Fault::Protocol(what) => InterpreterError::protocol(what),
             #[cfg(all(feature = "confine", target_os = "linux"))]
-            Fault::Overfull((held, most)) => InterpreterError::died(format!(
-                "it was ended: its directory holds {held} bytes, and may hold {most}"
-            )),
+            Fault::Overfull(what) => InterpreterError::died(format!("it was ended: {what}")),
         };
         self.target.kill();
         self.take_ready(&mut cell);
@@ -751,9 +749,9 @@ enum Fault {
     Ended,
     /// What it said cannot be.
     Protocol(&'static str),
-    /// Its directory holds more bytes than it may: how many, and how many it may.
+    /// Its directory holds more than it may.
     #[cfg(all(feature = "confine", target_os = "linux"))]
-    Overfull((u64, u64)),
+    Overfull(String),
 }
 
 struct Greeting {

@@ -116,7 +116,7 @@ impl Visit {
 /// Ends what processes that are gone have left at this gateway.
 pub(super) fn reclaim_at(endpoint: &Arc<Endpoint>) -> Reclaimed {
     let mut visit = Visit::to(Arc::clone(endpoint));
-    let is_here = |left: &Left| left.gateway == endpoint.url;
+    let is_here = |_: &str, left: &Left| left.gateway == endpoint.url;
     lease::reclaim(KIND, is_here, |left| visit.end(&left))
 }
 
@@ -125,7 +125,7 @@ pub(in super::super) fn reclaim() -> Reclaimed {
     let mut visits: HashMap<String, Option<Visit>> = HashMap::new();
     lease::reclaim(
         KIND,
-        |_| true,
+        |_, _| true,
         |left: Left| {
             if !left.is_open {
                 return false;

@@ -24,8 +24,8 @@ impl Watch {
         Self { dir: dir.to_owned(), most, next: Mutex::new(Instant::now() + PAUSE) }
     }
 
-    /// What the directory holds and what it may hold, if that is too much; looks at most every 250 ms.
-    pub(super) fn look(&self) -> Option<(u64, u64)> {
+    /// Says what the directory holds, if that is too much; looks at most every 250 ms.
+    pub(super) fn look(&self) -> Option<String> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if now < *next {
@@ -34,18 +34,25 @@ impl Watch {
         let held = size(&self.dir);
         // Where looking takes long it is done more seldom.
         *next = Instant::now() + PAUSE.max(now.elapsed() * 10);
-        (held > self.most).then_some((held, self.most))
+        match held {
+            Some(held) if held <= self.most => None,
+            Some(held) => {
+                Some(format!("its directory holds {held} bytes, and may hold {}", self.most))
+            }
+            None => Some(format!("its directory holds more than {MOST_ENTRIES} files")),
+        }
     }
 }
 
-/// The bytes on the disk below this directory. What goes while one looks is not counted.
-fn size(dir: &Path) -> u64 {
+/// The bytes on the disk below this directory; `None` if it has too many entries. What goes while one
+/// looks is not counted.
+fn size(dir: &Path) -> Option<u64> {
     let (mut bytes, mut entries, mut todo) = (0, 0, vec![dir.to_owned()]);
     while let Some(dir) = todo.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             entries += 1;
             if entries > MOST_ENTRIES {
-                return u64::MAX;
+                return None;
             }
             let Ok(found) = entry.metadata() else { continue };
             bytes += found.blocks() * 512;
@@ -54,5 +61,5 @@ fn size(dir: &Path) -> u64 {
             }
         }
     }
-    bytes
+    Some(bytes)
 }

@@ -45,11 +45,11 @@ impl Identity {
             Some((user, _)) if user == crate::sys::user() => Ok(Self::Own),
             Some((user, _)) => Err(format!("only root may start a session as user {user}")),
             None if !is_root => Ok(Self::Own),
-            None if needed.into_iter().all(anybody_may_read) => {
+            None => {
                 let user = passing();
-                Ok(Self::Other(user, user))
+                let may = is_known(user) && needed.into_iter().all(anybody_may_read);
+                Ok(if may { Self::Other(user, user) } else { Self::Powerless })
             }
-            None => Ok(Self::Powerless),
         }
     }
 
@@ -83,6 +83,20 @@ impl Identity {
 
 fn check(outcome: libc::c_long) -> io::Result<()> {
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether there is such a user here: in a user name space there are only those that were mapped.
+fn is_known(user: u32) -> bool {
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"];
+    maps.into_iter().map(|map| fs::read_to_string(map).unwrap_or_default()).all(|map| {
+        map.lines().any(|line| {
+            let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>());
+            match (numbers.next(), numbers.nth(1)) {
+                (Some(Ok(first)), Some(Ok(many))) => (first..first + many).contains(&user.into()),
+                _ => false,
+            }
+        })
+    })
 }
 
 /// Whether every user may read this file or list this directory, and get there.
