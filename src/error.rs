@@ -1,5 +1,6 @@
 //! What can go wrong between a thread and its instance.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -9,8 +10,15 @@ use std::time::Duration;
 /// Opaque and one word wide; the predicates are named for what the caller does next. Where creation
 /// failed, [`source`](Error::source) is the manager's error, and `Display` does not repeat it:
 /// `anyhow` and its like print the chain.
-pub struct PoolError(Box<Kind>);
+pub struct PoolError(Box<Inner>);
 
+struct Inner {
+    kind: Kind,
+    /// The name of the pool, where it is known.
+    pool: Option<String>,
+}
+
+/// Why a use came to nothing, before it is said of which pool.
 #[derive(Debug)]
 pub(crate) enum Kind {
     CreateFailed(anyhow::Error),
@@ -18,16 +26,21 @@ pub(crate) enum Kind {
     Closed,
     Reentrant,
     ThreadExiting,
-    TimedOut { waited: Duration },
+    TimedOut { waited: Duration, max_size: usize },
 }
 
 const _: () = assert!(size_of::<Result<(), PoolError>>() == size_of::<usize>());
 
 impl PoolError {
+    #[cold]
+    pub(crate) fn new(kind: Kind, pool: &str) -> Self {
+        Self(Box::new(Inner { kind, pool: Some(pool.to_owned()) }))
+    }
+
     /// The manager could not make an instance. The next use tries again.
     #[must_use]
     pub fn is_create_failed(&self) -> bool {
-        matches!(*self.0, Kind::CreateFailed(_))
+        matches!(self.0.kind, Kind::CreateFailed(_))
     }
 
     /// Returns the error of the manager's `create`, if that is what failed.
@@ -48,7 +61,7 @@ impl PoolError {
     /// ```
     #[must_use]
     pub fn create_error(&self) -> Option<&anyhow::Error> {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::CreateFailed(error) => Some(error),
             _ => None,
         }
@@ -73,8 +86,8 @@ impl PoolError {
     /// ```
     pub fn into_create_error(self) -> Result<anyhow::Error, Self> {
         match *self.0 {
-            Kind::CreateFailed(error) => Ok(error),
-            kind => Err(kind.into()),
+            Inner { kind: Kind::CreateFailed(error), .. } => Ok(error),
+            inner => Err(Self(Box::new(inner))),
         }
     }
 
@@ -82,13 +95,13 @@ impl PoolError {
     /// [`retry_after`](Self::retry_after) has passed.
     #[must_use]
     pub fn is_backing_off(&self) -> bool {
-        matches!(*self.0, Kind::BackingOff { .. })
+        matches!(self.0.kind, Kind::BackingOff { .. })
     }
 
     /// How long to wait before another use is worth it, if the pool is backing off.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match *self.0 {
+        match self.0.kind {
             Kind::BackingOff { retry_after } => Some(retry_after),
             _ => None,
         }
@@ -97,7 +110,7 @@ impl PoolError {
     /// The pool is closed; no later use can succeed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(*self.0, Kind::Closed)
+        matches!(self.0.kind, Kind::Closed)
     }
 
     /// This thread is inside its instance already: `with` in `with`, or a use of the pool in its own
@@ -105,55 +118,71 @@ impl PoolError {
     /// `with` steals another job, which uses the same pool.
     #[must_use]
     pub fn is_reentrant(&self) -> bool {
-        matches!(*self.0, Kind::Reentrant)
+        matches!(self.0.kind, Kind::Reentrant)
     }
 
     /// The thread is running its thread-local destructors; it can have no instance any more.
     #[must_use]
     pub fn is_thread_exiting(&self) -> bool {
-        matches!(*self.0, Kind::ThreadExiting)
+        matches!(self.0.kind, Kind::ThreadExiting)
     }
 
     /// The pool was full, and no room came free in time.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(*self.0, Kind::TimedOut { .. })
+        matches!(self.0.kind, Kind::TimedOut { .. })
     }
 }
 
 impl From<Kind> for PoolError {
     #[cold]
     fn from(kind: Kind) -> Self {
-        Self(Box::new(kind))
+        Self(Box::new(Inner { kind, pool: None }))
     }
 }
 
 impl fmt::Debug for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PoolError").field(&self.0).finish()
+        let Inner { kind, pool } = &*self.0;
+        f.debug_struct("PoolError").field("pool", pool).field("kind", kind).finish()
     }
 }
 
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            Kind::CreateFailed(_) => f.write_str("the instance could not be created"),
-            Kind::BackingOff { retry_after } => {
-                write!(f, "creation failed lately; the next attempt is due in {retry_after:.1?}")
+        let Inner { kind, pool } = &*self.0;
+        let pool = match pool {
+            Some(pool) => Cow::Owned(format!("the pool `{pool}`")),
+            None => Cow::Borrowed("the pool"),
+        };
+        match kind {
+            Kind::CreateFailed(_) => write!(f, "{pool} could not create an instance"),
+            Kind::BackingOff { retry_after } => write!(
+                f,
+                "{pool} could not create an instance lately: try again in \
+                 {retry_after:.1?}"
+            ),
+            Kind::Closed => write!(f, "{pool} is closed: no use can succeed any more"),
+            Kind::Reentrant => write!(
+                f,
+                "this thread is using its instance of {pool} already: let go of it \
+                 before the next use"
+            ),
+            Kind::ThreadExiting => {
+                write!(f, "this thread is ending: it can have no instance of {pool} any more")
             }
-            Kind::Closed => f.write_str("the pool is closed"),
-            Kind::Reentrant => f.write_str("this thread is already inside its instance"),
-            Kind::ThreadExiting => f.write_str("the thread is exiting"),
-            Kind::TimedOut { waited } => {
-                write!(f, "the pool is full, and no room came free in {waited:.1?}")
-            }
+            Kind::TimedOut { waited, max_size } => write!(
+                f,
+                "{pool} is full: all of its {max_size} instances were in use for \
+                 {waited:.1?}"
+            ),
         }
     }
 }
 
 impl Error for PoolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::CreateFailed(error) => Some(error.as_ref()),
             Kind::BackingOff { .. }
             | Kind::Closed

@@ -282,7 +282,7 @@ impl<T> Pool<T> {
             return Ok(false);
         };
         if instance.is_borrowed() {
-            return Err(Kind::Reentrant.into());
+            return Err(self.inner().error(Kind::Reentrant));
         }
         instance.slot.revoke(CloseReason::ClosedHere);
         instance.attend();

@@ -1,6 +1,7 @@
 //! How a pool is set up.
 
 use std::any::type_name;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -60,13 +61,14 @@ pub struct BuildError(Cause);
 
 #[derive(Debug)]
 enum Cause {
-    Option { option: &'static str, problem: &'static str },
+    Option { option: &'static str, problem: Cow<'static, str> },
     Thread(io::Error),
 }
 
 impl BuildError {
-    pub(crate) fn new(option: &'static str, problem: &'static str) -> Self {
-        Self(Cause::Option { option, problem })
+    /// What is wrong with the value of an option: it begins with a verb, and says what to do instead.
+    pub(crate) fn new(option: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
+        Self(Cause::Option { option, problem: problem.into() })
     }
 
     pub(crate) fn thread(error: io::Error) -> Self {
@@ -78,7 +80,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Cause::Option { option, problem } => write!(f, "`{option}` {problem}"),
-            Cause::Thread(_) => f.write_str("a thread could not be started"),
+            Cause::Thread(_) => f.write_str("the system could not start a thread"),
         }
     }
 }
@@ -249,7 +251,8 @@ impl<T> PoolBuilder<T> {
             ("check_after", check_after == Some(Duration::ZERO)),
         ];
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            return Err(BuildError::new(option, "must not be zero"));
+            let problem = "must not be zero: give more, or leave it out for no limit";
+            return Err(BuildError::new(option, problem));
         }
         fork::watch(thread::forget_all);
         let type_name = type_name::<T>();

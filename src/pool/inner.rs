@@ -156,6 +156,13 @@ impl<T> Inner<T> {
         self: &Arc<Self>,
         wait: Option<Deadline>,
     ) -> Result<Lease<'_, T, SHARED>, PoolError> {
+        self.try_borrow(wait).map_err(|kind| self.error(kind))
+    }
+
+    fn try_borrow<const SHARED: bool>(
+        self: &Arc<Self>,
+        wait: Option<Deadline>,
+    ) -> Result<Lease<'_, T, SHARED>, Kind> {
         let entered = crate::thread::enter().map_err(|_| Kind::ThreadExiting)?;
         let mode = Lease::<T, SHARED>::MODE;
         loop {
@@ -170,11 +177,15 @@ impl<T> Inner<T> {
         }
     }
 
+    pub(super) fn error(&self, kind: Kind) -> PoolError {
+        PoolError::new(kind, &self.name)
+    }
+
     /// Borrows an instance of this thread, after the checks that are due. `None` if it is gone.
     fn borrow_this<const SHARED: bool>(
         &self,
         instance: &Arc<Instance<T>>,
-    ) -> Result<Option<Lease<'_, T, SHARED>>, PoolError> {
+    ) -> Result<Option<Lease<'_, T, SHARED>>, Kind> {
         let mode = Lease::<T, SHARED>::MODE;
         let (notice, granted) = instance.slot.borrow(mode).map_err(|_| Kind::Reentrant)?;
         match notice {
@@ -197,6 +208,14 @@ impl<T> Inner<T> {
         kept: &mut Option<Arc<Instance<T>>>,
         key: impl Fn() -> String,
     ) -> Result<Lease<'_, T, false>, PoolError> {
+        self.try_borrow_keyed(kept, key).map_err(|kind| self.error(kind))
+    }
+
+    fn try_borrow_keyed(
+        self: &Arc<Self>,
+        kept: &mut Option<Arc<Instance<T>>>,
+        key: impl Fn() -> String,
+    ) -> Result<Lease<'_, T, false>, Kind> {
         let entered = crate::thread::enter().map_err(|_| Kind::ThreadExiting)?;
         if let Some(instance) = kept {
             if let Some(lease) = self.borrow_this(instance)? {
@@ -223,7 +242,7 @@ impl<T> Inner<T> {
         wait: Deadline,
         mode: Mode,
         key: Option<String>,
-    ) -> Result<Borrowed<T>, PoolError> {
+    ) -> Result<Borrowed<T>, Kind> {
         let mut again = true;
         loop {
             if let Some(made) = self.make(entered, wait, mode, key.clone(), again)? {
@@ -242,9 +261,9 @@ impl<T> Inner<T> {
         mode: Mode,
         key: Option<String>,
         again: bool,
-    ) -> Result<Option<Borrowed<T>>, PoolError> {
+    ) -> Result<Option<Borrowed<T>>, Kind> {
         if self.closed.load(Ordering::SeqCst) {
-            return Err(Kind::Closed.into());
+            return Err(Kind::Closed);
         }
         self.registry.enroll(self);
         self.books().backoff().permits()?;
@@ -269,7 +288,7 @@ impl<T> Inner<T> {
         let generation = self.generation.load(Ordering::SeqCst);
         instance.generation.store(generation, Ordering::Relaxed);
         if self.closed.load(Ordering::SeqCst) {
-            return Err(Kind::Closed.into());
+            return Err(Kind::Closed);
         }
         let cx = CreateContext {
             id: instance.id,
@@ -284,7 +303,7 @@ impl<T> Inner<T> {
             Err(error) => {
                 opening.failed(&error);
                 drop(opening);
-                return Err(Kind::CreateFailed(error).into());
+                return Err(Kind::CreateFailed(error));
             }
         };
         let took = begun.elapsed();
@@ -300,7 +319,7 @@ impl<T> Inner<T> {
         self.tell(&instance, InstanceEventKind::Created { took });
         if self.closed.load(Ordering::SeqCst) {
             instance.close_borrowed(CloseReason::PoolClosed);
-            return Err(Kind::Closed.into());
+            return Err(Kind::Closed);
         }
         let is_cleared = instance.slot.notice() == Notice::Revoked(CloseReason::Cleared);
         if is_cleared && again && wait.remaining().is_none_or(|left| left >= took) {
@@ -321,7 +340,7 @@ impl<T> Inner<T> {
     }
 
     /// Waits for room under `max_size`, in turn.
-    fn admit(self: &Arc<Self>, deadline: Deadline) -> Result<(), PoolError> {
+    fn admit(self: &Arc<Self>, deadline: Deadline) -> Result<(), Kind> {
         let Some(max_size) = self.limits.max_size else {
             return Ok(());
         };
@@ -332,13 +351,13 @@ impl<T> Inner<T> {
             Asked::Queued(ticket) => match self.wait_for_room(gate, &ticket, deadline) {
                 Some(outcome) => outcome,
                 None => {
-                    return Err(Kind::TimedOut { waited: begun.elapsed() }.into());
+                    return Err(Kind::TimedOut { waited: begun.elapsed(), max_size });
                 }
             },
         };
         match outcome {
             Outcome::Admitted => Ok(()),
-            Outcome::Closed => Err(Kind::Closed.into()),
+            Outcome::Closed => Err(Kind::Closed),
         }
     }
 
@@ -479,13 +498,13 @@ impl<T> Books<T> {
 }
 
 impl Backoff {
-    fn permits(&self) -> Result<(), PoolError> {
+    fn permits(&self) -> Result<(), Kind> {
         let Some((_, until)) = self.state else {
             return Ok(());
         };
         match until.remaining().unwrap_or(Duration::MAX) {
             Duration::ZERO => Ok(()),
-            retry_after => Err(Kind::BackingOff { retry_after }.into()),
+            retry_after => Err(Kind::BackingOff { retry_after }),
         }
     }
 
