@@ -51,13 +51,15 @@ mod local;
 pub(crate) mod mailbox;
 #[cfg(all(test, sessile_loom))]
 mod models;
+#[cfg(unix)]
+mod outside;
 mod reach;
 mod readiness;
 mod spawn;
 mod timers;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -76,11 +78,13 @@ pub(crate) use self::handle::Refusal;
 pub use self::handle::{Call, Handle, PostError};
 use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
+#[cfg(unix)]
+use self::outside::may_run_inside_another;
 use self::reach::Reach;
 pub(crate) use self::readiness::AsSource;
 use self::readiness::Sources;
 pub use self::readiness::{Interest, Readiness, Source};
-use self::timers::{Next, Timers};
+use self::timers::Timers;
 use crate::contain::{contain, drop_each};
 use crate::deadline::Deadline;
 use crate::task::JoinHandle;
@@ -94,6 +98,9 @@ pub struct EventLoop {
     options: EventLoopBuilder,
     /// The last turn has looked at the sources.
     has_looked: Cell<bool>,
+    /// Set if it is run inside another.
+    #[cfg(unix)]
+    outside: OnceCell<outside::Outside>,
 }
 
 /// Sets up an [`EventLoop`].
@@ -161,9 +168,17 @@ impl EventLoopBuilder {
             tasks: RefCell::new(HashMap::new()),
             next_task: Cell::new(0),
             closed: Cell::new(false),
+            running: Cell::new(0),
+            on_loan: OnceCell::new(),
         };
         let local = LocalHandle { local: Rc::new(local) };
-        EventLoop { local, options: self, has_looked: Cell::new(false) }
+        EventLoop {
+            local,
+            options: self,
+            has_looked: Cell::new(false),
+            #[cfg(unix)]
+            outside: OnceCell::new(),
+        }
     }
 }
 
@@ -233,7 +248,7 @@ impl EventLoop {
     /// very thread that would have to run the work, but not this loop: it is another's, which cannot run
     /// meanwhile, or a worker's.
     pub fn run_until<R, B>(&self, handle: &JoinHandle<R, B>) -> io::Result<bool> {
-        if handle.waits_for_this_thread(self.reach().address()) {
+        if handle.waits_for_this_thread(self.reach().address()) && !may_run_inside_another() {
             let message = "this thread would wait for work that it has to run itself, \
                            on another loop or as a worker";
             return Err(io::Error::new(io::ErrorKind::Deadlock, message));
@@ -328,20 +343,43 @@ impl EventLoop {
 
     /// This loop is the current one, and instances of this thread that are ordered closed from afar
     /// wake it.
-    fn enter(&self) -> io::Result<impl Drop + use<>> {
-        struct Running<A, B> {
+    fn enter(&self) -> io::Result<impl Drop> {
+        struct Running<'a, A, B> {
+            event_loop: &'a EventLoop,
             _current: A,
             _nudged: B,
         }
-        impl<A, B> Drop for Running<A, B> {
-            fn drop(&mut self) {}
+        impl<A, B> Drop for Running<'_, A, B> {
+            fn drop(&mut self) {
+                self.event_loop.count_out();
+            }
         }
+        let current = self.local.enter()?;
         let bell = Waker::from(Arc::clone(self.reach()));
+        self.count_in();
         let running =
-            Running { _current: self.local.enter()?, _nudged: crate::thread::set_bell(bell) };
+            Running { event_loop: self, _current: current, _nudged: crate::thread::set_bell(bell) };
         // An order that came before the bell hung there has rung none: it is looked for once more.
         let _ = crate::thread::enter();
         Ok(running)
+    }
+
+    fn count_in(&self) {
+        let local = &self.local.local;
+        local.running.set(local.running.get() + 1);
+        #[cfg(unix)]
+        if let (1, Some(outside)) = (local.running.get(), self.outside.get()) {
+            outside.begin(local);
+        }
+    }
+
+    fn count_out(&self) {
+        let local = &self.local.local;
+        local.running.set(local.running.get() - 1);
+        #[cfg(unix)]
+        if let (0, Some(outside)) = (local.running.get(), self.outside.get()) {
+            outside.end(local);
+        }
     }
 
     fn reach(&self) -> &Arc<Reach> {
@@ -360,7 +398,7 @@ impl EventLoop {
         let idle = !stops && !has_work;
         let wait =
             if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
-        if local.sources.borrow().is_empty() {
+        if local.sources.borrow().is_empty() && local.on_loan.get().is_none() {
             if wait != Some(Duration::ZERO) {
                 reach.sleep(&local.inbox, wait);
             }
@@ -429,15 +467,7 @@ impl EventLoop {
     }
 
     fn until_next_timer(&self, wait: Deadline) -> Deadline {
-        self.local.local.weed_timers();
-        loop {
-            let next = self.local.local.timers.borrow_mut().next();
-            match next {
-                Next::At(at) => return wait.earlier(Deadline::at(at)),
-                Next::Nothing => return wait,
-                Next::Cancelled(entry) => drop_each([entry]),
-            }
-        }
+        self.next_timer().map_or(wait, |at| wait.earlier(Deadline::at(at)))
     }
 
     /// A share of the timers that are due.
@@ -509,6 +539,26 @@ impl EventLoop {
         }
     }
 
+    /// Says when the first timer is due, if there is one.
+    ///
+    /// Who runs this loop [inside another](#impl-AsFd-for-EventLoop) asks for it after each turn, on
+    /// systems other than Linux: there a descriptor does not tell of timers.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// assert_eq!(event_loop.next_timer(), None);
+    /// let timer = event_loop.local().call_later(Duration::from_secs(1), || ());
+    /// assert_eq!(event_loop.next_timer(), timer.when());
+    /// timer.cancel();
+    /// assert_eq!(event_loop.next_timer(), None);
+    /// ```
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.local.local.next_due()
+    }
+
     /// Takes no more work, and drops what is queued without calling it: see the
     /// [module's page](self#when-the-loop-closes). Closing twice does no harm.
     pub fn close(&self) {
@@ -529,6 +579,7 @@ impl EventLoop {
         drop_each(timers);
         drop_each(local.tasks.take());
         Sources::clear(local);
+        local.reach.mailbox.wake_up(); // nobody rings any more
     }
 
     /// In a forked child: what is queued is the parent's, who will call and drop it. The poller is the
@@ -541,6 +592,11 @@ impl EventLoop {
         std::mem::forget(local.tasks.take());
         std::mem::forget(local.sources.take());
     }
+}
+
+#[cfg(not(unix))]
+fn may_run_inside_another() -> bool {
+    false
 }
 
 /// Wakes the future of [`EventLoop::block_on`].

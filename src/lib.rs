@@ -111,7 +111,7 @@ pub mod session;
 pub mod signals;
 mod slot;
 mod sync;
-#[cfg(all(any(feature = "cpython", feature = "duplex", feature = "jupyter"), unix))]
+#[cfg(unix)]
 mod sys;
 pub mod task;
 mod thread;

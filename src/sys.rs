@@ -8,7 +8,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -42,6 +42,36 @@ pub(crate) fn poll(watched: &mut [Watched], time: Duration) -> io::Result<()> {
         return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
     }
     Ok(())
+}
+
+/// A clock that does not run yet; its descriptor is readable when its time is over.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn timer() -> io::Result<OwnedFd> {
+    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: valid: the call has just given us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets such a clock to ring once, after this time; or not at all. It is quiet until then.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn set_timer(timer: BorrowedFd<'_>, after: Option<Duration>) -> io::Result<()> {
+    // Zero would mean never.
+    let after = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
+    let time = libc::timespec {
+        tv_sec: after.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: after.subsec_nanos() as _,
+    };
+    let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let spec = libc::itimerspec { it_interval: once, it_value: time };
+    // SAFETY: valid: `spec` is read during the call; no old value is asked for. Nothing aliases.
+    let code =
+        unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const spec, ptr::null_mut()) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(target_vendor = "apple")]

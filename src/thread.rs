@@ -29,7 +29,7 @@ use std::task::Waker;
 
 use crate::contain::contain;
 use crate::fence;
-use crate::fork::PerProcess;
+use crate::fork::{PerProcess, generation};
 use crate::id::{InstanceId, Owner};
 use crate::slot::{Granted, Mode, Words, vacant};
 
@@ -421,10 +421,11 @@ impl ThisThread {
 /// Has `bell` woken whenever this thread is nudged, as long as what is returned lives. It should then
 /// [`enter`].
 pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
-    struct Restore(Option<(Arc<ThisThread>, Option<Waker>)>);
+    struct Restore(Option<(Arc<ThisThread>, Option<Waker>)>, u32);
     impl Drop for Restore {
         fn drop(&mut self) {
-            if let Some((me, before)) = self.0.take() {
+            // A child that was forked meanwhile has no bells, and must wait for no lock of its parent's.
+            if let Some((me, before)) = self.0.take().filter(|_| self.1 == generation()) {
                 *me.bell.lock().unwrap_or_else(PoisonError::into_inner) = before.clone();
                 if let Some(bell) = before {
                     bell.wake(); // what came meanwhile has rung the other
@@ -433,11 +434,12 @@ pub(crate) fn set_bell(bell: Waker) -> impl Drop + use<> {
         }
     }
     // A thread that is leaving has no instances to be nudged for.
-    Restore(enter().ok().map(|entered| {
+    let before = enter().ok().map(|entered| {
         let me = entered.this_thread();
         let before = me.bell.lock().unwrap_or_else(PoisonError::into_inner).replace(bell);
         (me, before)
-    }))
+    });
+    Restore(before, generation())
 }
 
 /// A thread whose first use of a pool is in a destructor of POSIX thread-specific data has run its

@@ -4,15 +4,18 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::future::{self, Future};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use sessile::EventLoop;
-use sessile::event_loop::LocalHandle;
+use sessile::event_loop::{Interest, LocalHandle};
 use sessile::task::JoinHandle;
 use support::{block_on, promptly};
 
@@ -391,5 +394,275 @@ fn a_loop_that_was_stopped_leaves_nothing_with_the_handle_it_waited_for() {
         awaited.join().unwrap();
         there.stop();
         looping.join().unwrap();
+    });
+}
+
+// ---- the clock ----------------------------------------------------------------------------------
+
+#[test]
+fn sleeps_end_in_the_order_of_their_times_and_not_before() {
+    let event_loop = EventLoop::new();
+    let local = event_loop.local();
+    let woken = Rc::new(RefCell::new(Vec::new()));
+    let sleepers = [9, 3, 6].map(|millis| {
+        let (local, woken) = (local.clone(), Rc::clone(&woken));
+        local.clone().spawn_local(async move {
+            let sleep = local.sleep(Duration::from_millis(millis));
+            let due = sleep.when();
+            sleep.await;
+            assert!(std::time::Instant::now() >= due);
+            woken.borrow_mut().push(millis);
+        })
+    });
+    event_loop
+        .block_on(async {
+            for sleeper in sleepers {
+                sleeper.await.unwrap();
+            }
+        })
+        .unwrap();
+    assert_eq!(*woken.borrow(), [3, 6, 9]);
+    event_loop.block_on(local.sleep(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_sleep_that_is_dropped_leaves_no_timer_and_wakes_nobody() {
+    let event_loop = EventLoop::new();
+    let mut sleep = Box::pin(event_loop.local().sleep(Duration::from_secs(3600)));
+    let counts = Arc::new(Counts::default());
+    let waker = Waker::from(Arc::clone(&counts));
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(event_loop.next_timer(), Some(sleep.when()));
+    drop(sleep);
+    assert_eq!(event_loop.next_timer(), None);
+    assert!(!in_turn(&event_loop));
+    assert_eq!((counts.0.load(Ordering::Relaxed), Arc::strong_count(&counts)), (0, 2));
+}
+
+#[derive(Default)]
+struct Counts(AtomicUsize);
+
+impl Wake for Counts {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polled by somebody else's executor, it would be waited for, for ever.
+#[test]
+fn what_awaits_a_loop_ends_when_that_closes() {
+    let event_loop = EventLoop::new();
+    let local = event_loop.local();
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let source = local.watch(reader).unwrap();
+    let counts = Arc::new(Counts::default());
+    let waker = Waker::from(Arc::clone(&counts));
+    let mut cx = Context::from_waker(&waker);
+    let mut sleep = Box::pin(local.sleep(Duration::from_secs(3600)));
+    let mut readable = Box::pin(source.readable());
+    assert!(sleep.as_mut().poll(&mut cx).is_pending());
+    assert!(readable.as_mut().poll(&mut cx).is_pending());
+    drop(event_loop);
+    assert_eq!(counts.0.load(Ordering::Relaxed), 2, "both are woken");
+    assert!(sleep.as_mut().poll(&mut cx).is_ready());
+    let Poll::Ready(Err(error)) = readable.as_mut().poll(&mut cx) else { panic!("it is an error") };
+    assert_eq!(error.to_string(), "the loop is closed");
+    assert!(Box::pin(source.writable()).as_mut().poll(&mut cx).is_ready());
+}
+
+#[test]
+fn a_timeout_drops_its_future_and_one_that_is_ready_has_made_it() {
+    let event_loop = EventLoop::new();
+    let local = event_loop.local();
+    let held = Rc::new(());
+    let holds = Rc::clone(&held);
+    let never = async move {
+        future::pending::<()>().await;
+        drop(holds);
+    };
+    let elapsed = event_loop.block_on(local.timeout(Duration::from_millis(2), never)).unwrap();
+    let elapsed = elapsed.unwrap_err();
+    assert_eq!(elapsed.after(), Duration::from_millis(2));
+    assert!(elapsed.to_string().contains("2ms"), "{elapsed}");
+    assert_eq!(Rc::strong_count(&held), 1);
+    let ready = local.timeout(Duration::ZERO, async { 7 });
+    assert_eq!(event_loop.block_on(ready).unwrap(), Ok(7));
+    // What it borrows comes back; and no timer is left behind by the one that has made it.
+    let mut text = String::new();
+    let borrows = async {
+        yields().await;
+        text.push('x');
+    };
+    event_loop.block_on(local.timeout(Duration::from_secs(3600), borrows)).unwrap().unwrap();
+    assert_eq!((&*text, event_loop.next_timer()), ("x", None));
+}
+
+// ---- readiness ----------------------------------------------------------------------------------
+
+#[test]
+fn all_who_await_a_source_are_woken_and_those_that_left_miss_nothing() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        let local = event_loop.local();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let source = Rc::new(local.watch(reader).unwrap());
+        let waits = || {
+            let source = Rc::clone(&source);
+            local.spawn_local(async move { source.readable().await.is_ok() })
+        };
+        let both = [waits(), waits()];
+        while in_turn(&event_loop) {}
+        // One that gives up takes nothing from the others.
+        let gives_up = local.timeout(Duration::from_millis(2), source.readable());
+        assert!(event_loop.block_on(gives_up).unwrap().is_err());
+        writer.write_all(b"x").unwrap();
+        for waited in both {
+            assert!(event_loop.block_on(waited).unwrap().unwrap());
+        }
+        event_loop.block_on(source.readable()).unwrap().unwrap();
+        assert_eq!((&**source).read(&mut [0; 8]).unwrap(), 1);
+        drop(writer);
+        event_loop.block_on(source.readable()).unwrap().unwrap();
+        assert_eq!((&**source).read(&mut [0; 8]).unwrap(), 0, "the other side has closed");
+    });
+}
+
+/// What nobody reads is told once in vain, and then the loop sleeps.
+#[test]
+fn a_loop_sleeps_beside_a_source_that_is_ready_and_that_nobody_awaits() {
+    let event_loop = EventLoop::new();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let source = event_loop.local().watch(reader).unwrap();
+    writer.write_all(b"x").unwrap();
+    event_loop.block_on(source.readable()).unwrap().unwrap();
+    drop(writer); // a poller tells of that whatever was asked
+    let done = Rc::new(Cell::new(false));
+    let sets = Rc::clone(&done);
+    event_loop.local().call_later(Duration::from_millis(20), move || sets.set(true));
+    let mut turns = 0;
+    while !done.get() {
+        event_loop.run_once(None).unwrap();
+        turns += 1;
+    }
+    assert!(turns <= 4, "{turns} turns for one timer");
+}
+
+/// A source with a callback is awaited besides, and each goes its own way.
+#[test]
+fn a_source_is_called_and_awaited_at_the_same_time() {
+    let event_loop = EventLoop::new();
+    let local = event_loop.local();
+    let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let calls = Rc::new(Cell::new(0));
+    let counts = Rc::clone(&calls);
+    let source = local.add(here, Interest::READABLE, move |mut here: &UnixStream, ready| {
+        assert!(ready.readable && !ready.writable);
+        counts.set(counts.get() + here.read(&mut [0; 8]).unwrap());
+    });
+    let source = source.unwrap();
+    event_loop.block_on(source.writable()).unwrap().unwrap();
+    assert_eq!(calls.get(), 0);
+    there.write_all(b"x").unwrap();
+    assert!(event_loop.run_once(None).unwrap());
+    assert_eq!(calls.get(), 1);
+    source.modify(Interest::NONE).unwrap();
+    there.write_all(b"y").unwrap();
+    event_loop.block_on(source.readable()).unwrap().unwrap();
+    assert_eq!(calls.get(), 1, "it is at rest, and awaited nevertheless");
+    let watched = local.watch(there).unwrap();
+    let error = watched.modify(Interest::READABLE).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "it has no callback: {error}");
+}
+
+// ---- block_on -----------------------------------------------------------------------------------
+
+#[test]
+fn a_stop_does_not_end_block_on_and_counts_for_the_next_run() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        let (handle, local) = (event_loop.handle(), event_loop.local());
+        let borrowed = Cell::new(0);
+        let output = event_loop.block_on(async {
+            handle.stop();
+            for _ in 0..10 {
+                yields().await;
+                borrowed.set(borrowed.get() + 1);
+            }
+            local.sleep(Duration::from_millis(2)).await;
+            thread::spawn(move || handle.stop()).join().unwrap();
+            local.sleep(Duration::from_millis(2)).await;
+            "done"
+        });
+        assert_eq!((output.unwrap(), borrowed.get()), ("done", 10));
+        event_loop.run().unwrap(); // it would not return otherwise
+    });
+}
+
+#[test]
+fn block_on_is_woken_from_other_threads_and_by_what_runs_on_the_loop() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        for _ in 0..100 {
+            let signal = Signal::default();
+            let (far, handle) = (signal.clone(), event_loop.handle());
+            let sets = thread::spawn(move || {
+                let near = far.clone();
+                handle.call(move || near.set()).unwrap().join().unwrap();
+                far.set();
+            });
+            event_loop.block_on(signal).unwrap();
+            event_loop.block_on(async {}).unwrap(); // the second wake goes to nobody
+            while !sets.is_finished() {
+                event_loop.run_once(Duration::from_millis(1)).unwrap();
+            }
+            sets.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn block_on_ends_with_an_error_when_its_loop_closes() {
+    let event_loop = Rc::new(EventLoop::new());
+    let closes = Rc::clone(&event_loop);
+    event_loop.local().call_soon(move || closes.close());
+    let held = Rc::new(());
+    let holds = Rc::clone(&held);
+    let ended = event_loop.block_on(async move {
+        future::pending::<()>().await;
+        drop(holds);
+    });
+    assert!(ended.unwrap_err().to_string().contains("closed"));
+    assert_eq!(Rc::strong_count(&held), 1, "dropped");
+    assert!(event_loop.block_on(async {}).is_err(), "nor does it begin");
+}
+
+#[test]
+fn a_panic_goes_through_block_on_and_the_loop_goes_on() {
+    let event_loop = EventLoop::new();
+    let panics = || event_loop.block_on(async { panic!("in the future") });
+    assert_eq!(support::panic_of(panics), "in the future");
+    assert!(LocalHandle::current().is_none());
+    assert!(event_loop.block_on(async { LocalHandle::current().is_some() }).unwrap());
+}
+
+/// It wakes itself in each poll; and it stands within a callback of the same loop.
+#[test]
+fn a_future_that_always_wakes_itself_starves_nobody_in_block_on() {
+    promptly("loop", || {
+        let event_loop = Rc::new(EventLoop::new());
+        let inner = Rc::clone(&event_loop);
+        event_loop.local().call_soon(move || {
+            let (called, local) = (Rc::new(Cell::new(false)), inner.local());
+            let calls = Rc::clone(&called);
+            local.call_later(Duration::from_millis(2), move || calls.set(true));
+            let spins = async {
+                while !called.get() {
+                    yields().await;
+                }
+            };
+            inner.block_on(spins).unwrap();
+            local.stop();
+        });
+        event_loop.run().unwrap();
     });
 }

@@ -458,3 +458,234 @@ fn a_descriptor_that_means_something_new_is_watched_anew() {
     assert_eq!(calls.get(), 2, "and goes on when the stale one has gone");
     drop(source);
 }
+
+// ---- a loop inside another ------------------------------------------------------------------------
+
+#[cfg(unix)]
+mod inside {
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Whether the descriptor is readable, at the latest after this time.
+    fn is_readable(event_loop: &EventLoop, within: Duration) -> bool {
+        let fd = event_loop.as_fd().as_raw_fd();
+        let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let millis = within.as_millis().try_into().unwrap();
+        #[allow(unsafe_code)]
+        // SAFETY: one `pollfd`, which lives until the call returns.
+        let ready = unsafe { libc::poll(&raw mut polled, 1, millis) };
+        ready == 1
+    }
+
+    /// As an outer loop does it: turns, for as long as the descriptor is readable.
+    fn settle(event_loop: &EventLoop) -> usize {
+        let mut called = 0;
+        for _ in 0..1000 {
+            if !is_readable(event_loop, Duration::ZERO) {
+                return called;
+            }
+            called += usize::from(in_turn(event_loop));
+        }
+        panic!("it is readable for ever");
+    }
+
+    #[track_caller]
+    fn wakes_for(event_loop: &EventLoop, what: &str) {
+        assert!(is_readable(event_loop, support::PATIENCE), "{what}");
+    }
+
+    #[test]
+    fn a_loop_is_readable_when_it_has_something_to_do_and_quiet_when_not() {
+        let event_loop = EventLoop::builder().batch(2).build();
+        let (local, handle) = (event_loop.local(), event_loop.handle());
+        assert_eq!(settle(&event_loop), 0, "a new one has nothing to do");
+
+        let calls = Rc::new(Cell::new(0));
+        let counts = || {
+            let calls = Rc::clone(&calls);
+            move || calls.set(calls.get() + 1)
+        };
+        // What is asked for on this thread, while another loop runs: five, in batches of two.
+        for _ in 0..5 {
+            local.call_soon(counts());
+        }
+        wakes_for(&event_loop, "callbacks");
+        settle(&event_loop);
+        assert_eq!(calls.take(), 5);
+
+        for _ in 0..3 {
+            let spawned = local.spawn_local(async { 7 });
+            wakes_for(&event_loop, "a future");
+            settle(&event_loop);
+            assert_eq!(spawned.join().unwrap(), 7);
+        }
+
+        // Posts, from here and from elsewhere; the second finds the first one's bell rung.
+        let posts = handle.clone();
+        let poster = thread::spawn(move || [1, 2].map(|n| posts.call(move || n).unwrap()));
+        wakes_for(&event_loop, "a post");
+        let posted = poster.join().unwrap();
+        settle(&event_loop);
+        assert_eq!(posted.map(|posted| posted.join().unwrap()), [1, 2]);
+
+        let (reader, mut writer) = pipe();
+        let (tell, told) = mpsc::channel();
+        let source = local.add(reader, Interest::READABLE, move |mut reader: &PipeReader, _| {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).unwrap();
+            tell.send(byte[0]).unwrap();
+        });
+        let source = source.unwrap();
+        assert_eq!(settle(&event_loop), 0);
+        writer.write_all(b"ab").unwrap();
+        wakes_for(&event_loop, "a source");
+        settle(&event_loop);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), b"ab");
+        drop(source);
+        assert_eq!(settle(&event_loop), 0);
+
+        handle.stop();
+        wakes_for(&event_loop, "a stop");
+        event_loop.run().unwrap(); // one turn, which takes the stop
+        assert_eq!(settle(&event_loop), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loop_is_readable_when_its_first_timer_is_due() {
+        let event_loop = EventLoop::new();
+        let local = event_loop.local();
+        let calls = Rc::new(Cell::new(0));
+        let due_after = |millis| {
+            let calls = Rc::clone(&calls);
+            local.call_later(Duration::from_millis(millis), move || calls.set(calls.get() + 1))
+        };
+        let far = due_after(3_600_000);
+        assert_eq!(settle(&event_loop), 0);
+        assert_eq!(event_loop.next_timer(), far.when());
+        let near = due_after(20);
+        settle(&event_loop);
+        assert!(calls.get() == 1 || !is_readable(&event_loop, Duration::ZERO));
+        wakes_for(&event_loop, "a timer");
+        assert!(std::time::Instant::now() >= near.when().unwrap(), "not before its time");
+        settle(&event_loop);
+        assert_eq!(calls.get(), 1);
+        // One that was cancelled rings no more; nor one that has been called.
+        due_after(1).cancel();
+        settle(&event_loop);
+        assert!(!is_readable(&event_loop, Duration::from_millis(20)));
+        // A run of its own sleeps although the alarm is set.
+        let stops = local.clone();
+        local.call_later(Duration::from_millis(5), move || stops.stop());
+        event_loop.run().unwrap();
+        assert_eq!(settle(&event_loop), 0);
+    }
+
+    /// Readable for ever, it would keep the outer loop awake.
+    #[test]
+    fn a_loop_that_is_closed_is_quiet_for_the_loop_around_it() {
+        let event_loop = EventLoop::new();
+        let (reader, mut writer) = pipe();
+        let source = event_loop.local().add(reader, Interest::READABLE, |_, _| ()).unwrap();
+        let handle = event_loop.handle();
+        assert!(!is_readable(&event_loop, Duration::ZERO));
+        writer.write_all(b"x").unwrap();
+        handle.call_soon_threadsafe(|| ()).unwrap();
+        assert!(is_readable(&event_loop, Duration::ZERO));
+        event_loop.close();
+        assert!(!is_readable(&event_loop, Duration::ZERO));
+        handle.stop();
+        assert!(handle.call_soon_threadsafe(|| ()).is_err());
+        assert!(!is_readable(&event_loop, Duration::from_millis(2)));
+        drop(source);
+        let closed = EventLoop::new();
+        closed.close();
+        assert!(!is_readable(&closed, Duration::ZERO), "also asked for only then");
+    }
+
+    /// Posts of several threads to an inner loop, which is run by the outer one alone; and what the
+    /// outer one waits for is the inner one's.
+    #[test]
+    fn an_outer_loop_runs_an_inner_one() {
+        promptly("loops", || {
+            let (outer, inner) = (EventLoop::new(), EventLoop::builder().batch(3).build());
+            let handle = inner.handle();
+            let local = inner.local();
+            let run = |inner: &EventLoop, _| drop(inner.run_once(Duration::ZERO).map(drop));
+            let inside = outer.local().add(inner, Interest::READABLE, run).unwrap();
+            let ran = Arc::new(AtomicUsize::new(0));
+            let posters: Vec<_> = (0..4)
+                .map(|_| {
+                    let (handle, ran) = (handle.clone(), Arc::clone(&ran));
+                    thread::spawn(move || {
+                        for n in 0..250 {
+                            let ran = Arc::clone(&ran);
+                            let work = move || ran.fetch_add(1, Ordering::Relaxed);
+                            let posted = handle.call(work).unwrap();
+                            if n % 50 == 0 {
+                                posted.join().unwrap(); // it has to be awake for that
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let all = Arc::clone(&ran);
+            let sleeper = local.clone();
+            let last = local.spawn_local(async move {
+                while all.load(Ordering::Relaxed) < 1000 {
+                    sleeper.sleep(Duration::from_millis(1)).await;
+                }
+                7
+            });
+            if cfg!(target_os = "linux") {
+                assert!(outer.run_until(&last).unwrap(), "no deadlock: it is run inside");
+                assert_eq!(last.join().unwrap(), 7);
+            }
+            posters.into_iter().for_each(|poster| poster.join().unwrap());
+            drop(inside);
+        });
+    }
+
+    /// A loop of somebody else's, which tells of edges.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loop_runs_inside_of_tokio() {
+        promptly("runtime", || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            let runtime = runtime.unwrap();
+            runtime.block_on(async {
+                #[allow(unsafe_code)]
+                // SAFETY: a loop has one descriptor, which is open until it is dropped.
+                let inner = unsafe { tokio::io::unix::AsyncFd::register(EventLoop::new()) };
+                let inner = inner.unwrap();
+                let (handle, local) = (inner.get_ref().handle(), inner.get_ref().local());
+                let slept = local.spawn_local({
+                    let local = local.clone();
+                    async move { local.sleep(Duration::from_millis(2)).await }
+                });
+                let answered = Arc::new(AtomicUsize::new(0));
+                let counts = Arc::clone(&answered);
+                let asks = thread::spawn(move || {
+                    let ask = |n| {
+                        let counts = Arc::clone(&counts);
+                        let asked = handle.call(move || {
+                            counts.fetch_add(1, Ordering::Relaxed);
+                            n
+                        });
+                        asked.unwrap().join().unwrap()
+                    };
+                    (0..100).map(ask).sum::<u32>()
+                });
+                while answered.load(Ordering::Relaxed) < 100 || !slept.is_finished() {
+                    let mut ready = inner.readable().await.unwrap();
+                    ready.clear_ready();
+                    while ready.get_inner().run_once(Duration::ZERO).unwrap() {}
+                }
+                assert_eq!(asks.join().unwrap(), 4950);
+            });
+        });
+    }
+}

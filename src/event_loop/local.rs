@@ -1,6 +1,6 @@
 //! The owner's handle to its own loop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -10,12 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use polling::Poller;
+
 use super::handle::Handle;
 use super::mailbox::Inbox;
 use super::reach::Reach;
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
 use super::spawn::{self, LocalFuture};
-use super::timers::{Cancelled, Timers};
+use super::timers::{Cancelled, Next, Timers};
 use crate::contain::drop_each;
 use crate::task::JoinHandle;
 
@@ -55,12 +57,39 @@ pub(super) struct Local {
     pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
     pub(super) next_task: Cell<u64>,
     pub(super) closed: Cell<bool>,
+    /// How many runs of it are going on, one within the other.
+    pub(super) running: Cell<usize>,
+    /// The poller, if another loop watches that: see [`outside`](super::outside).
+    pub(super) on_loan: OnceCell<Arc<Poller>>,
 }
 
 impl Local {
     /// Whether it calls nothing any more: it was closed, or is a forked child's, inherited.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.get() || self.reach.is_inherited()
+    }
+
+    /// There is something to do. An outer loop is told, if this one is not awake.
+    pub(super) fn stir(&self) {
+        if self.running.get() == 0
+            && let Some(poller) = self.on_loan.get()
+        {
+            // It fails only where the poller itself has; then the run that follows fails as well.
+            let _ = poller.notify();
+        }
+    }
+
+    /// When the first timer is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.weed_timers();
+        loop {
+            let next = self.timers.borrow_mut().next();
+            match next {
+                Next::At(at) => return Some(at),
+                Next::Nothing => return None,
+                Next::Cancelled(entry) => drop_each([entry]), // after the borrow
+            }
+        }
     }
 
     /// Drops timers that were cancelled, if they are many.
@@ -254,6 +283,7 @@ impl LocalHandle {
                     self.local.weed_timers();
                 }
             }
+            self.local.stir();
         }
         let counted = |at| (at, Rc::clone(self.local.timers.borrow().cancelled()));
         Scheduled { cancelled, timer: when.map(counted) }

@@ -431,7 +431,15 @@ impl Sources {
 
     /// The loop is closed. Drops all watchers, and the poller; the sources stay with their handles.
     pub(super) fn clear(local: &Local) {
-        let Self { poller, watched, .. } = local.sources.take();
+        let Self { poller, watched, descriptors, mut events, .. } = local.sources.take();
+        if let (Some(poller), Some(_)) = (&poller, local.on_loan.get()) {
+            // Another loop watches it on; it is quiet for ever.
+            for (raw, _) in descriptors {
+                // SAFETY: as in `ask`: a source that is on the list is alive.
+                let _ = poller.delete(unsafe { Borrowed::borrow_raw(raw) });
+            }
+            let _ = poller.wait(&mut events, Some(Duration::ZERO));
+        }
         drop(poller);
         for (_, Watched { calls, readers, writers, .. }) in watched {
             drop_each([calls]);

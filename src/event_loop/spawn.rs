@@ -92,6 +92,7 @@ where
     let spawned = Spawned { future: Box::pin(future), runner: Some(runner), waker };
     local.tasks.borrow_mut().insert(id, Box::pin(spawned));
     local.soon.borrow_mut().push_back(Entry::new(Callback::Poll(id)));
+    local.stir();
     handle
 }
 
