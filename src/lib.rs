@@ -138,6 +138,10 @@ pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
 
+    #[cfg(unix)]
+    #[doc = include_str!("../docs/event-loop.md")]
+    pub mod event_loop {}
+
     #[cfg(all(feature = "monty", feature = "cpython", unix))]
     #[doc = include_str!("../docs/interpreters.md")]
     pub mod interpreters {}

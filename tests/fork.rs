@@ -349,3 +349,254 @@ fn a_child_finds_its_parents_duplex_sessions_closed_and_has_its_own() {
     child.exits_with(0);
     assert_eq!(invoker.call::<i32, _>("m", &()).unwrap(), 1, "the parent's goes on");
 }
+
+// ---- loops --------------------------------------------------------------------------------------
+
+mod loops {
+    use std::cell::Cell;
+    use std::io::{PipeReader, Read, Write};
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+
+    use sessile::EventLoop;
+    use sessile::event_loop::{Handle, Interest, LocalHandle};
+
+    use super::*;
+
+    /// A loop on a thread of its own; parked, or asleep in its poller.
+    fn run_elsewhere(in_poller: bool) -> (std::thread::JoinHandle<()>, Handle) {
+        let (tell, told) = mpsc::channel();
+        let looping = std::thread::spawn(move || {
+            let event_loop = EventLoop::new();
+            let (reader, _writer) = std::io::pipe().unwrap();
+            let never = |_: &PipeReader, _| panic!("nobody writes");
+            let add = || event_loop.local().add(reader, Interest::READABLE, never).unwrap();
+            let _source = in_poller.then(add);
+            tell.send(event_loop.handle()).unwrap();
+            event_loop.run().unwrap();
+        });
+        (looping, told.recv().unwrap())
+    }
+
+    /// A loop is new in this process, and all of it works.
+    fn a_new_loop_works() -> Result<(), c_int> {
+        let event_loop = EventLoop::new();
+        let (local, handle) = (event_loop.local(), event_loop.handle());
+        let (reader, mut writer) = std::io::pipe().map_err(|_| 50)?;
+        let source = local.watch(reader).map_err(|_| 51)?;
+        let called = handle.call(|| 7).map_err(|_| 52)?;
+        let heard = event_loop.block_on(async {
+            local.sleep(Duration::from_millis(1)).await;
+            writer.write_all(b"x").is_ok() && source.readable().await.is_ok()
+        });
+        check(heard.is_ok_and(|heard| heard), 53)?;
+        check(event_loop.run_until(&called).is_ok_and(|ended| ended), 54)?;
+        check(called.join().is_ok_and(|seven| seven == 7), 55)
+    }
+
+    #[test]
+    fn a_childs_post_to_its_parents_loop_is_refused_with_the_work_back() {
+        let _alone = alone();
+        for in_poller in [false, true] {
+            let (looping, handle) = run_elsewhere(in_poller);
+            assert_eq!(handle.call(|| 1).unwrap().join().unwrap(), 1);
+            let refused = || {
+                check(handle.is_closed(), 1)?;
+                let called = handle.call(|| 7).err().ok_or(2)?;
+                check(called.is_closed() && called.into_inner()() == 7, 3)?;
+                let ran = AtomicUsize::new(0);
+                let ran: &'static AtomicUsize = Box::leak(Box::new(ran));
+                let work = move || {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                };
+                let posted = handle.call_soon_threadsafe(work).err().ok_or(4)?;
+                check(posted.is_closed(), 5)?;
+                posted.into_inner()();
+                let later = handle.call_later_threadsafe(Duration::ZERO, work).err().ok_or(6)?;
+                later.into_inner()();
+                check(ran.load(Ordering::Relaxed) == 2, 7)?;
+                handle.stop();
+                drop(handle.clone());
+                a_new_loop_works()
+            };
+            fork_and(|| refused().err().unwrap_or(0)).exits_with(0);
+            assert_eq!(handle.call(|| 2).unwrap().join().unwrap(), 2, "it was not stopped");
+            handle.stop();
+            looping.join().unwrap();
+        }
+    }
+
+    /// Posters, wakers and stoppers may be anywhere at the moment of the fork, and the loop, too.
+    #[test]
+    fn a_child_waits_for_no_lock_of_its_parents_loop() {
+        const FORKS: usize = 100;
+        let _alone = alone();
+        let (looping, handle) = run_elsewhere(true);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            struct Done<'a>(&'a AtomicBool);
+            impl Drop for Done<'_> {
+                fn drop(&mut self) {
+                    self.0.store(true, Ordering::Relaxed);
+                }
+            }
+            let _done = Done(&done);
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let spawns = || {
+                            let local = LocalHandle::current().unwrap();
+                            let naps = local.clone();
+                            let napping = async move { naps.sleep(Duration::ZERO).await };
+                            local.spawn_local(napping).detach();
+                        };
+                        handle.call(spawns).unwrap().join().unwrap();
+                    }
+                });
+            }
+            for _ in 0..FORKS {
+                let asks = || {
+                    check(handle.call(|| 1).is_err(), 1)?;
+                    handle.stop();
+                    drop(handle.clone());
+                    a_new_loop_works()
+                };
+                fork_and(|| asks().err().unwrap_or(0)).exits_with(0);
+            }
+        });
+        handle.stop();
+        looping.join().unwrap();
+    }
+
+    /// It has copies of all that its parent's loop has, and touches none of it: neither what is queued,
+    /// nor the poller, which is the same as the parent's.
+    #[test]
+    fn a_child_of_a_loops_own_thread_leaves_the_loop_as_it_is() {
+        let _alone = alone();
+        for lent in [false, true] {
+            let event_loop = EventLoop::new();
+            let (local, handle) = (event_loop.local(), event_loop.handle());
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let heard = Rc::new(Cell::new(0));
+            let hears = Rc::clone(&heard);
+            let source = local.add(reader, Interest::READABLE, move |mut reader, _| {
+                hears.set(hears.get() + reader.read(&mut [0; 8]).unwrap());
+            });
+            let (source, watched) = (source.unwrap(), local.watch(std::io::pipe().unwrap().0));
+            if lent {
+                use std::os::fd::AsFd;
+                let _ = event_loop.as_fd();
+            }
+            // Who is dropped tells: in the child nobody may be.
+            struct Tells(Rc<Cell<usize>>);
+            impl Drop for Tells {
+                fn drop(&mut self) {
+                    self.0.set(self.0.get() + 1);
+                }
+            }
+            let (dropped, called) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let work = || {
+                let (tells, called) = (Tells(Rc::clone(&dropped)), Rc::clone(&called));
+                move || {
+                    called.set(called.get() + 1);
+                    drop(tells);
+                }
+            };
+            let soon = local.call_soon(work());
+            let timer = local.call_later(Duration::ZERO, work());
+            let first = work();
+            let future = local.spawn_local(async move { first() });
+            let posted = handle.call(|| 7).unwrap();
+
+            let mut owned = Some((event_loop, source, watched));
+            let child = fork_and(|| {
+                let (event_loop, source, watched) = owned.take().unwrap();
+                let finds = || {
+                    check(!soon.is_cancelled() && timer.when().is_some(), 1)?;
+                    soon.cancel();
+                    check(event_loop.run().is_ok(), 2)?; // at once
+                    check(event_loop.run_once(None).is_ok_and(|called| !called), 3)?;
+                    check(event_loop.block_on(async {}).is_err(), 4)?;
+                    check(local.call_soon(|| ()).is_cancelled(), 5)?;
+                    check(local.call_later(Duration::ZERO, || ()).is_cancelled(), 6)?;
+                    check(local.spawn_local(async {}).is_finished(), 7)?;
+                    check(local.add(std::io::stdin(), Interest::NONE, |_, _| ()).is_err(), 8)?;
+                    check(source.modify(Interest::BOTH).is_err(), 9)?;
+                    check(LocalHandle::current().is_none(), 10)?;
+                    check(format!("{event_loop:?}").contains("is_closed: true"), 11)?;
+                    drop(watched);
+                    check(source.remove().is_none(), 12)?; // its callback has it, too
+                    event_loop.close();
+                    drop(event_loop);
+                    drop(local.clone());
+                    check(called.get() == 0 && dropped.get() == 0, 13)?;
+                    a_new_loop_works()
+                };
+                finds().err().unwrap_or(0)
+            });
+            child.exits_with(0);
+
+            let (event_loop, source, watched) = owned.take().unwrap();
+            event_loop.run_once(Duration::ZERO).unwrap();
+            event_loop.run_once(Duration::ZERO).unwrap();
+            assert_eq!((called.get(), dropped.get()), (3, 3), "each once, here");
+            assert_eq!(posted.join().unwrap(), 7);
+            future.join().unwrap();
+            // The poller is whole: it tells of sources, and of posts.
+            writer.write_all(b"x").unwrap();
+            assert!(event_loop.run_once(PATIENCE).unwrap());
+            assert_eq!(heard.get(), 1);
+            let posts = std::thread::spawn(move || handle.call(|| 8).unwrap());
+            let posted = posts.join().unwrap();
+            assert!(event_loop.run_until(&posted).unwrap());
+            let stops = event_loop.handle();
+            let sleeps = std::thread::spawn(move || stops.stop());
+            event_loop.run().unwrap();
+            sleeps.join().unwrap();
+            drop((source, watched));
+        }
+    }
+
+    /// The child comes back to the loop, out of the callback that has forked: the loop lets it go.
+    #[test]
+    fn a_child_that_was_forked_in_a_callback_does_not_run_its_parents_loop_on() {
+        let _alone = alone();
+        let event_loop = EventLoop::new();
+        let local = event_loop.local();
+        let (forked, called) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
+        let forks = Rc::clone(&forked);
+        let handle = event_loop.handle();
+        local.call_soon(move || {
+            // SAFETY: as in `fork_and`. The child ends below.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: an alarm without a handler ends the process.
+                unsafe { libc::alarm(u32::try_from(PATIENCE.as_secs()).unwrap()) };
+            }
+            forks.set(Some(pid));
+        });
+        for _ in 0..3 {
+            let calls = Rc::clone(&called);
+            let stops = handle.clone();
+            local.call_soon(move || {
+                calls.set(calls.get() + 1);
+                if calls.get() == 3 {
+                    stops.stop();
+                }
+            });
+        }
+        let ran = event_loop.run();
+        let pid = forked.get().expect("it was called");
+        if pid == 0 {
+            let good = ran.is_ok() && called.get() == 0;
+            drop(event_loop);
+            let code = if good { a_new_loop_works().err().unwrap_or(0) } else { 1 };
+            // SAFETY: ends the process at once, with no destructor of the harness's.
+            unsafe { libc::_exit(code) };
+        }
+        ran.unwrap();
+        assert_eq!(called.get(), 3);
+        Child(pid).exits_with(0);
+    }
+}
