@@ -74,8 +74,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::awaited::{Elapsed, Sleep};
-pub(crate) use self::handle::Refusal;
 pub use self::handle::{Call, Handle, PostError};
+pub(crate) use self::handle::{Refusal, Whose};
 use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
 #[cfg(unix)]

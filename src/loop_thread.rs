@@ -70,7 +70,7 @@ use crate::event_loop::{
 use crate::manager::from_fn;
 use crate::pool::{Pool, RefMut};
 use crate::registry::Registry;
-use crate::task::{JoinHandle, Runner, task};
+use crate::task::{JoinHandle, Runner, RunsOn, task};
 
 thread_local! {
     /// The state of this thread, a `RefCell<S>`, while it is there.
@@ -454,7 +454,8 @@ impl<S: 'static> StateHandle<S> {
         R: Send + 'static,
         F: FnOnce(&mut S) -> R + Send + 'static,
     {
-        let (runner, mut handle) = task(Box::new(act) as StateCall<S, R>, Some(self.thread));
+        let (runner, mut handle) =
+            task(Box::new(act) as StateCall<S, R>, RunsOn::Thread(self.thread));
         match self.send(Called(runner)) {
             Ok(Posted::Seen) => Ok(handle),
             Ok(Posted::Wake) => {

@@ -9,7 +9,6 @@ pub(crate) mod lease;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::builder::{BuildError, PoolBuilder};
@@ -238,7 +237,7 @@ impl<T> Pool<T> {
     }
 
     #[inline(always)]
-    fn lease<const SHARED: bool>(&self) -> Result<Lease<'_, T, SHARED>, PoolError> {
+    pub(crate) fn lease<const SHARED: bool>(&self) -> Result<Lease<'_, T, SHARED>, PoolError> {
         match Lease::fast(&self.index) {
             Some(lease) => Ok(lease),
             None => self.inner().borrow(None),
@@ -278,13 +277,17 @@ impl<T> Pool<T> {
     ///
     /// If the instance is in use by this thread. It is left as it is.
     pub fn close_here(&self) -> Result<bool, PoolError> {
+        self.close_here_for(CloseReason::ClosedHere)
+    }
+
+    pub(crate) fn close_here_for(&self, reason: CloseReason) -> Result<bool, PoolError> {
         let Some(instance) = self.here() else {
             return Ok(false);
         };
         if instance.is_borrowed() {
             return Err(self.inner().error(Kind::Reentrant));
         }
-        instance.slot.revoke(CloseReason::ClosedHere);
+        instance.slot.revoke(reason);
         instance.attend();
         Ok(true)
     }
@@ -322,7 +325,7 @@ impl<T> Pool<T> {
     /// Whether the pool has been closed. Instances may still be on their way out.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.inner().closed.load(Ordering::SeqCst)
+        self.inner().is_closed()
     }
 
     /// Begins a new generation: every instance there is closes at its next safe point, as in

@@ -1,5 +1,6 @@
 //! The index of every live instance of every pool, and what it shows and reports.
 
+pub(crate) mod crew;
 pub(crate) mod event;
 mod reaper;
 pub(crate) mod report;

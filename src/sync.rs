@@ -1,6 +1,8 @@
 //! The primitives that the models replace: one file names them, `loom` swaps them here.
 
 #[cfg(not(sessile_loom))]
+pub(crate) use crossbeam_queue::SegQueue as Queue;
+#[cfg(not(sessile_loom))]
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
@@ -10,13 +12,13 @@ pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use std::thread;
 
 #[cfg(sessile_loom)]
+pub(crate) use self::models::{Mutex, MutexGuard, Queue};
+#[cfg(sessile_loom)]
 pub(crate) use loom::cell::UnsafeCell;
 #[cfg(sessile_loom)]
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
-#[cfg(sessile_loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 #[cfg(sessile_loom)]
 pub(crate) mod thread {
@@ -68,4 +70,78 @@ pub(crate) fn look_out(mut came: impl FnMut() -> bool) -> bool {
         if look < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
     false
+}
+
+/// What stands in for types of which `loom` has none, or none for what is not sized.
+#[cfg(sessile_loom)]
+mod models {
+    use std::collections::VecDeque;
+    use std::ops::{Deref, DerefMut};
+    use std::sync::{LockResult, TryLockResult};
+
+    pub(crate) struct Mutex<T: ?Sized> {
+        lock: loom::sync::Mutex<()>,
+        value: std::sync::Mutex<T>,
+    }
+
+    pub(crate) struct MutexGuard<'a, T: ?Sized> {
+        value: std::sync::MutexGuard<'a, T>,
+        _lock: loom::sync::MutexGuard<'a, ()>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self { lock: loom::sync::Mutex::new(()), value: std::sync::Mutex::new(value) }
+        }
+    }
+
+    impl<T: ?Sized> Mutex<T> {
+        pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+            let _lock = self.lock.lock().unwrap();
+            Ok(MutexGuard { value: self.value.lock().unwrap(), _lock })
+        }
+
+        pub(crate) fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+            Ok(self.lock().unwrap())
+        }
+    }
+
+    impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.value
+        }
+    }
+
+    impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.value
+        }
+    }
+
+    /// A queue whose operations happen one after the other, as those of `SegQueue` seem to.
+    pub(crate) struct Queue<T>(Mutex<VecDeque<T>>);
+
+    impl<T> Queue<T> {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(VecDeque::new()))
+        }
+
+        pub(crate) fn push(&self, value: T) {
+            self.0.lock().unwrap().push_back(value);
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.0.lock().unwrap().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+    }
 }

@@ -25,28 +25,37 @@
 //! resolves its handle as cancelled, and may be had back from it. If the instance cannot be made, the
 //! handle says why, and has the work.
 
+mod builder;
+mod job;
+mod key;
+mod keyed;
 mod queues;
+mod room;
+mod team;
 mod worker;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::Hash;
+use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
-use self::queues::{Destination, Job, Queues};
-use self::worker::Desk;
-use crate::contain::drop_each;
+pub use self::builder::{OnClose, ThreadRange, WorkersBuilder};
+use self::job::Job;
+pub use self::keyed::Keyed;
+use self::queues::Pushed;
+use self::room::{NoRoom, Room};
+use self::team::{Team, Turn};
 use crate::deadline::Deadline;
-use crate::event_loop::PostError;
-use crate::id::InstanceId;
-use crate::pool::{BuildError, Pool, PoolBuilder};
+use crate::event_loop::{PostError, Refusal, Whose};
+use crate::pool::{Pool, PoolBuilder};
+use crate::registry::crew::Crew;
+pub use crate::registry::crew::{KeyStatus, WorkerStatus, WorkersStatus};
 use crate::registry::report::CloseReport;
-use crate::task::{JoinHandle, task};
+use crate::task::{JoinHandle, RunsOn, Seat};
 
 /// What a worker was given to do with its instance.
 pub type Work<T, R> = Box<dyn FnOnce(&mut T) -> R + Send>;
@@ -61,200 +70,108 @@ pub type Submitted<T, R> = Result<Submission<T, R>, PostError<Work<T, R>>>;
 ///
 /// It may be used from any thread; `T` need not be `Send`. Dropped, it
 /// [shuts down](Self::shutdown) within [`drop_timeout`](WorkersBuilder::drop_timeout).
+///
+/// When its pool is ordered closed, by [`Pool::close`], by
+/// [`Registry::close_all`](crate::Registry::close_all) or by a signal, it takes no more work, and does
+/// or hands back what is queued, as [chosen](WorkersBuilder::on_close).
+///
+/// ```
+/// use sessile::{Pool, Workers, from_fn};
+///
+/// let workers = Workers::builder(Pool::builder(from_fn(|_| 0_u32))).threads(2).build()?;
+/// let handle = workers.submit(|count| {
+///     *count += 1;
+///     *count
+/// })?;
+/// assert_eq!(handle.join()?, 1);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+///
+/// # Fork
+///
+/// In a forked child there are no workers. What the child inherits takes no work there, and waits for
+/// nothing.
 pub struct Workers<T: 'static, K = String> {
     team: Arc<Team<T, K>>,
-    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// The team once more, whatever its keys are.
+    crew: Arc<dyn Crew>,
     drop_timeout: Duration,
     /// Somebody has waited for the workers to end, for as long as they were to be given.
     waited: AtomicBool,
 }
 
-/// What the workers and their handle share.
-struct Team<T: 'static, K> {
-    pool: Pool<T>,
-    queues: Queues<T, K>,
-    hasher: RandomState,
-    /// Which keys have an instance, or had one a moment ago.
-    keys: DashMap<K, InstanceId>,
-    keyed_capacity: usize,
-}
-
-/// Sets up [`Workers`].
-#[must_use = "a builder does nothing until `build` is called"]
-#[derive(Debug)]
-pub struct WorkersBuilder<T: 'static> {
-    pool: PoolBuilder<T>,
-    name: String,
-    threads: usize,
-    queue_capacity: usize,
-    keyed_capacity: usize,
-    drop_timeout: Duration,
-    #[cfg(feature = "core_affinity")]
-    core_affinity: bool,
-}
-
-impl<T> WorkersBuilder<T> {
-    /// What the threads are called, with a hyphen and their number behind it.
-    ///
-    /// Default: `worker`.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// How many threads there are. Zero counts as one.
-    ///
-    /// Default: one for each processor.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
-        self
-    }
-
-    /// How much work may wait at most: for whichever worker is free, and for each worker of its own.
-    ///
-    /// Default: 1024. Zero counts as one.
-    pub fn queue_capacity(mut self, works: usize) -> Self {
-        self.queue_capacity = works.max(1);
-        self
-    }
-
-    /// How many keyed instances each worker keeps at most. To make another, it closes the one that
-    /// was used least recently.
-    ///
-    /// Default: 65,536. Zero counts as one.
-    pub fn keyed_capacity(mut self, instances: usize) -> Self {
-        self.keyed_capacity = instances.max(1);
-        self
-    }
-
-    /// How long dropping [`Workers`] waits for work to be done and instances to be closed.
-    ///
-    /// Default: 5 s.
-    pub fn drop_timeout(mut self, wait: Duration) -> Self {
-        self.drop_timeout = wait;
-        self
-    }
-
-    /// Whether each worker stays on a processor of its own, as far as there are any.
-    ///
-    /// Default: no.
-    #[cfg(feature = "core_affinity")]
-    pub fn core_affinity(mut self, pinned: bool) -> Self {
-        self.core_affinity = pinned;
-        self
-    }
-
-    /// Starts the threads, with keys that are `String`s. No instance is made yet.
-    ///
-    /// # Errors
-    ///
-    /// If an option of the pool makes no sense, or the system has no thread to give; those started
-    /// already end then.
-    pub fn build(self) -> Result<Workers<T>, BuildError> {
-        self.build_keyed()
-    }
-
-    /// Starts the threads, with keys of type `K`. No instance is made yet.
-    ///
-    /// ```
-    /// # use sessile::{Pool, Workers, from_fn};
-    /// # let sessions = Pool::builder(from_fn(|_| Vec::<String>::new()));
-    /// let workers = Workers::builder(sessions).threads(2).build_keyed::<u64>()?;
-    /// workers.keyed(7).submit(|log| log.push("hello".to_owned()))?.join()?;
-    /// assert_eq!(workers.keys(), [7]);
-    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_keyed<K>(self) -> Result<Workers<T, K>, BuildError>
-    where
-        K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
-    {
-        #[cfg(feature = "core_affinity")]
-        let mut cores = match self.core_affinity {
-            true => core_affinity::get_core_ids().unwrap_or_default().into_iter(),
-            false => Vec::new().into_iter(),
-        };
-        let team = Arc::new(Team {
-            pool: self.pool.build()?,
-            queues: Queues::new(self.threads, self.queue_capacity),
-            hasher: RandomState::new(),
-            keys: DashMap::new(),
-            keyed_capacity: self.keyed_capacity,
-        });
-        let workers = Workers {
-            team,
-            threads: Mutex::new(Vec::with_capacity(self.threads)),
-            drop_timeout: self.drop_timeout,
-            waited: AtomicBool::new(false),
-        };
-        for number in 0..self.threads {
-            let team = Arc::clone(&workers.team);
-            #[cfg(feature = "core_affinity")]
-            let core = cores.next();
-            workers.team.queues.begin(number);
-            let spawned = thread::Builder::new()
-                .name(format!("{}-{number}", self.name))
-                .spawn(move || {
-                    #[cfg(feature = "core_affinity")]
-                    if let Some(core) = core {
-                        core_affinity::set_for_current(core);
-                    }
-                    Desk::new(team, number).work();
-                })
-                .map_err(|error| {
-                    workers.team.queues.end(number);
-                    BuildError::thread(error)
-                })?;
-            workers.team.queues.hired(number, spawned.thread().id());
-            workers.hired().push(spawned);
-        }
-        Ok(workers)
-    }
-}
-
 impl<T> Workers<T> {
     /// Sets up workers over a pool: [`Pool::builder`], or [`Pool::builder_local`] for instances that
     /// are not `Send`.
+    ///
+    /// ```
+    /// use sessile::{Pool, Workers, from_fn};
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0))).name("mule").build()?;
+    /// # Ok::<(), sessile::BuildError>(())
+    /// ```
     pub fn builder(pool: PoolBuilder<T>) -> WorkersBuilder<T> {
-        WorkersBuilder {
-            pool,
-            name: "worker".to_owned(),
-            threads: thread::available_parallelism().map_or(1, usize::from),
-            queue_capacity: 1024,
-            keyed_capacity: 1 << 16,
-            drop_timeout: Duration::from_secs(5),
-            #[cfg(feature = "core_affinity")]
-            core_affinity: false,
-        }
+        WorkersBuilder::new(pool)
     }
+}
+
+/// Who is to do it.
+#[derive(Clone, Copy)]
+enum To {
+    Anybody,
+    Worker(usize),
 }
 
 impl<T, K> Workers<T, K>
 where
     K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
 {
-    fn hired(&self) -> std::sync::MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of(team: Arc<Team<T, K>>, drop_timeout: Duration) -> Self {
+        let crew = Arc::clone(&team) as Arc<dyn Crew>;
+        Self { team, crew, drop_timeout, waited: AtomicBool::new(false) }
     }
 
-    /// Says how many threads there are.
+    /// Says how many threads there may be: as many as were asked for, or the most of a range. Workers
+    /// are numbered from zero up to that.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.team.queues.workers()
+        self.team.queues.seats()
     }
 
-    /// The pool underneath: for its status, its limits, and to order instances closed.
+    /// Lends the pool underneath: for its status, its limits, and to order instances closed.
     #[must_use]
     pub fn pool(&self) -> &Pool<T> {
         &self.team.pool
     }
 
+    /// Tells what is queued, what runs and since when, for each worker, for each key and in all.
+    ///
+    /// The snapshot of the pool's registry has it too. It goes through all keys.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0))).threads(2).build()?;
+    /// assert_eq!(workers.status().running, 0);
+    /// # Ok::<(), sessile::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> WorkersStatus {
+        self.crew.status()
+    }
+
     // ---- work ---------------------------------------------------------------------------------
 
     /// Gives work to whichever worker is free, and waits for room in the queue as long as it takes.
+    /// Those who wait are served in the order of asking, threads and tasks alike.
+    ///
+    /// Dropping the handle does not cancel the work; see [`JoinHandle::cancel_on_drop`].
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// assert_eq!(workers.submit(|n| *n + 1)?.join()?, 21);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -265,7 +182,7 @@ where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
-        self.send(Destination::Anybody, Deadline::NEVER, Box::new(work))
+        self.send(To::Anybody, Deadline::NEVER, work)
     }
 
     /// [`submit`](Self::submit), waiting for room no longer than this.
@@ -278,7 +195,7 @@ where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
-        self.send(Destination::Anybody, Deadline::after(wait), Box::new(work))
+        self.send(To::Anybody, Deadline::after(wait), work)
     }
 
     /// [`submit`](Self::submit), without waiting for room.
@@ -292,6 +209,40 @@ where
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
         self.submit_timeout(Duration::ZERO, work)
+    }
+
+    /// [`submit`](Self::submit) for those who await: waits for room without blocking the thread.
+    ///
+    /// The future is `Send`, whatever `T` is. Dropped before it is ready, it leaves the line, and the
+    /// work is dropped with it, unrun.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// # async fn serve(workers: &Workers<u32>) -> anyhow::Result<u32> {
+    /// let answer = workers.submit_async(|n| *n + 1).await?.await?;
+    /// # Ok(answer)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit).
+    pub async fn submit_async<R, F>(&self, work: F) -> Submitted<T, R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> R + Send + 'static,
+    {
+        let room = self.room(To::Anybody);
+        if !self.team.is_closed() && !room.claim() {
+            let outcome =
+                if self.team.is_worker() { Err(NoRoom::Late) } else { room.enter().await };
+            if let Err(no_room) = outcome {
+                return Err(self.refused(To::Anybody, no_room, work));
+            }
+        } else if self.team.is_closed() {
+            return Err(PostError::new(Refusal::Closed, Box::new(work)));
+        }
+        self.push(To::Anybody, work)
     }
 
     /// Gives work to the worker of this number, counted from zero; what it is given so runs in order.
@@ -308,19 +259,17 @@ where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
-        assert!(
-            worker < self.threads(),
-            "there are {} workers, and no number {worker}",
-            self.threads()
-        );
-        self.send(Destination::Worker(worker), Deadline::NEVER, Box::new(work))
+        let workers = self.threads();
+        assert!(worker < workers, "there are {workers} workers, and no number {worker}");
+        self.send(To::Worker(worker), Deadline::NEVER, work)
     }
 
-    /// Gives the same work to every worker, and says for each, in their order, what has come of it.
+    /// Gives the same work to every worker whose thread is started, and says for each, in their order,
+    /// what has come of it.
     ///
     /// ```
     /// # use sessile::{Pool, Workers, from_fn};
-    /// # let pool = Pool::builder(from_fn(|_| 1_u32));
+    /// # let pool = Pool::builder(from_fn(|_| 1));
     /// let workers = Workers::builder(pool).threads(2).build()?;
     /// let mut sum = 0;
     /// for submitted in workers.broadcast(|n| *n) {
@@ -338,48 +287,118 @@ where
         R: Send + 'static,
         F: FnOnce(&mut T) -> R + Clone + Send + 'static,
     {
-        (0..self.threads()).map(|worker| self.submit_to(worker, work.clone())).collect()
+        let is_there = |worker: &usize| self.team.is_closed() || self.team.queues.is_taken(*worker);
+        let workers = (0..self.threads()).filter(is_there);
+        workers.map(|worker| self.submit_to(worker, work.clone())).collect()
     }
 
-    fn send<R>(&self, to: Destination, deadline: Deadline, body: Work<T, R>) -> Submitted<T, R>
+    fn room(&self, to: To) -> &Room {
+        match to {
+            To::Anybody => &self.team.room,
+            To::Worker(worker) => &self.team.own_rooms[worker],
+        }
+    }
+
+    fn send<R, F>(&self, to: To, deadline: Deadline, work: F) -> Submitted<T, R>
     where
         R: Send + 'static,
+        F: FnOnce(&mut T) -> R + Send + 'static,
     {
-        let (runner, handle) = task(body, self.team.queues.runs_on(to));
-        let work: Job<T, K> = Box::new(move |desk| desk.run(runner));
-        self.post(to, deadline, work, handle)
+        if self.team.is_closed() {
+            return Err(PostError::new(Refusal::Closed, Box::new(work)));
+        }
+        let room = self.room(to);
+        if !room.claim() {
+            let outcome =
+                if self.team.is_worker() { Err(NoRoom::Late) } else { room.enter_until(deadline) };
+            if let Err(no_room) = outcome {
+                return Err(self.refused(to, no_room, work));
+            }
+        }
+        self.push(to, work)
     }
 
-    fn post<R, B>(
-        &self,
-        to: Destination,
-        deadline: Deadline,
-        work: Job<T, K>,
-        handle: JoinHandle<R, B>,
-    ) -> Result<JoinHandle<R, B>, PostError<B>> {
-        let Err((work, refusal)) = self.team.queues.push(to, deadline, work) else {
-            return Ok(handle);
+    #[cold]
+    fn refused<R, F>(&self, to: To, no_room: NoRoom, work: F) -> PostError<Work<T, R>>
+    where
+        F: FnOnce(&mut T) -> R + Send + 'static,
+    {
+        let whose = || match to {
+            To::Anybody => Whose::Everybody,
+            To::Worker(worker) => Whose::Worker(worker),
         };
-        let body = handle.cancel().expect("not posted, so it cannot have begun");
-        drop(work);
-        Err(PostError::new(refusal, body))
+        PostError::new(self.team.refusal(no_room, whose), Box::new(work))
+    }
+
+    /// Puts work into a queue in which it has a place.
+    fn push<R, F>(&self, to: To, work: F) -> Submitted<T, R>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> R + Send + 'static,
+    {
+        let team = &self.team;
+        let only = match to {
+            To::Anybody if self.threads() == 1 => Some(0),
+            To::Anybody => None,
+            To::Worker(worker) => Some(worker),
+        };
+        let runs_on =
+            only.map_or(RunsOn::Anybody, |number| RunsOn::Seat(Seat { team: team.number, number }));
+        let (job, handle) = Job::new(work, runs_on);
+        let pushed = match to {
+            To::Anybody => team.queues.push(Turn::Work(job, false)),
+            To::Worker(worker) => {
+                team.loads[worker].queued.fetch_add(1, Ordering::Relaxed);
+                team.queues.push_to(worker, Turn::Work(job, true))
+            }
+        };
+        match pushed {
+            Pushed::Done => Ok(handle),
+            Pushed::Start(number) if team.start(number).is_err() && handle.is_finished() => {
+                match handle.join() {
+                    Err(error) if error.is_cancelled() => {
+                        let work = error.into_body().expect("nobody else has the handle");
+                        Err(PostError::new(Refusal::NoThread, work))
+                    }
+                    _ => unreachable!("nobody was there to run it"),
+                }
+            }
+            Pushed::Start(_) => Ok(handle),
+            late => {
+                team.see_to(late);
+                Ok(handle)
+            }
+        }
     }
 
     // ---- keys ---------------------------------------------------------------------------------
 
-    /// What belongs to this key: an instance of its own, always on the same worker.
+    /// Hands out what belongs to this key: an instance of its own, always on the same worker.
     ///
-    /// Nothing is made yet.
-    pub fn keyed(&self, key: K) -> Keyed<'_, T, K> {
-        let worker = self.team.hasher.hash_one(&key) as usize % self.threads();
-        Keyed { workers: self, key, worker }
+    /// Nothing is made yet, and no worker chosen.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0))).threads(2).build()?;
+    /// let alice = workers.keyed("alice".to_owned());
+    /// alice.submit(|visits| *visits += 1)?.join()?;
+    /// assert_eq!(alice.submit(|visits| *visits)?.join()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    pub fn keyed(&self, key: K) -> Keyed<T, K> {
+        Keyed::new(Arc::clone(&self.team), key)
     }
 
-    /// The keys that have an instance, in no order.
+    /// Lists the keys that have an instance, in no order.
     #[must_use]
     pub fn keys(&self) -> Vec<K> {
-        let live = self.team.keys.iter().filter(|entry| self.team.is_live(*entry.value()));
-        live.map(|entry| entry.key().clone()).collect()
+        if self.team.is_inherited() {
+            return Vec::new();
+        }
+        let is_live = |id| self.team.pool.inner().is_live(id);
+        let keys = self.team.all_keys().into_iter();
+        let live = keys.filter(|key| key.state().id.is_some_and(is_live));
+        live.map(|key| key.key.clone()).collect()
     }
 
     // ---- the end ------------------------------------------------------------------------------
@@ -394,7 +413,7 @@ where
     /// On a worker's own thread it does not wait, nor hand anything back, nor ask: the workers do what
     /// is queued, and end then.
     pub fn shutdown(&self, within: Duration) -> ShutdownReport {
-        self.team.queues.close();
+        self.crew.close();
         self.end(Deadline::after(within / 2), Deadline::after(within))
     }
 
@@ -403,60 +422,37 @@ where
     /// time.
     pub fn abort(&self, within: Duration) -> ShutdownReport {
         let now = Deadline::after(Duration::ZERO);
-        self.team.queues.close();
-        drop_each(self.team.queues.take_all());
+        self.crew.close();
+        self.crew.hand_back();
         self.end(now, Deadline::after(within))
-    }
-
-    fn end(&self, half: Deadline, end: Deadline) -> ShutdownReport {
-        let report = self.team.end(&self.threads, half, end);
-        self.waited.fetch_or(!self.team.queues.is_worker(), Ordering::Relaxed);
-        report
     }
 }
 
-impl<T, K> Team<T, K> {
-    fn is_live(&self, id: InstanceId) -> bool {
-        self.pool.inner().is_live(id)
-    }
-
-    fn end(
-        &self,
-        threads: &Mutex<Vec<thread::JoinHandle<()>>>,
-        half: Deadline,
-        end: Deadline,
-    ) -> ShutdownReport {
+impl<T, K> Workers<T, K> {
+    fn end(&self, half: Deadline, end: Deadline) -> ShutdownReport {
         let mut report = ShutdownReport::default();
-        // A worker that waited here would wait for itself.
-        if !self.queues.is_worker() {
-            if !self.queues.wait_ended(half) {
-                self.pool.inner().interrupt_busy();
-                self.queues.wait_ended(end);
-            }
-            drop_each(self.queues.take_all());
-            report.instances = self.pool.close(Duration::ZERO);
+        if self.team.is_inherited() {
+            return report;
         }
-        // Only now, so that of several who wait for the end each finds the stragglers.
-        let mut hired = threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, stragglers): (Vec<_>, Vec<_>) = std::mem::take(&mut *hired)
-            .into_iter()
-            .partition(|thread| self.queues.has_ended(thread.thread().id()));
-        let name = |thread: &thread::JoinHandle<()>| thread.thread().name().map(str::to_owned);
-        report.stragglers = stragglers.iter().filter_map(name).collect();
-        *hired = stragglers;
-        drop(hired);
-        for thread in ended {
-            let _ = thread.join(); // it is in its last breath
+        if self.crew.wait_closed(half, end) {
+            report.instances = self.team.pool.inner().close_after_crew();
+            self.waited.store(true, Ordering::Relaxed);
         }
+        report.stragglers = self.team.stragglers();
         report
     }
 }
 
 impl<T, K> Drop for Workers<T, K> {
     fn drop(&mut self) {
-        self.team.queues.close();
+        if self.team.is_inherited() {
+            // All in it is of threads that are not there, and the parent's.
+            mem::forget(Arc::clone(&self.team));
+            return;
+        }
+        self.crew.close();
         let wait = if *self.waited.get_mut() { Duration::ZERO } else { self.drop_timeout };
-        let _ = self.team.end(&self.threads, Deadline::after(wait / 2), Deadline::after(wait));
+        let _ = self.end(Deadline::after(wait / 2), Deadline::after(wait));
     }
 }
 
@@ -464,7 +460,7 @@ impl<T, K> fmt::Debug for Workers<T, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workers")
             .field("pool", &self.team.pool)
-            .field("workers", &self.team.queues.workers())
+            .field("threads", &self.team.queues.seats())
             .finish_non_exhaustive()
     }
 }
@@ -485,102 +481,5 @@ impl ShutdownReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.stragglers.is_empty() && self.instances.is_clean()
-    }
-}
-
-/// One key of [`Workers`]; see [`Workers::keyed`].
-#[derive(Debug)]
-pub struct Keyed<'w, T: 'static, K> {
-    workers: &'w Workers<T, K>,
-    key: K,
-    worker: usize,
-}
-
-impl<T, K> Keyed<'_, T, K>
-where
-    K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
-{
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &K {
-        &self.key
-    }
-
-    /// The number of the worker that it belongs to.
-    #[must_use]
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// Gives work to the key's worker, to be done with the key's instance, made now if there is none.
-    /// Work for one key is done in order. Waits for room in the queue as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// As [`Workers::submit`].
-    pub fn submit<R, F>(&self, work: F) -> Submitted<T, R>
-    where
-        R: Send + 'static,
-        F: FnOnce(&mut T) -> R + Send + 'static,
-    {
-        self.send(Deadline::NEVER, Box::new(work))
-    }
-
-    /// [`submit`](Self::submit), waiting for room no longer than this.
-    ///
-    /// # Errors
-    ///
-    /// As [`Workers::submit_timeout`].
-    pub fn submit_timeout<R, F>(&self, wait: Duration, work: F) -> Submitted<T, R>
-    where
-        R: Send + 'static,
-        F: FnOnce(&mut T) -> R + Send + 'static,
-    {
-        self.send(Deadline::after(wait), Box::new(work))
-    }
-
-    /// [`submit`](Self::submit), without waiting for room; for callers that must not block, such as
-    /// those on an async runtime.
-    ///
-    /// # Errors
-    ///
-    /// As [`Workers::try_submit`].
-    pub fn try_submit<R, F>(&self, work: F) -> Submitted<T, R>
-    where
-        R: Send + 'static,
-        F: FnOnce(&mut T) -> R + Send + 'static,
-    {
-        self.submit_timeout(Duration::ZERO, work)
-    }
-
-    fn send<R: Send + 'static>(&self, deadline: Deadline, body: Work<T, R>) -> Submitted<T, R> {
-        let to = Destination::Worker(self.worker);
-        let (runner, handle) = task(body, self.workers.team.queues.runs_on(to));
-        let key = self.key.clone();
-        let work: Job<T, K> = Box::new(move |desk| desk.run_keyed(key, runner));
-        self.workers.post(to, deadline, work, handle)
-    }
-
-    /// Whether the key has an instance now.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        let id = self.workers.team.keys.get(&self.key).map(|entry| *entry.value());
-        id.is_some_and(|id| self.workers.team.is_live(id))
-    }
-
-    /// Closes the key's instance, on its worker, after the work that is queued for it. The handle says
-    /// whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Workers::submit`].
-    pub fn close(&self) -> Result<JoinHandle<bool, ()>, PostError<()>> {
-        let to = Destination::Worker(self.worker);
-        let (runner, handle) = task((), self.workers.team.queues.runs_on(to));
-        let key = self.key.clone();
-        let work: Job<T, K> = Box::new(move |desk| {
-            runner.run(|()| desk.close_keyed(&key));
-        });
-        self.workers.post(to, Deadline::NEVER, work, handle)
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sessile::manager::CloseReason;
 use sessile::task::JoinHandle;
+use sessile::workers::OnClose;
 use sessile::{PoolBuilder, Registry, Workers};
 use support::{FOR_EVER, Gate, PATIENCE, Session, Stage, What, promptly};
 
@@ -293,9 +294,9 @@ fn work_after_the_end_is_taken() {
     assert!(!keyed.is_live());
 }
 
-/// The pool underneath may be closed by anybody; the workers stay, and say what is the matter.
+/// Whoever closes the pool closes the workers.
 #[test]
-fn a_pool_closed_underneath_ends_the_workers_or_hangs_the_work() {
+fn workers_whose_pool_is_closed_refuse_and_close_their_instances() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = workers(stage.builder_local(&registry), 2);
     for worker in 0..2 {
@@ -306,15 +307,61 @@ fn a_pool_closed_underneath_ends_the_workers_or_hangs_the_work() {
     let report = promptly("close", move || pool.close(PATIENCE));
     assert!(report.is_clean() && report.closed == 4, "sleeping workers close theirs: {report}");
     assert!(stage.notes(What::Close).iter().all(|one| one.reason == Some(CloseReason::PoolClosed)));
-    for keyed in [false, true] {
-        let handle = match keyed {
-            false => workers.submit(|_| ()),
-            true => workers.keyed("new".to_owned()).submit(|_| ()),
-        };
-        let error = handle.unwrap().join().unwrap_err();
-        assert!(error.is_no_instance() && error.into_body().is_some());
-    }
+    let refused = workers.submit(|_| 7).unwrap_err();
+    assert!(refused.is_closed());
+    let _: sessile::workers::Work<_, i32> = refused.into_inner();
+    assert!(workers.keyed("new".to_owned()).submit(|_| ()).unwrap_err().is_closed());
     assert!(workers.shutdown(PATIENCE).is_clean());
+}
+
+/// What is queued when everything is ordered closed is done, or comes back, as was chosen.
+#[test]
+fn an_order_to_close_loses_nothing_that_is_queued() {
+    for hands_back in [false, true] {
+        let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+        let builder = Workers::builder(stage.builder(&registry)).threads(2).drop_timeout(PATIENCE);
+        let workers = match hands_back {
+            false => builder.build().unwrap(),
+            true => builder.on_close(OnClose::HandBack).build().unwrap(),
+        };
+        let queued = busy(&workers, &gate);
+        let closes = registry.clone();
+        let closes = thread::spawn(move || closes.close_all(PATIENCE));
+        support::poll_until("it takes no more", || {
+            workers.try_submit(|_| ()).is_err_and(|refused| refused.is_closed())
+        });
+        if hands_back {
+            for queued in queued {
+                let error = queued.join().unwrap_err();
+                assert!(error.is_cancelled() && error.into_body().is_some());
+            }
+            gate.open();
+        } else {
+            gate.open();
+            for (n, queued) in queued.into_iter().enumerate() {
+                assert_eq!(joined(queued), n);
+            }
+        }
+        let report = promptly("close_all", move || closes.join().unwrap());
+        assert!(report.is_clean() && report.closed >= 2, "{report}");
+        stage.assert_each_closed_once();
+        assert!(registry.snapshot().instances.is_empty());
+    }
+}
+
+/// A worker that orders everything closed does not wait for itself.
+#[test]
+fn a_close_of_the_pool_inside_a_job_does_not_wait() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder(&registry), 2);
+    let all = registry.clone();
+    let behind = workers.submit_to(0, |_| 7);
+    let report = workers.submit_to(0, move |_| all.close_all(FOR_EVER)).unwrap();
+    let report = joined(report);
+    assert!(!report.still_open.is_empty(), "{report}");
+    assert_eq!(joined(behind.unwrap()), 7);
+    support::poll_until("all is closed", || registry.snapshot().instances.is_empty());
+    assert!(workers.pool().is_closed());
 }
 
 #[test]

@@ -174,6 +174,10 @@ fn full(stage: &Stage, registry: &Registry) -> (Workers<Session>, Gate) {
     (workers, gate)
 }
 
+fn refused_text(workers: &Workers<Session>) -> String {
+    workers.try_submit(|_| ()).unwrap_err().to_string()
+}
+
 #[test]
 fn a_full_queue_takes_more_or_keeps_the_work() {
     let (stage, registry) = (Stage::new(), Registry::new());
@@ -186,7 +190,15 @@ fn a_full_queue_takes_more_or_keeps_the_work() {
     let refused = workers.try_submit(|_| 7).unwrap_err();
     assert!(refused.is_full(), "{refused:?}");
     let body = refused.into_inner();
-    assert!(workers.keyed("key".to_owned()).try_submit(|_| ()).unwrap_err().is_full());
+    assert_eq!(refused_text(&workers), "the queue is full: 2 works wait in it");
+    // A key has its queue to itself.
+    let keyed = workers.keyed("key".to_owned());
+    for _ in 0..2 {
+        keyed.try_submit(|_| ()).unwrap().detach();
+    }
+    let refused = keyed.try_submit(|_| ()).unwrap_err();
+    assert!(refused.is_full() && refused.is_key_full());
+    assert_eq!(refused.to_string(), "the queue of key `key` is full: 2 works wait in it");
     gate.open();
     // The very closure that came back may be submitted again.
     assert_eq!(joined(workers.submit(body).unwrap()), 7);

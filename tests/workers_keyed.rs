@@ -309,13 +309,14 @@ fn ten_thousand_keys_on_two_workers_are_mixed_up() {
             workers.keyed(n).submit(work).unwrap().detach();
         }
     }
-    for n in 0..10_000_u64 {
+    let last = (0..10_000_u64).map(|n| {
         let sums = Arc::clone(&sums);
         let work = move |own: &mut Counted| sums.lock().unwrap().push((n, own.0));
-        workers.keyed(n).submit(work).unwrap().detach();
-    }
+        workers.keyed(n).submit(work).unwrap()
+    });
+    last.collect::<Vec<_>>().into_iter().for_each(joined);
     for worker in 0..2 {
-        joined(workers.submit_to(worker, |_| ()).unwrap()); // behind all of it
+        joined(workers.submit_to(worker, |_| ()).unwrap());
     }
     let sums = sums.lock().unwrap();
     assert_eq!(sums.len(), 10_000);

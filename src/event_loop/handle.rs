@@ -9,7 +9,7 @@ use super::local::LocalHandle;
 use super::mailbox::{Job, Posted, Refused};
 use super::reach::Reach;
 use crate::exclusive::Exclusive;
-use crate::task::{JoinHandle, Ran, Runner, task};
+use crate::task::{JoinHandle, Ran, Runner, RunsOn, task};
 
 /// Sends work to a loop from any thread, and always wakes it.
 ///
@@ -53,10 +53,21 @@ pub struct PostError<F> {
 }
 
 /// Why a queue refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Refusal {
-    Full,
+    /// Whose queue, and how much waits in it at most, where that has to be said.
+    Full(Option<(Whose, usize)>),
+    /// There is no thread, and the system has none to give.
+    NoThread,
     Closed,
+}
+
+/// Whose queue is full.
+#[derive(Debug)]
+pub(crate) enum Whose {
+    Everybody,
+    Worker(usize),
+    Key(String),
 }
 
 impl<F> PostError<F> {
@@ -72,13 +83,20 @@ impl<F> PostError<F> {
     /// Says whether the queue is full now, so that a later try may succeed.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.refusal == Refusal::Full
+        matches!(self.refusal, Refusal::Full(_) | Refusal::NoThread)
+    }
+
+    /// Says whether it is the queue of one key of [`Workers`](crate::Workers) that is full, so that
+    /// work for other keys may be taken.
+    #[must_use]
+    pub fn is_key_full(&self) -> bool {
+        matches!(self.refusal, Refusal::Full(Some((Whose::Key(_), _))))
     }
 
     /// Says whether the owner takes no more work, so that no later try can succeed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.refusal == Refusal::Closed
+        matches!(self.refusal, Refusal::Closed)
     }
 
     pub(crate) fn map<G>(self, map: impl FnOnce(F) -> G) -> PostError<G> {
@@ -89,7 +107,7 @@ impl<F> PostError<F> {
 impl<F> From<Refused<F>> for PostError<F> {
     fn from(refused: Refused<F>) -> Self {
         match refused {
-            Refused::Full(work) => Self::new(Refusal::Full, work),
+            Refused::Full(work) => Self::new(Refusal::Full(None), work),
             Refused::Closed(work) => Self::new(Refusal::Closed, work),
         }
     }
@@ -97,16 +115,32 @@ impl<F> From<Refused<F>> for PostError<F> {
 
 impl<F> fmt::Debug for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostError::{:?}(..)", self.refusal)
+        f.write_str("PostError::")?;
+        match &self.refusal {
+            Refusal::Full(Some((whose, _))) => write!(f, "Full({whose:?}, ..)"),
+            Refusal::Full(None) => f.write_str("Full(..)"),
+            Refusal::NoThread => f.write_str("NoThread(..)"),
+            Refusal::Closed => f.write_str("Closed(..)"),
+        }
     }
 }
 
 impl<F> fmt::Display for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.refusal {
-            Refusal::Full => "the queue is full",
-            Refusal::Closed => "the owner takes no more work",
-        })
+        match &self.refusal {
+            Refusal::Full(Some((Whose::Key(key), most))) => {
+                write!(f, "the queue of key `{key}` is full: {most} works wait in it")
+            }
+            Refusal::Full(Some((Whose::Worker(number), most))) => {
+                write!(f, "the queue of worker {number} is full: {most} works wait in it")
+            }
+            Refusal::Full(Some((Whose::Everybody, most))) => {
+                write!(f, "the queue is full: {most} works wait in it")
+            }
+            Refusal::Full(None) => f.write_str("the queue is full"),
+            Refusal::NoThread => f.write_str("there is no thread, and none can be started"),
+            Refusal::Closed => f.write_str("the owner takes no more work"),
+        }
     }
 }
 
@@ -194,7 +228,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
     {
         let body: Call<R> = Box::new(body);
-        let (runner, mut handle) = task(body, Some(self.reach.thread_id));
+        let (runner, mut handle) = task(body, RunsOn::Thread(self.reach.thread_id));
         handle.set_loop(self.reach.address());
         match self.reach.post(Called(runner)) {
             Ok(Posted::Seen) => Ok(handle),

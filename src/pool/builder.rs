@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Pool;
@@ -269,6 +269,8 @@ impl<T> PoolBuilder<T> {
             from_afar,
             place: Place::new(),
             closed: AtomicBool::new(false),
+            crew: OnceLock::new(),
+            crew_only: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             books: PerProcess::new(Books::new),
         });

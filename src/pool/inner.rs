@@ -5,7 +5,7 @@
 
 use std::any::type_name;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::fence;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
 use crate::manager::{CloseReason, CreateContext, Manager};
+use crate::registry::crew::Crew;
 use crate::registry::event::{InstanceEvent, InstanceEventKind, OnEvent};
 use crate::registry::report::{CloseReport, FailedClose};
 use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus};
@@ -43,6 +44,10 @@ pub(crate) struct Inner<T: 'static> {
     pub(super) from_afar: Option<FromAfar<T>>,
     pub(super) place: Place<Instance<T>>,
     pub(super) closed: AtomicBool,
+    /// The workers that use it, if it is theirs.
+    pub(super) crew: OnceLock<Weak<dyn Crew>>,
+    /// Nobody but its workers may make an instance any more, to do what is queued.
+    pub(super) crew_only: AtomicBool,
     /// How often the pool has been cleared.
     pub(super) generation: AtomicU64,
     pub(super) books: PerProcess<Books<T>>,
@@ -62,6 +67,13 @@ impl<T: Send + 'static> FromAfar<T> {
     pub(super) fn new() -> Self {
         Self { take: Instance::take_from_afar }
     }
+}
+
+/// What was ordered closed.
+enum Ordered<T: 'static> {
+    Instances(Vec<Arc<Instance<T>>>),
+    /// The workers, and the instances that there were.
+    Crew(Arc<dyn Crew>, Vec<Arc<Instance<T>>>),
 }
 
 type Borrowed<T> = (Arc<Instance<T>>, Granted);
@@ -262,7 +274,7 @@ impl<T> Inner<T> {
         key: Option<String>,
         again: bool,
     ) -> Result<Option<Borrowed<T>>, Kind> {
-        if self.closed.load(Ordering::SeqCst) {
+        if self.closed.load(Ordering::SeqCst) || self.is_closed_here() {
             return Err(Kind::Closed);
         }
         self.registry.enroll(self);
@@ -620,6 +632,11 @@ impl<T> Inner<T> {
             interrupt(all.iter().filter(|one| one.outcome.get().is_none()));
             books.watch(end, done);
         }
+        self.report(all)
+    }
+
+    fn report(&self, all: &[Arc<Instance<T>>]) -> CloseReport {
+        let books = self.books();
         let mut report = CloseReport::default();
         for instance in all {
             match instance.outcome.get() {
@@ -640,8 +657,68 @@ impl<T> Inner<T> {
 
     pub(super) fn close(&self, within: Duration) -> CloseReport {
         let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
+        let ordered = self.order_pool_closed();
+        self.finish_close(ordered, half, end)
+    }
+
+    /// Closes what its workers have left.
+    pub(crate) fn close_after_crew(&self) -> CloseReport {
+        let now = Deadline::after(Duration::ZERO);
         let all = self.begin_close(CloseReason::PoolClosed);
-        self.end_close(&all, half, end)
+        self.end_close(&all, now, now)
+    }
+
+    /// The last of its workers has ended.
+    pub(crate) fn begin_close_after_crew(&self) {
+        self.begin_close(CloseReason::PoolClosed);
+    }
+
+    /// A pool with workers is closed by them: they do what is queued, or hand it back, and close their
+    /// instances as they end. Any other has all its instances ordered closed at once.
+    fn order_pool_closed(&self) -> Ordered<T> {
+        match self.crew() {
+            Some(crew) => {
+                let all = self.all(); // before they begin to close them
+                self.crew_only.store(true, Ordering::SeqCst);
+                crew.close_as_chosen();
+                Ordered::Crew(crew, all)
+            }
+            None => Ordered::Instances(self.begin_close(CloseReason::PoolClosed)),
+        }
+    }
+
+    fn finish_close(&self, ordered: Ordered<T>, half: Deadline, end: Deadline) -> CloseReport {
+        let (crew, mut all) = match ordered {
+            Ordered::Instances(all) => return self.end_close(&all, half, end),
+            Ordered::Crew(crew, all) => (crew, all),
+        };
+        if !crew.wait_closed(half, end) {
+            return self.report(&all);
+        }
+        for instance in self.begin_close(CloseReason::PoolClosed) {
+            if !all.iter().any(|one| one.id == instance.id) {
+                all.push(instance);
+            }
+        }
+        self.end_close(&all, end, end)
+    }
+
+    pub(crate) fn set_crew(&self, crew: Weak<dyn Crew>) {
+        let _ = self.crew.set(crew);
+    }
+
+    fn crew(&self) -> Option<Arc<dyn Crew>> {
+        self.crew.get()?.upgrade()
+    }
+
+    /// Whether it is being closed, and this is not one of the workers that have yet to do what is
+    /// queued.
+    fn is_closed_here(&self) -> bool {
+        self.crew_only.load(Ordering::SeqCst) && self.crew().is_none_or(|crew| !crew.is_here())
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) || self.crew_only.load(Ordering::SeqCst)
     }
 
     /// Asks all instances that are in use to come to an end.
@@ -684,7 +761,7 @@ impl<T> Inner<T> {
             close_failed: books.tally.close_failed.load(Ordering::Relaxed),
             poisoned: books.tally.poisoned.load(Ordering::Relaxed),
             generation: self.generation.load(Ordering::Relaxed),
-            is_closed: self.closed.load(Ordering::Relaxed),
+            is_closed: self.is_closed(),
             ..PoolStatus::default()
         };
         for entry in &books.instances {
@@ -738,6 +815,7 @@ impl<T> Member for Inner<T> {
             name: self.name.clone(),
             type_name: type_name::<T>().to_owned(),
             status: self.status(),
+            workers: self.crew().map(|crew| crew.status()),
         }
     }
 
@@ -746,8 +824,8 @@ impl<T> Member for Inner<T> {
     }
 
     fn begin_close(self: Arc<Self>) -> EndClose {
-        let all = Inner::begin_close(&self, CloseReason::PoolClosed);
-        Box::new(move |half, end| self.end_close(&all, half, end))
+        let ordered = self.order_pool_closed();
+        Box::new(move |half, end| self.finish_close(ordered, half, end))
     }
 
     fn evict(&self, id: InstanceId) -> bool {

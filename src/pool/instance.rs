@@ -112,6 +112,13 @@ impl<T> Instance<T> {
         }
     }
 
+    /// Asks what it is doing to come to an end, if the manager gave a way to.
+    pub(crate) fn ask_to_stop(&self) {
+        if let Some(interrupt) = self.interrupt.get() {
+            let _ = contain(|| interrupt.interrupt());
+        }
+    }
+
     // ---- the owner ----------------------------------------------------------------------------
 
     /// After letting go: what has come up meanwhile, and the checks that follow each use, or the

@@ -70,6 +70,11 @@ impl<'p, T, const SHARED: bool> Lease<'p, T, SHARED> {
         }
     }
 
+    /// The instance, if it can be interrupted.
+    pub(crate) fn interruptible(&self) -> Option<Arc<Instance<T>>> {
+        self.instance().interrupt.get().is_some().then(|| self.counted())
+    }
+
     /// Ends the borrow in good order.
     #[inline(always)]
     pub(super) fn finish(self) {

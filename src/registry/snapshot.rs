@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::crew::WorkersStatus;
 use crate::id::{InstanceId, Owner, PoolId};
 
 /// All live instances, as [`Registry::snapshot`](crate::Registry::snapshot) found them.
@@ -34,6 +35,9 @@ pub struct PoolInfo {
     pub type_name: String,
     /// How it stands.
     pub status: PoolStatus,
+    /// How its workers stand, if it belongs to [`Workers`](crate::Workers).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkersStatus>,
 }
 
 /// An instance in a [`Snapshot`].
@@ -147,6 +151,11 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A key as the table has it: on one line.
+fn shown(key: &Option<String>) -> String {
+    key.as_deref().unwrap_or("-").escape_debug().to_string()
+}
+
 /// A table, a line for each instance.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,18 +168,20 @@ impl fmt::Display for Snapshot {
         };
         let pool = longest("POOL", &|instance| instance.pool.clone());
         let owner = longest("OWNER", &|instance| instance.owner.to_string());
+        let key = longest("KEY", &|instance| shown(&instance.key));
         write!(
             f,
-            "{:>5}  {:<pool$}  {:<owner$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
-            "ID", "POOL", "OWNER", "STATE", "AGE", "IDLE", "USES", "GEN"
+            "{:>5}  {:<pool$}  {:<owner$}  {:<key$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
+            "ID", "POOL", "OWNER", "KEY", "STATE", "AGE", "IDLE", "USES", "GEN"
         )?;
         for instance in &self.instances {
             write!(
                 f,
-                "\n{:>5}  {:<pool$}  {:<owner$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
+                "\n{:>5}  {:<pool$}  {:<owner$}  {:<key$}  {:<7}  {:>9}  {:>9}  {:>8}  {:>3}",
                 instance.id.get(),
                 instance.pool,
                 instance.owner,
+                shown(&instance.key),
                 instance.state,
                 Ago(instance.age_ms).to_string(),
                 Ago(instance.idle_ms).to_string(),

@@ -1,302 +1,519 @@
 //! What waits to be done, and who waits for something to do.
 //!
-//! One lock for all of it. Work is handed over under the lock, a few instructions at a time; a worker
-//! that finds nothing looks on for a moment without the lock before it sleeps.
+//! There is a queue for whichever worker is free, and one for each worker. Nobody locks them. Workers
+//! that have nothing to do sleep; going to sleep, being woken, coming and going is under one lock, the
+//! roster's, which nobody takes while there is work for everybody.
+//!
+//! # Wake
+//!
+//! ```text
+//! to push for one   1 put it into the worker's queue      2 read its `phase`;
+//!                                                            asleep: lock, mark it awake, wake it
+//! to push for any   1 put it into the shared queue        2 read `asleep`, `len`, `searching`;
+//!                                                            somebody sleeps, and fewer search than
+//!                                                            there is work: lock, wake the one that
+//!                                                            went to sleep last, count it as searching
+//! to sleep          1 lock   2 `phase` := asleep, `asleep` += 1, `searching` -= 1
+//!                   3 look into both queues; if there is something, undo 2     4 unlock, sleep
+//! to find work      1 take it     2 if it was searching: `searching` -= 1, and 2 of "to push for any"
+//! ```
+//!
+//! All of it is sequentially consistent. Nothing stays in a worker's own queue while it sleeps: either
+//! the push came before step 3 of the sleep, which finds it; or step 2 came before the push's second,
+//! which sees it.
+//!
+//! Nothing stays in the shared queue while somebody sleeps and nobody searches. Whoever pushes and wakes
+//! nobody has seen that nobody sleeps, and the next that goes to sleep looks in step 3; or that as many
+//! search as there is work. Each of these goes on to find work, and then looks again whether there is
+//! more of it than others search for; or to sleep, and looks in step 3, with itself not counted any more.
+//! The last of them to do so leaves nothing behind, or wakes somebody who searches.
+//!
+//! So a burst of work wakes as many as it is, without a chain of wakes; and short work, which the one
+//! that searches can keep up with, wakes nobody.
+//!
+//! # Threads on demand
+//!
+//! A seat without a thread is like a sleeper that is started instead of woken: its thread counts as
+//! searching from when that is decided. A thread that has slept for long gives up its seat as it would go
+//! to sleep: marks the seat, looks once more, under the lock.
+//!
+//! # The end
+//!
+//! When the queues are closed, a worker that finds nothing marks its seat, looks once more, and ends.
+//! Work that is put in after that look is found by whoever put it in: it reads the phase, or that nobody
+//! is left, and takes everything out again. There is no moment between.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Wake;
-use std::thread::{self, ThreadId};
+use std::mem;
+use std::sync::{Condvar, OnceLock, PoisonError};
+use std::time::Duration;
 
-use super::worker::Desk;
 use crate::deadline::Deadline;
-use crate::event_loop::Refusal;
-use crate::sync::look_out;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{
+    AtomicBool, AtomicU32, AtomicUsize, Mutex, MutexGuard, Ordering, Queue, in_one_order, look_out,
+};
 
-/// Something to do at a worker's desk. Dropped, it tells its handle that it was cancelled.
-pub(super) type Job<T, K> = Box<dyn FnOnce(&mut Desk<T, K>) + Send>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    Anybody,
-    Worker(usize),
-}
-
-pub(super) struct Queues<T: 'static, K> {
-    capacity: usize,
-    state: Mutex<State<T, K>>,
-    /// Rung for each worker alone.
-    bells: Box<[Condvar]>,
-    /// Rung when room comes free, and when everything ends.
-    room: Condvar,
-    /// Rung when a worker ends.
+/// Things of type `X` for workers, each in its seat.
+pub(super) struct Queues<X> {
+    shared: Queue<X>,
+    seats: Box<[Seat<X>]>,
+    /// Workers asleep.
+    asleep: AtomicUsize,
+    /// Workers that have found nothing and look on, that were woken to look, or that are being started.
+    searching: AtomicUsize,
+    /// Seats that are taken by a thread, or are about to be.
+    taken: AtomicUsize,
+    closed: AtomicBool,
+    roster: Mutex<Roster>,
+    /// Rung, under `ends`, when a thread has ended.
     ended: Condvar,
-    ids: Box<[OnceLock<ThreadId>]>,
-    /// How often anything was put in. For looking on without the lock.
-    arrivals: AtomicU64,
+    ends: std::sync::Mutex<usize>,
+    /// So many may look out for work at a time.
+    lookouts: usize,
+    least: usize,
 }
 
-struct State<T: 'static, K> {
-    shared: VecDeque<Job<T, K>>,
-    own: Box<[Own<T, K>]>,
-    /// The sleepers, most recent last: its instance is the warmest.
-    asleep: Vec<usize>,
-    /// Threads that wait for room.
-    waiting: usize,
-    closed: bool,
-    running: usize,
-}
-
-struct Own<T: 'static, K> {
-    queue: VecDeque<Job<T, K>>,
+/// In a cache line of its own: others write it.
+#[repr(align(64))]
+struct Seat<X> {
+    queue: Queue<X>,
+    phase: AtomicU32,
     /// Instances of this worker were ordered closed from afar.
-    attention: bool,
-    ended: bool,
+    attention: AtomicBool,
+    /// It was woken to search.
+    called: AtomicBool,
+}
+
+/// There is no thread. It is started when there is something to do.
+const VACANT: u32 = 0;
+const AWAKE: u32 = 1;
+const ASLEEP: u32 = 2;
+/// There will be no thread any more.
+const ENDED: u32 = 3;
+
+struct Roster {
+    /// The sleepers, most recent last: its instance is the warmest.
+    sleepers: Vec<usize>,
+    threads: Vec<Option<Thread>>,
 }
 
 /// What a worker is to do next.
-pub(super) enum Next<T: 'static, K> {
-    Work(Job<T, K>),
+pub(super) enum Next<X> {
+    Do(X),
+    /// Look after its instances.
     Attend,
+    /// Nothing has come for long: its seat is given up.
+    Retire,
     End,
 }
 
-impl<T, K> Queues<T, K> {
-    pub(super) fn new(workers: usize, capacity: usize) -> Self {
-        let own = || Own { queue: VecDeque::new(), attention: false, ended: true };
+/// What whoever pushed has to see to.
+#[must_use]
+pub(super) enum Pushed<X> {
+    Done,
+    /// The thread of this seat is to be started.
+    Start(usize),
+    /// Nobody is there any more: all this will never be done.
+    Late(Vec<X>),
+}
+
+impl<X> Queues<X> {
+    /// With so many seats, of which at least some are never given up.
+    pub(super) fn new(seats: usize, least: usize) -> Self {
+        let seat = || Seat {
+            queue: Queue::new(),
+            phase: AtomicU32::new(VACANT),
+            attention: AtomicBool::new(false),
+            called: AtomicBool::new(false),
+        };
         Self {
-            capacity,
-            state: Mutex::new(State {
-                shared: VecDeque::new(),
-                own: (0..workers).map(|_| own()).collect(),
-                asleep: Vec::with_capacity(workers),
-                waiting: 0,
-                closed: false,
-                running: 0,
+            shared: Queue::new(),
+            seats: (0..seats).map(|_| seat()).collect(),
+            asleep: AtomicUsize::new(0),
+            searching: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            roster: Mutex::new(Roster {
+                sleepers: Vec::new(),
+                threads: (0..seats).map(|_| None).collect(),
             }),
-            bells: (0..workers).map(|_| Condvar::new()).collect(),
-            room: Condvar::new(),
             ended: Condvar::new(),
-            ids: (0..workers).map(|_| OnceLock::new()).collect(),
-            arrivals: AtomicU64::new(0),
+            ends: std::sync::Mutex::new(0),
+            lookouts: processors(),
+            least,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T, K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn workers(&self) -> usize {
-        self.bells.len()
+    pub(super) fn seats(&self) -> usize {
+        self.seats.len()
     }
 
-    pub(super) fn hired(&self, worker: usize, id: ThreadId) {
-        let _ = self.ids[worker].set(id);
+    /// How many threads there are, or are being started.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
-    /// Whether the caller is one of the workers.
-    pub(super) fn is_worker(&self) -> bool {
-        let me = thread::current().id();
-        self.ids.iter().any(|id| id.get() == Some(&me))
+    pub(super) fn is_taken(&self, seat: usize) -> bool {
+        matches!(self.seats[seat].phase.load(Ordering::SeqCst), AWAKE | ASLEEP)
     }
 
-    /// The one thread that can run what goes there, if it is one.
-    pub(super) fn runs_on(&self, to: Destination) -> Option<ThreadId> {
-        match to {
-            Destination::Worker(worker) => self.ids[worker].get().copied(),
-            Destination::Anybody if self.workers() == 1 => self.ids[0].get().copied(),
-            Destination::Anybody => None,
-        }
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// How much waits for whoever is free.
+    pub(super) fn shared_len(&self) -> usize {
+        self.shared.len()
     }
 
     // ---- anybody ------------------------------------------------------------------------------
 
-    /// Puts work in, waiting for room. It comes back if it is refused.
-    pub(super) fn push(
-        &self,
-        to: Destination,
-        deadline: Deadline,
-        work: Job<T, K>,
-    ) -> Result<(), (Job<T, K>, Refusal)> {
-        let mut state = self.state();
-        loop {
-            if state.closed {
-                return Err((work, Refusal::Closed));
-            }
-            let queue = match to {
-                Destination::Anybody => &mut state.shared,
-                Destination::Worker(worker) => &mut state.own[worker].queue,
-            };
-            if queue.len() < self.capacity {
-                queue.push_back(work);
-                break;
-            }
-            if self.is_worker() {
-                return Err((work, Refusal::Full));
-            }
-            state.waiting += 1;
-            let waited = deadline.wait(&self.room, state);
-            let is_late = waited.is_err();
-            state = waited.unwrap_or_else(|state| state);
-            state.waiting -= 1;
-            if is_late {
-                return Err((work, Refusal::Full));
-            }
-        }
-        self.arrivals.fetch_add(1, Ordering::Release);
-        let sleeper = match to {
-            Destination::Anybody => state.asleep.pop(),
-            Destination::Worker(worker) => state.rouse(worker),
-        };
-        drop(state);
-        if let Some(sleeper) = sleeper {
-            self.bells[sleeper].notify_one();
-        }
-        Ok(())
+    /// Puts something in for whoever is free.
+    pub(super) fn push(&self, x: X) -> Pushed<X> {
+        self.shared.push(x);
+        in_one_order();
+        self.call()
+    }
+
+    /// Puts something in for this worker.
+    pub(super) fn push_to(&self, seat: usize, x: X) -> Pushed<X> {
+        self.seats[seat].queue.push(x);
+        in_one_order();
+        self.rouse(seat)
     }
 
     /// Has a worker look after its instances.
-    pub(super) fn attract(&self, worker: usize) {
-        let mut state = self.state();
-        state.own[worker].attention = true;
-        self.arrivals.fetch_add(1, Ordering::Release);
-        let sleeper = state.rouse(worker);
-        drop(state);
-        if let Some(sleeper) = sleeper {
-            self.bells[sleeper].notify_one();
+    pub(super) fn attract(&self, seat: usize) {
+        self.seats[seat].attention.store(true, Ordering::SeqCst);
+        in_one_order();
+        if self.seats[seat].phase.load(Ordering::SeqCst) != AWAKE {
+            let roster = self.roster();
+            if self.seats[seat].phase.load(Ordering::SeqCst) == ASLEEP {
+                self.wake(seat, roster);
+            }
         }
     }
 
-    /// No more work. Workers end when there is none left.
-    pub(super) fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.asleep.clear();
-        self.arrivals.fetch_add(1, Ordering::Release);
-        drop(state);
-        self.bells.iter().for_each(Condvar::notify_all);
-        self.room.notify_all();
+    /// Has somebody look into the shared queue, if there is more in it than others look for.
+    fn call(&self) -> Pushed<X> {
+        loop {
+            let sleeps = self.asleep.load(Ordering::SeqCst) > 0;
+            let taken = self.taken.load(Ordering::SeqCst);
+            let closed = self.is_closed();
+            let may_start = taken < self.seats.len() && !closed;
+            if closed && taken == 0 {
+                return late(&self.shared);
+            }
+            if !sleeps && !may_start {
+                return Pushed::Done;
+            }
+            if self.shared.len() <= self.searching.load(Ordering::SeqCst) {
+                return Pushed::Done;
+            }
+            let mut roster = self.roster();
+            if let Some(&seat) = roster.sleepers.last() {
+                self.searching.fetch_add(1, Ordering::SeqCst);
+                self.seats[seat].called.store(true, Ordering::SeqCst);
+                self.wake(seat, roster);
+                return Pushed::Done;
+            }
+            let vacant = |seat: &Seat<X>| seat.phase.load(Ordering::SeqCst) == VACANT;
+            match self.seats.iter().position(vacant) {
+                Some(seat) if !self.is_closed() => {
+                    self.searching.fetch_add(1, Ordering::SeqCst);
+                    self.seats[seat].called.store(true, Ordering::SeqCst);
+                    self.take_seat(seat, &mut roster);
+                    return Pushed::Start(seat);
+                }
+                // All are busy by now; or this is the end, and somebody has yet to look.
+                _ if self.taken.load(Ordering::SeqCst) > 0 => return Pushed::Done,
+                _ => {}
+            }
+        }
     }
 
-    /// Takes out what has not begun. To be dropped by the caller, with no lock held.
-    pub(super) fn take_all(&self) -> Vec<Job<T, K>> {
-        let mut state = self.state();
-        let mut all: Vec<_> = state.shared.drain(..).collect();
-        for own in &mut state.own {
-            all.extend(own.queue.drain(..));
+    /// Has this worker look into its queue.
+    fn rouse(&self, seat: usize) -> Pushed<X> {
+        loop {
+            match self.seats[seat].phase.load(Ordering::SeqCst) {
+                AWAKE => return Pushed::Done,
+                ENDED => return late(&self.seats[seat].queue),
+                _ => {}
+            }
+            let mut roster = self.roster();
+            match self.seats[seat].phase.load(Ordering::SeqCst) {
+                ASLEEP => {
+                    self.wake(seat, roster);
+                    return Pushed::Done;
+                }
+                VACANT if self.is_closed() => {
+                    self.seats[seat].phase.store(ENDED, Ordering::SeqCst);
+                }
+                VACANT => {
+                    self.take_seat(seat, &mut roster);
+                    return Pushed::Start(seat);
+                }
+                _ => {}
+            }
         }
+    }
+
+    fn wake(&self, seat: usize, mut roster: MutexGuard<'_, Roster>) {
+        let Some(at) = roster.sleepers.iter().rposition(|sleeper| *sleeper == seat) else { return };
+        roster.sleepers.remove(at);
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+        self.seats[seat].phase.store(AWAKE, Ordering::SeqCst);
+        let thread = roster.threads[seat].clone();
+        drop(roster);
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+    }
+
+    fn take_seat(&self, seat: usize, _: &mut Roster) {
+        self.seats[seat].phase.store(AWAKE, Ordering::SeqCst);
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    /// Takes a seat that nobody has, to start its thread. Says whether it was so.
+    pub(super) fn take_vacant(&self, seat: usize) -> bool {
+        let mut roster = self.roster();
+        let is_vacant =
+            self.seats[seat].phase.load(Ordering::SeqCst) == VACANT && !self.is_closed();
+        if is_vacant {
+            self.take_seat(seat, &mut roster);
+        }
+        is_vacant
+    }
+
+    /// The thread could not be started. What was for this seat, and, if there is no other, for anybody,
+    /// will not be done.
+    pub(super) fn not_started(&self, seat: usize) -> Vec<X> {
+        let roster = self.roster();
+        if self.seats[seat].called.swap(false, Ordering::SeqCst) {
+            self.searching.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.seats[seat].phase.store(VACANT, Ordering::SeqCst);
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        let mut all = drain(&self.seats[seat].queue);
+        if self.taken.load(Ordering::SeqCst) == 0 {
+            all.extend(drain(&self.shared));
+        }
+        drop(roster);
+        self.has_ended();
         all
     }
 
-    /// Waits until all workers have ended.
+    /// No more is put in. Workers end when there is nothing left.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        in_one_order();
+        let mut roster = self.roster();
+        for seat in &self.seats {
+            let _ = seat.phase.compare_exchange(VACANT, ENDED, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let sleepers = mem::take(&mut roster.sleepers);
+        self.asleep.fetch_sub(sleepers.len(), Ordering::SeqCst);
+        let threads: Vec<_> = sleepers
+            .into_iter()
+            .filter_map(|seat| {
+                self.seats[seat].phase.store(AWAKE, Ordering::SeqCst);
+                roster.threads[seat].clone()
+            })
+            .collect();
+        drop(roster);
+        threads.iter().for_each(Thread::unpark);
+    }
+
+    /// Takes out what has not begun. To be dropped by the caller, with no lock held.
+    pub(super) fn take_all(&self) -> Vec<X> {
+        let mut all = drain(&self.shared);
+        self.seats.iter().for_each(|seat| all.extend(drain(&seat.queue)));
+        all
+    }
+
+    /// Waits until all threads have ended.
     pub(super) fn wait_ended(&self, deadline: Deadline) -> bool {
-        let mut state = self.state();
-        while state.running > 0 {
-            match deadline.wait(&self.ended, state) {
-                Ok(woken) => state = woken,
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        while *ends > 0 {
+            match deadline.wait(&self.ended, ends) {
+                Ok(woken) => ends = woken,
                 Err(_) => return false,
             }
         }
         true
     }
 
-    pub(super) fn has_ended(&self, id: ThreadId) -> bool {
-        let worker = self.ids.iter().position(|other| other.get() == Some(&id));
-        worker.is_some_and(|worker| self.state().own[worker].ended)
-    }
-
     // ---- a worker -----------------------------------------------------------------------------
 
-    pub(super) fn begin(&self, worker: usize) {
-        let mut state = self.state();
-        state.own[worker].ended = false;
-        state.running += 1;
+    /// A worker begins, on its thread.
+    pub(super) fn begin(&self, seat: usize) {
+        self.roster().threads[seat] = Some(thread::current());
     }
 
-    pub(super) fn end(&self, worker: usize) {
-        let mut state = self.state();
-        state.own[worker].ended = true;
-        state.running -= 1;
-        drop(state);
+    /// A worker's thread is at its end. Says whether it was the last.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        *ends -= 1;
+        let last = *ends == 0;
+        drop(ends);
         self.ended.notify_all();
+        last
     }
 
     /// Waits for something to do. `own_turn` alternates, so that neither queue starves the other.
-    pub(super) fn next(&self, worker: usize, own_turn: bool) -> Next<T, K> {
-        let mut state = self.state();
-        let mut looked = false;
+    /// `keep` is how long to wait for it, if the seat may be given up.
+    ///
+    /// What `call` leaves to be seen to is handed to `starts`.
+    pub(super) fn next(
+        &self,
+        seat: usize,
+        own_turn: bool,
+        keep: Option<Duration>,
+        mut starts: impl FnMut(Pushed<X>),
+    ) -> Next<X> {
+        let me = &self.seats[seat];
+        let mut searching = me.called.swap(false, Ordering::SeqCst);
         loop {
-            let attends = std::mem::take(&mut state.own[worker].attention);
-            let work = if attends { None } else { state.pop(worker, own_turn) };
-            if attends || work.is_some() {
-                let stands_in = state.stand_in(work.as_ref().is_none_or(|(_, own)| *own));
-                let somebody_waits = work.is_some() && state.waiting > 0;
-                drop(state);
-                if let Some(sleeper) = stands_in {
-                    self.bells[sleeper].notify_one();
+            let attends = me.attention.load(Ordering::SeqCst) && {
+                me.attention.store(false, Ordering::SeqCst);
+                true
+            };
+            let found = if attends { None } else { self.pop(seat, own_turn) };
+            if attends || found.is_some() {
+                if searching {
+                    self.searching.fetch_sub(1, Ordering::SeqCst);
+                    in_one_order();
+                    if !self.shared.is_empty() {
+                        starts(self.call());
+                    }
                 }
-                if somebody_waits {
-                    self.room.notify_all(); // for different queues: each looks at its own
-                }
-                return work.map_or(Next::Attend, |(work, _)| Next::Work(work));
+                return found.map_or(Next::Attend, Next::Do);
             }
-            if state.closed {
+            if self.is_closed() {
+                if !self.leave(seat, ENDED) {
+                    continue;
+                }
+                if searching {
+                    self.searching.fetch_sub(1, Ordering::SeqCst);
+                }
                 return Next::End;
             }
-            if !looked {
-                looked = true;
-                let seen = self.arrivals.load(Ordering::Relaxed);
-                drop(state);
-                let _ = look_out(|| self.arrivals.load(Ordering::Relaxed) != seen);
-                state = self.state();
-                continue;
+            if !searching {
+                searching = true;
+                let others = self.searching.fetch_add(1, Ordering::SeqCst);
+                if others < self.lookouts && look_out(|| self.has_something(seat)) {
+                    continue;
+                }
             }
-            looked = false;
-            state.asleep.push(worker);
-            while state.asleep.contains(&worker) {
-                let woken = self.bells[worker].wait(state);
-                state = woken.unwrap_or_else(PoisonError::into_inner);
+            match self.sleep(seat, keep) {
+                Slept::NotAtAll => {}
+                Slept::Woken => searching = me.called.swap(false, Ordering::SeqCst),
+                Slept::Retired => return Next::Retire,
             }
         }
     }
-}
 
-impl<T, K> State<T, K> {
-    /// Takes the worker off the list of sleepers, if it is there.
-    fn rouse(&mut self, worker: usize) -> Option<usize> {
-        let at = self.asleep.iter().position(|asleep| *asleep == worker)?;
-        Some(self.asleep.swap_remove(at))
-    }
-
-    /// The next work of this worker, and whether nobody else could do it.
-    fn pop(&mut self, worker: usize, own_turn: bool) -> Option<(Job<T, K>, bool)> {
-        let Self { own, shared, .. } = self;
-        let mut own = || own[worker].queue.pop_front().map(|work| (work, true));
-        let mut shared = || shared.pop_front().map(|work| (work, false));
-        if own_turn { own().or_else(shared) } else { shared().or_else(own) }
-    }
-
-    /// A sleeper to be woken in place of a worker that has something of its own to do first: what
-    /// waits for anybody may be what that one was woken for.
-    fn stand_in(&mut self, own: bool) -> Option<usize> {
-        if own && !self.shared.is_empty() { self.asleep.pop() } else { None }
-    }
-}
-
-/// Attracts one worker; what its thread is nudged with.
-pub(super) struct Bell<T: 'static, K> {
-    pub(super) team: std::sync::Weak<super::Team<T, K>>,
-    pub(super) worker: usize,
-}
-
-impl<T, K: Send + Sync> Wake for Bell<T, K>
-where
-    K: Eq + std::hash::Hash + 'static,
-{
-    fn wake(self: std::sync::Arc<Self>) {
-        if let Some(team) = self.team.upgrade() {
-            team.queues.attract(self.worker);
+    fn pop(&self, seat: usize, own_turn: bool) -> Option<X> {
+        let (own, shared) = (&self.seats[seat].queue, &self.shared);
+        if own_turn {
+            own.pop().or_else(|| shared.pop())
+        } else {
+            shared.pop().or_else(|| own.pop())
         }
     }
+
+    fn has_something(&self, seat: usize) -> bool {
+        let me = &self.seats[seat];
+        !me.queue.is_empty()
+            || !self.shared.is_empty()
+            || me.attention.load(Ordering::SeqCst)
+            || self.is_closed()
+    }
+
+    /// Sleeps until somebody wakes it. It was searching; unless it has not slept it is not any more.
+    fn sleep(&self, seat: usize, keep: Option<Duration>) -> Slept {
+        let me = &self.seats[seat];
+        let mut roster = self.roster();
+        me.phase.store(ASLEEP, Ordering::SeqCst);
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        self.searching.fetch_sub(1, Ordering::SeqCst);
+        in_one_order();
+        if self.has_something(seat) {
+            self.searching.fetch_add(1, Ordering::SeqCst);
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+            me.phase.store(AWAKE, Ordering::SeqCst);
+            return Slept::NotAtAll;
+        }
+        roster.sleepers.push(seat);
+        drop(roster);
+        let deadline = keep.map_or(Deadline::NEVER, Deadline::after);
+        while me.phase.load(Ordering::SeqCst) == ASLEEP {
+            match deadline.remaining() {
+                None => thread::park(),
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                Some(_) if self.leave(seat, VACANT) => return Slept::Retired,
+                Some(_) => return self.sleep_on(seat),
+            }
+        }
+        Slept::Woken
+    }
+
+    /// The time is over, but the seat is not to be given up: it is one of the last, or woken by now.
+    fn sleep_on(&self, seat: usize) -> Slept {
+        while self.seats[seat].phase.load(Ordering::SeqCst) == ASLEEP {
+            thread::park();
+        }
+        Slept::Woken
+    }
+
+    /// Leaves the seat, if there is nothing to do; the thread is to end then.
+    fn leave(&self, seat: usize, phase: u32) -> bool {
+        let me = &self.seats[seat];
+        let mut roster = self.roster();
+        let sleeper = roster.sleepers.iter().rposition(|sleeper| *sleeper == seat);
+        if phase == VACANT && (sleeper.is_none() || self.taken() <= self.least) {
+            return false;
+        }
+        let before = me.phase.swap(phase, Ordering::SeqCst);
+        self.taken.fetch_sub(1, Ordering::SeqCst);
+        in_one_order();
+        let has_work = !me.queue.is_empty() || !self.shared.is_empty();
+        let has_order = me.attention.load(Ordering::SeqCst);
+        if has_work || has_order || (phase == VACANT && self.is_closed()) {
+            self.taken.fetch_add(1, Ordering::SeqCst);
+            me.phase.store(before, Ordering::SeqCst);
+            return false;
+        }
+        if let Some(at) = sleeper {
+            roster.sleepers.remove(at);
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
+        roster.threads[seat] = None;
+        true
+    }
+}
+
+enum Slept {
+    NotAtAll,
+    Woken,
+    Retired,
+}
+
+fn late<X>(queue: &Queue<X>) -> Pushed<X> {
+    Pushed::Late(drain(queue))
+}
+
+fn drain<X>(queue: &Queue<X>) -> Vec<X> {
+    std::iter::from_fn(|| queue.pop()).collect()
+}
+
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -1,135 +1,279 @@
 //! A worker at its desk: its own instance, and those it keeps for keys.
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
+use std::mem;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::Ordering;
+use std::task::{Wake, Waker};
 
-use lru::LruCache;
-
-use super::Team;
-use super::Work;
-use super::queues::{Bell, Next, Queues};
+use super::job::{Bench, Job, Lent};
+use super::key::Key;
+use super::queues::Next;
+use super::team::{Team, Turn};
 use crate::contain::{contain, drop_each};
+use crate::error::{Kind, PoolError};
 use crate::manager::CloseReason;
 use crate::pool::instance::Instance;
-use crate::task::Runner;
+use crate::task::Interruptible;
 use crate::thread::Resident;
 
 pub(super) struct Desk<T: 'static, K> {
     team: Arc<Team<T, K>>,
-    number: usize,
-    /// Least recently used first to go. As many as the team allows.
-    keyed: LruCache<K, Arc<Instance<T>>>,
+    seat: usize,
+    /// The keys whose instances are here, by when they were used last, or earlier.
+    ///
+    /// A use only notes its time at the key. Who looks for the one used least recently takes the first,
+    /// and puts it back where it belongs if it was used since.
+    kept: BTreeMap<u64, Arc<Key<T, K>>>,
+    /// Counts uses.
+    now: u64,
+}
+
+/// Attracts one worker; what its thread is nudged with.
+struct Bell<T: 'static, K> {
+    team: std::sync::Weak<Team<T, K>>,
+    seat: usize,
+}
+
+impl<T: 'static, K: Send + Sync + 'static> Wake for Bell<T, K> {
+    fn wake(self: Arc<Self>) {
+        if let Some(team) = self.team.upgrade() {
+            team.queues.attract(self.seat);
+        }
+    }
 }
 
 impl<T, K> Desk<T, K>
 where
     K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
 {
-    pub(super) fn new(team: Arc<Team<T, K>>, number: usize) -> Self {
-        Self { team, number, keyed: LruCache::unbounded() }
+    pub(super) fn new(team: Arc<Team<T, K>>, seat: usize) -> Self {
+        Self { team, seat, kept: BTreeMap::new(), now: 0 }
     }
 
     /// The life of a worker.
     pub(super) fn work(mut self) {
-        /// Whatever happens, those who wait for the workers to end are told.
-        struct Ended<'a, T: 'static, K>(&'a Queues<T, K>, usize);
-        impl<T, K> Drop for Ended<'_, T, K> {
-            fn drop(&mut self) {
-                self.0.end(self.1);
-            }
-        }
         let team = Arc::clone(&self.team);
-        let _ended = Ended(&team.queues, self.number);
-        let bell = Bell { team: Arc::downgrade(&team), worker: self.number };
+        let bell = Bell { team: Arc::downgrade(&team), seat: self.seat };
         let nudged = crate::thread::set_bell(Waker::from(Arc::new(bell)));
         let mut own_turn = true;
         loop {
+            let keep = if self.kept.is_empty() { team.keep_threads_for } else { None };
+            let next = team.queues.next(self.seat, own_turn, keep, |pushed| team.see_to(pushed));
             // The work's own panics go to its handle. This is for what remains: the destructor of a
             // result that nobody waits for, or a key that panics when it is compared.
-            let _ = match team.queues.next(self.number, own_turn) {
-                Next::Work(work) => contain(|| work(&mut self)),
+            let _ = match next {
+                Next::Do(Turn::Work(job, to_me)) => contain(|| self.run(job, to_me)),
+                Next::Do(Turn::Key(key)) => contain(|| self.run_keyed(&key)),
                 Next::Attend => contain(|| self.attend()),
-                Next::End => break,
+                Next::Retire | Next::End => break,
             };
             own_turn = !own_turn;
+            if team.is_inherited() {
+                // The work has forked, and this is the child: nothing here is its own.
+                mem::forget((self, nudged, team));
+                return;
+            }
         }
         drop(nudged);
         // Here, and not in a thread-local's destructor: whoever waits for the workers to end is told
         // only after all is closed.
-        while let Some((key, instance)) = self.keyed.pop_lru() {
-            instance.leave();
+        let reason = team.pool.is_closed().then_some(CloseReason::PoolClosed);
+        for (_, key) in mem::take(&mut self.kept).into_iter().rev() {
+            let instance = key.state().instance.take();
+            match (instance, reason) {
+                (Some(instance), Some(reason)) => drop(instance.order_here(reason)),
+                (Some(instance), None) => instance.leave(),
+                (None, _) => {}
+            }
+            self.gone(&key);
             drop_each([key]);
         }
-        let _ = team.pool.close_here();
+        let _ = team.pool.close_here_for(reason.unwrap_or(CloseReason::ClosedHere));
+    }
+
+    /// Does work with the worker's own instance.
+    fn run(&mut self, job: Job<T>, to_me: bool) {
+        let load = &self.team.loads[self.seat];
+        if to_me {
+            load.queued.fetch_sub(1, Ordering::Relaxed);
+            self.team.own_rooms[self.seat].leave();
+        } else {
+            self.team.room.leave();
+        }
+        let _busy = load.begin(&self.team);
+        job.perform(&mut Own(&self.team));
+    }
+
+    /// Does the next work of a key with the key's instance.
+    fn run_keyed(&mut self, key: &Arc<Key<T, K>>) {
+        let team = Arc::clone(&self.team);
+        let (job, instance) = {
+            let mut state = key.state();
+            let job = state.line.pop();
+            state.is_running = job.is_some();
+            (job, state.instance.take())
+        };
+        let load = &team.loads[self.seat];
+        let mut kept = Kept { team: &team, desk: self, key, instance };
+        if let Some(job) = job {
+            load.queued.fetch_sub(1, Ordering::Relaxed);
+            key.room.leave();
+            let _busy = load.begin(&team);
+            let _ = contain(|| job.perform(&mut kept));
+        }
+        let mut instance = kept.instance;
+        // Spent by this use, or poisoned, or ordered closed meanwhile: not to be kept for nothing.
+        if instance.as_ref().is_some_and(|instance| Arc::clone(instance).attend()) {
+            instance = None;
+        }
+        self.now += 1;
+        let mut state = key.state();
+        let was_here = state.id.is_some();
+        let has_gone = was_here && instance.is_none();
+        state.instance = instance;
+        state.used = self.now;
+        state.is_running = false;
+        let more = !state.line.is_empty();
+        state.has_turn = more;
+        if has_gone {
+            state.id = None;
+            let filed = state.filed;
+            drop(state);
+            self.kept.remove(&filed);
+        } else {
+            drop(state);
+        }
+        if more {
+            team.see_to(team.queues.push_to(self.seat, Turn::Key(Arc::clone(key))));
+        } else if has_gone || !was_here {
+            team.settle(key);
+        }
     }
 
     /// Instances of this thread were ordered closed from afar.
     fn attend(&mut self) {
         let _ = crate::thread::enter();
-        let gone: Vec<K> = self
-            .keyed
-            .iter()
-            .filter(|(_, instance)| Arc::clone(instance).attend())
-            .map(|(key, _)| key.clone())
+        let gone: Vec<_> = self
+            .kept
+            .values()
+            .filter(|key| {
+                let instance = key.state().instance.clone();
+                instance.is_none_or(Resident::attend)
+            })
+            .map(Arc::clone)
             .collect();
         for key in gone {
-            self.forget(&key);
+            let filed = key.state().filed;
+            self.kept.remove(&filed);
+            self.gone(&key);
         }
     }
 
-    fn forget(&mut self, key: &K) -> Option<Arc<Instance<T>>> {
-        self.team.keys.remove(key);
-        self.keyed.pop(key)
-    }
-
-    /// Does work with the worker's own instance.
-    pub(super) fn run<R>(&mut self, runner: Runner<R, Work<T, R>>) {
-        let lease = || self.team.pool.inner().borrow::<false>(None);
-        runner.run_with(lease, |lease, body| lease.run(body));
-    }
-
-    /// Does work with a key's instance.
-    pub(super) fn run_keyed<R>(&mut self, key: K, runner: Runner<R, Work<T, R>>) {
-        let team = Arc::clone(&self.team);
-        // Holds the instance while it is borrowed, whatever becomes of the desk.
-        let mut kept = None;
-        let lease = || {
-            kept = self.keyed.get(&key).map(Arc::clone);
-            let before = kept.as_ref().map(|instance| instance.id());
-            if before.is_none() {
-                self.make_room();
-            }
-            let lease = team.pool.inner().borrow_keyed(&mut kept, || key.to_string());
-            match &kept {
-                Some(instance) if Some(instance.id()) != before => {
-                    team.keys.insert(key.clone(), instance.id());
-                    self.keyed.put(key.clone(), Arc::clone(instance));
-                }
-                Some(_) => {}
-                None => drop(self.forget(&key)),
-            }
-            lease
-        };
-        runner.run_with(lease, |lease, body| lease.run(body));
-        // Spent by this use, or poisoned, or ordered closed meanwhile: not to be kept for nothing.
-        if kept.is_some_and(Resident::attend) {
-            self.forget(&key);
-        }
+    /// A key's instance is not here any more.
+    fn gone(&self, key: &Arc<Key<T, K>>) {
+        let mut state = key.state();
+        let instance = state.instance.take();
+        state.id = None;
+        drop(state);
+        drop(instance);
+        self.team.settle(key);
     }
 
     /// For one more key: closes what was used least recently.
     fn make_room(&mut self) {
-        while self.keyed.len() >= self.team.keyed_capacity {
-            let Some((key, instance)) = self.keyed.pop_lru() else { return };
-            self.team.keys.remove(&key);
-            instance.order_here(CloseReason::MadeRoom);
+        while self.kept.len() >= self.team.keyed_capacity {
+            let Some((filed, key)) = self.kept.pop_first() else { return };
+            let mut state = key.state();
+            let used = state.used;
+            if used > filed {
+                state.filed = used;
+                drop(state);
+                self.kept.insert(used, key);
+                continue;
+            }
+            let instance = state.instance.take();
+            drop(state);
+            if let Some(instance) = instance {
+                instance.order_here(CloseReason::MadeRoom);
+            }
+            self.gone(&key);
         }
     }
 
-    /// Closes a key's instance. Says whether there was one.
-    pub(super) fn close_keyed(&mut self, key: &K) -> bool {
-        let Some(instance) = self.forget(key) else { return false };
-        instance.order_here(CloseReason::ClosedHere)
+    /// A key has an instance here now.
+    fn keep(&mut self, key: &Arc<Key<T, K>>, instance: &Instance<T>) {
+        self.now += 1;
+        let mut state = key.state();
+        if state.id.is_some() {
+            self.kept.remove(&state.filed); // of the one before
+        }
+        state.id = Some(instance.id());
+        state.filed = self.now;
+        state.used = self.now;
+        drop(state);
+        self.kept.insert(self.now, Arc::clone(key));
+    }
+}
+
+/// The worker's own instance.
+struct Own<'t, T: 'static, K>(&'t Team<T, K>);
+
+impl<T, K> Bench<T> for Own<'_, T, K> {
+    fn lend(&mut self) -> Result<Lent<'_, T>, PoolError> {
+        let lease = contained(|| self.0.pool.lease::<false>())?;
+        let interruptible = lease.interruptible().map(|one| one as Arc<dyn Interruptible>);
+        Ok((lease, interruptible))
+    }
+
+    fn close(&mut self) -> bool {
+        false // only keys are closed by work
+    }
+}
+
+/// A key's instance, kept by a worker.
+struct Kept<'d, T: 'static, K> {
+    team: &'d Team<T, K>,
+    desk: &'d mut Desk<T, K>,
+    key: &'d Arc<Key<T, K>>,
+    /// Holds the instance while it is borrowed, whatever becomes of the desk.
+    instance: Option<Arc<Instance<T>>>,
+}
+
+impl<T, K> Bench<T> for Kept<'_, T, K>
+where
+    K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
+{
+    fn lend(&mut self) -> Result<Lent<'_, T>, PoolError> {
+        let Self { team, desk, key, instance } = self;
+        let before = instance.as_ref().map(|instance| instance.id());
+        let lease = contained(|| {
+            if before.is_none() {
+                desk.make_room();
+            }
+            let name = || key.key.to_string();
+            team.pool.inner().borrow_keyed(instance, name)
+        });
+        if let Some(instance) = instance
+            && Some(instance.id()) != before
+        {
+            desk.keep(key, instance);
+        }
+        let lease = lease?;
+        let interruptible = lease.interruptible().map(|one| one as Arc<dyn Interruptible>);
+        Ok((lease, interruptible))
+    }
+
+    fn close(&mut self) -> bool {
+        self.instance.take().is_some_and(|instance| instance.order_here(CloseReason::ClosedHere))
+    }
+}
+
+/// A manager that panics has made no instance, as after an error.
+fn contained<R>(lend: impl FnOnce() -> Result<R, PoolError>) -> Result<R, PoolError> {
+    match contain(lend) {
+        Ok(lent) => lent,
+        Err(panic) => Err(Kind::CreateFailed(panic).into()),
     }
 }
