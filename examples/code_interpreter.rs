@@ -33,11 +33,12 @@ use sessile::{Pool, Registry};
 const SNIPPETS: &str = include_str!("data/snippets.json");
 const USAGE: &str = "\
 usage: code_interpreter [--threads N] [--engine embedded|cpython|jupyter] [--jobs FILE] [--json]
-                        [--gateway URL | --start-gateway] [--stream] [--images DIR]
+                        [--confine] [--gateway URL | --start-gateway] [--stream] [--images DIR]
 
   --threads N      how many threads work, each with a session of its own (4)
   --engine E       embedded: Monty, in this process; cpython: a child process for each thread;
                    jupyter: a kernel for each thread, on a gateway
+  --confine        cpython: no files, network or processes but the session's own (Linux)
   --gateway URL    where the gateway is; its token is in the environment, as JUPYTER_TOKEN
   --start-gateway  starts one, by `python3 -m kernel_gateway`, and ends it afterwards
   --stream         what cells put out, on standard error, as it comes
@@ -479,6 +480,7 @@ impl Drop for StartedGateway {
 struct Arguments {
     threads: usize,
     engine: String,
+    confine: bool,
     gateway: Option<String>,
     start_gateway: bool,
     stream: bool,
@@ -491,6 +493,7 @@ fn arguments() -> Result<Arguments> {
     let mut parsed = Arguments {
         threads: 4,
         engine: "embedded".to_owned(),
+        confine: false,
         gateway: None,
         start_gateway: false,
         stream: false,
@@ -504,6 +507,7 @@ fn arguments() -> Result<Arguments> {
         match word.as_str() {
             "--threads" => parsed.threads = value()?.parse().context("--threads needs a number")?,
             "--engine" => parsed.engine = value()?,
+            "--confine" => parsed.confine = true,
             "--gateway" => parsed.gateway = Some(value()?),
             "--start-gateway" => parsed.start_gateway = true,
             "--stream" => parsed.stream = true,
@@ -519,8 +523,24 @@ fn arguments() -> Result<Arguments> {
     Ok(parsed)
 }
 
+#[cfg(all(feature = "cpython", unix))]
+fn confined(
+    manager: sessile::interpreter::cpython::CPythonManager,
+) -> Result<sessile::interpreter::cpython::CPythonManager> {
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    return Ok(manager.confine(sessile::interpreter::cpython::Confinement::strict()));
+    #[cfg(not(all(feature = "confine", target_os = "linux")))]
+    {
+        drop(manager);
+        bail!("built without it: --features monty,confine, on Linux")
+    }
+}
+
 fn main() -> Result<ExitCode> {
     let arguments = arguments()?;
+    if arguments.confine && arguments.engine != "cpython" {
+        bail!("--confine holds CPython only: --engine cpython --confine");
+    }
     match arguments.engine.as_str() {
         "embedded" => {
             let pool = Pool::builder(MontyManager::new()).name("monty").build()?;
@@ -529,6 +549,7 @@ fn main() -> Result<ExitCode> {
         #[cfg(all(feature = "cpython", unix))]
         "cpython" => {
             let manager = sessile::interpreter::cpython::CPythonManager::new();
+            let manager = if arguments.confine { confined(manager)? } else { manager };
             let pool = Pool::builder(manager).name("cpython").build()?;
             run(&pool, "CPython", &arguments)
         }

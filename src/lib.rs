@@ -70,6 +70,7 @@
 //!
 //! - `monty`: Python embedded, in `interpreter::monty`.
 //! - `cpython`: CPython as a child process, in `interpreter::cpython`. Unix.
+//! - `confine`: a CPython that may run code nobody has read (Linux).
 //! - `jupyter`: Jupyter kernels behind a gateway, in `interpreter::jupyter`.
 //! - `ws`: a WebSocket session for each thread, in `session::websocket`.
 //! - `duplex`: a session that any thread may call, in `session::duplex`. Unix.
@@ -145,6 +146,10 @@ pub mod docs {
     #[cfg(all(feature = "monty", feature = "cpython", unix))]
     #[doc = include_str!("../docs/interpreters.md")]
     pub mod interpreters {}
+
+    #[cfg(all(feature = "confine", target_os = "linux"))]
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
 
     #[cfg(all(feature = "monty", feature = "cpython", feature = "jupyter", unix))]
     #[doc = include_str!("../docs/scaling.md")]
