@@ -91,11 +91,12 @@ pub use crate::manager::InterruptHandle;
 pub use boxed::{BoxInterpreter, boxed};
 pub use error::InterpreterError;
 pub use execution::{
-    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream, Variable,
+    Cut, ErrorInfo, Execution, LateOutput, MimeBundle, Omitted, Output, OutputRef, StdStream,
+    Variable,
 };
 #[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]
 pub use lease::Reclaimed;
-pub use options::ExecuteOptions;
+pub use options::{ExecuteOptions, Keep};
 
 /// Removes what processes of this user that are gone have left behind: the processes that their
 /// sessions had started on this machine, the sessions' own directories, and their Jupyter kernels at

@@ -143,6 +143,7 @@ fn variables_are_told(python: &mut dyn Interpreter) {
     assert_eq!(told[0].repr.len(), 1000);
     let text = Variable::new("text", "str", "'é'");
     assert_eq!((&told[3], &*told[2].repr), (&text, "42"));
+    assert_eq!((told[0].length, told[2].length), (Some(5000), None));
     let told = python.variables(&ExecuteOptions::new().max_output(10)).unwrap();
     let lengths: Vec<_> = told.iter().map(|one| one.repr.len()).collect();
     assert_eq!(lengths, [10, 0, 0, 0]);

@@ -133,6 +133,7 @@ struct Answer {
     came: Came,
 }
 
+#[allow(clippy::large_enum_variant)] // there is one at a time
 enum Came {
     Ran(Result<Execution, InterpreterError>),
     Listed(Result<Vec<Variable>, InterpreterError>),

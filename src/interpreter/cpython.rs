@@ -38,13 +38,15 @@
 //! from the calling thread. Elsewhere the child ends when it reads the end of its input.
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
-use std::{fmt, fs, io, iter};
+use std::{fmt, iter};
 
-use self::process::{Child, Ready, Target};
+use self::process::Child;
 use self::shelf::Shelf;
+use self::start::Ready;
+use self::target::Target;
 use super::{
     ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle, OutputRef, Variable,
     lend,
@@ -52,13 +54,17 @@ use super::{
 use crate::manager::CloseReason;
 use crate::{CreateContext, Manager, sys};
 
+mod cell;
 mod channel;
 #[cfg(all(feature = "confine", target_os = "linux"))]
 mod confine;
+mod files;
 mod left;
 mod private_dir;
 mod process;
 mod shelf;
+mod start;
+mod target;
 
 #[cfg(all(feature = "confine", target_os = "linux"))]
 pub use self::confine::{Confinement, Enforcement};
@@ -89,6 +95,9 @@ struct Settings {
     env: Vec<(OsString, OsString)>,
     current_dir: Option<PathBuf>,
     private_dir: bool,
+    max_file: u64,
+    magics: bool,
+    keep_detached: bool,
     limits: sys::Limits,
     #[cfg(all(feature = "confine", target_os = "linux"))]
     confinement: Option<Confinement>,
@@ -107,6 +116,9 @@ impl CPythonManager {
             env: Vec::new(),
             current_dir: None,
             private_dir: false,
+            max_file: 1 << 30,
+            magics: true,
+            keep_detached: false,
             limits: sys::Limits::default(),
             #[cfg(all(feature = "confine", target_os = "linux"))]
             confinement: None,
@@ -180,9 +192,63 @@ impl CPythonManager {
         self.with(|settings| settings.private_dir = true)
     }
 
-    /// How many bytes of memory of its own the child may have; more is a `MemoryError`, or the end
-    /// of what did not expect that.
+    /// How large a file may be that [`take_file`](CPython::take_file) reads.
     ///
+    /// Default: 1 GiB. A cell can make a file that claims any size in no time.
+    ///
+    /// ```no_run
+    /// use sessile::interpreter::cpython::CPythonManager;
+    ///
+    /// let python = CPythonManager::new().private_dir().max_file(10 << 20).start()?;
+    /// # Ok::<(), sessile::interpreter::InterpreterError>(())
+    /// ```
+    #[must_use]
+    pub fn max_file(self, bytes: u64) -> Self {
+        self.with(|settings| settings.max_file = bytes)
+    }
+
+    /// Whether cells may use IPython's commonest magics and shell commands, such as `!ls` and
+    /// `%timeit`.
+    ///
+    /// Default: yes. The [module](self#magics) lists them. Without them, such a line is a
+    /// `SyntaxError` that says so.
+    ///
+    /// ```no_run
+    /// use sessile::interpreter::Interpreter;
+    /// use sessile::interpreter::cpython::CPythonManager;
+    ///
+    /// let mut python = CPythonManager::new().magics(false).start()?;
+    /// assert_eq!(python.run("!ls")?.error.expect("it is no Python").name, "SyntaxError");
+    /// # Ok::<(), sessile::interpreter::InterpreterError>(())
+    /// ```
+    #[must_use]
+    pub fn magics(self, yes: bool) -> Self {
+        self.with(|settings| settings.magics = yes)
+    }
+
+    /// Whether processes that cells start in a session of their own, as by
+    /// `Popen(.., start_new_session=True)`, live on when the interpreter is closed.
+    ///
+    /// Default: no. They end with it, as all others do; if this process is killed, whoever
+    /// [reclaims](super::reclaim) what it left ends them. They are found by their environment, on
+    /// Linux only: one that was given another environment lives on.
+    ///
+    /// ```no_run
+    /// use sessile::interpreter::cpython::CPythonManager;
+    ///
+    /// // For cells that start servers which are to stay.
+    /// let manager = CPythonManager::new().keep_detached(true);
+    /// ```
+    #[must_use]
+    pub fn keep_detached(self, yes: bool) -> Self {
+        self.with(|settings| settings.keep_detached = yes)
+    }
+
+    /// How many bytes of memory of its own the child may have; more is a `MemoryError`, which a
+    /// cell may catch.
+    ///
+    /// The state is kept. If not even the error can be told, the session is lost, and the
+    /// [`InterpreterError`] says that it was for memory. The limit is best some 64 MiB or more.
     /// Every process that cells start has as much again. Kept by the system (`RLIMIT_DATA`), on
     /// Linux only. Default: no limit.
     #[must_use]
@@ -372,71 +438,6 @@ impl CPython {
     #[must_use]
     pub fn enforcement(&self) -> Option<&Enforcement> {
         self.child.as_ref()?.enforcement()
-    }
-
-    /// Writes a file into the session's own directory, and the directories on the way to it.
-    ///
-    /// # Errors
-    ///
-    /// The session has [no directory of its own](CPythonManager::private_dir), the path is absolute
-    /// or leads out of it, or writing fails.
-    pub fn put_file(&self, name: impl AsRef<Path>, data: impl AsRef<[u8]>) -> io::Result<()> {
-        let path = self.inside(name.as_ref())?;
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(self.inside(name.as_ref())?, data)
-    }
-
-    /// Reads a file from the session's own directory.
-    ///
-    /// # Errors
-    ///
-    /// As for [`put_file`](Self::put_file); so is a link that a cell has made to somewhere else.
-    pub fn take_file(&self, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-        fs::read(self.inside(name.as_ref())?)
-    }
-
-    /// The files in the session's own directory and below it, by name; links are left out.
-    ///
-    /// # Errors
-    ///
-    /// The session has no directory of its own, or it cannot be read.
-    pub fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let root = self.inside(Path::new(""))?;
-        let (mut todo, mut files) = (vec![root.clone()], Vec::new());
-        while let Some(dir) = todo.pop() {
-            for entry in fs::read_dir(dir)? {
-                let entry = entry?;
-                let kind = entry.file_type()?;
-                if kind.is_dir() {
-                    todo.push(entry.path());
-                } else if kind.is_file() {
-                    files.extend(entry.path().strip_prefix(&root).map(Path::to_owned));
-                }
-            }
-        }
-        files.sort();
-        Ok(files)
-    }
-
-    /// Where a name leads, if that is in the session's own directory.
-    fn inside(&self, name: &Path) -> io::Result<PathBuf> {
-        let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
-        let root = self.private_dir().ok_or_else(|| refused("the session has no directory"))?;
-        if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(refused("the path leads out of the session's directory"));
-        }
-        // Links on the way are followed, as far as they stay inside.
-        let path = root.join(name);
-        let mut existing = path.as_path();
-        while fs::symlink_metadata(existing).is_err() {
-            existing = existing.parent().ok_or_else(|| refused("the directory is gone"))?;
-        }
-        if !existing.canonicalize()?.starts_with(root.canonicalize()?) {
-            return Err(refused("the path leads out of the session's directory"));
-        }
-        Ok(path)
     }
 }
 

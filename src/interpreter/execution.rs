@@ -1,10 +1,10 @@
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+mod markdown;
 
 /// One value in several forms, by MIME type.
 ///
@@ -32,10 +32,18 @@ pub struct Execution {
     /// `error` is `KeyboardInterrupt`, unless the cell made something else of it.
     #[serde(default)]
     pub timed_out: bool,
-    /// Something was left out because of [`max_output`](super::ExecuteOptions::max_output); or because
-    /// a gateway threw it away, or may have.
+    /// Something was left out: text because of [`max_output`](super::ExecuteOptions::max_output),
+    /// data because of [`max_data`](super::ExecuteOptions::max_data), or anything because a gateway
+    /// threw it away, or may have.
     #[serde(default)]
     pub truncated: bool,
+    /// Where in the outputs text was left out, and how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+    /// The data that was left out, because it was larger than
+    /// [`max_data`](super::ExecuteOptions::max_data), or there was no more room for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted: Vec<Omitted>,
     /// What *earlier* cells' threads and child processes wrote since those cells ended. It is no
     /// part of this cell's output, and not of [`stdout`](Self::stdout).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +85,58 @@ pub enum OutputRef<'a> {
     Display(&'a MimeBundle),
 }
 
+/// Keeps a piece that was shown, as to send it to another thread.
+///
+/// ```
+/// use sessile::interpreter::{Output, OutputRef};
+///
+/// let (sender, receiver) = std::sync::mpsc::channel::<Output>();
+/// let mut on_output = |piece: OutputRef<'_>| sender.send(piece.into()).expect("it is listened to");
+/// on_output(OutputRef::Stdout("as it comes"));
+/// assert_eq!(receiver.recv()?, Output::Stdout { text: "as it comes".into() });
+/// # Ok::<(), std::sync::mpsc::RecvError>(())
+/// ```
+impl From<OutputRef<'_>> for Output {
+    fn from(piece: OutputRef<'_>) -> Self {
+        match piece {
+            OutputRef::Stdout(text) => Self::Stdout { text: text.to_owned() },
+            OutputRef::Stderr(text) => Self::Stderr { text: text.to_owned() },
+            OutputRef::Display(data) => Self::Display { data: data.clone() },
+        }
+    }
+}
+
+impl<'a> From<&'a Output> for OutputRef<'a> {
+    fn from(output: &'a Output) -> Self {
+        match output {
+            Output::Stdout { text } => Self::Stdout(text),
+            Output::Stderr { text } => Self::Stderr(text),
+            Output::Display { data } => Self::Display(data),
+        }
+    }
+}
+
+/// Text that is missing amid the outputs of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Cut {
+    /// Before which of the [`outputs`](Execution::outputs) it is missing; their number, if it is
+    /// missing at the end.
+    pub at: usize,
+    /// How many bytes there were.
+    pub bytes: u64,
+}
+
+/// Data that was left out of an [`Execution`], whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Omitted {
+    /// Its MIME type.
+    pub mime: String,
+    /// Its size; that of binary data is counted as base64.
+    pub bytes: u64,
+}
+
 /// Something the session's code has bound at top level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -86,8 +146,15 @@ pub struct Variable {
     /// The name of its value's class.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The beginning of its value's `repr`; empty where there is none to be had.
+    /// The beginning of its value's `repr`; of a large list or the like, of its first items. Empty
+    /// where there is none to be had.
     pub repr: String,
+    /// How many items it has, as Python's `len` counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// Its sizes by dimension, if it has such: an array's or a table's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<u64>>,
 }
 
 /// Which of the two standard streams.
@@ -133,7 +200,7 @@ impl Variable {
     /// assert_eq!((n.name.as_str(), n.kind.as_str(), n.repr.as_str()), ("n", "int", "42"));
     /// ```
     pub fn new(name: impl Into<String>, kind: impl Into<String>, repr: impl Into<String>) -> Self {
-        Self { name: name.into(), kind: kind.into(), repr: repr.into() }
+        Self { name: name.into(), kind: kind.into(), repr: repr.into(), length: None, shape: None }
     }
 }
 
@@ -203,87 +270,10 @@ impl Execution {
     pub fn text(&self) -> Option<&str> {
         self.result.as_ref().and_then(plain)
     }
-
-    /// The whole outcome as Markdown, for a model or a person to read.
-    ///
-    /// Each output is a fenced block, in order; then the value, then the traceback; then, in
-    /// brackets, what the reader should know: that output was cut, that the time was up. Images are
-    /// named by type and size, not shown. A cell that put out nothing says so.
-    #[must_use]
-    pub fn to_markdown(&self) -> String {
-        let Self {
-            outputs,
-            result,
-            error,
-            duration,
-            execution_count: _,
-            timed_out,
-            truncated,
-            late,
-        } = self; // a new field stops the build here
-        let mut md = String::new();
-        for output in outputs {
-            match output {
-                Output::Stdout { text } => fence(&mut md, "stdout", text),
-                Output::Stderr { text } => fence(&mut md, "stderr", text),
-                Output::Display { data } => bundle(&mut md, "display", data),
-            }
-        }
-        if let Some(data) = result {
-            bundle(&mut md, "result", data);
-        }
-        if let Some(error) = error {
-            fence(&mut md, "error", &error.traceback);
-        }
-        for LateOutput { cell, stream, text } in late {
-            let stream = match stream {
-                StdStream::Stdout => "stdout",
-                StdStream::Stderr => "stderr",
-            };
-            fence(&mut md, &format!("late {stream} of cell {cell}"), text);
-        }
-        if md.is_empty() {
-            md.push_str("[no output]\n");
-        }
-        if *truncated {
-            md.push_str("[output cut: it was longer than allowed]\n");
-        }
-        if *timed_out {
-            let _ = writeln!(
-                md,
-                "[stopped after {:.1} s, at the time limit; variables are kept]",
-                duration.as_secs_f64()
-            );
-        }
-        md
-    }
 }
 
 fn plain(data: &MimeBundle) -> Option<&str> {
     data.get("text/plain").and_then(Value::as_str)
-}
-
-fn bundle(md: &mut String, label: &str, data: &MimeBundle) {
-    let text = match plain(data) {
-        Some(text) => Cow::Borrowed(text),
-        None => Cow::Owned(data.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
-    };
-    fence(md, label, &text);
-    for (mime, value) in data {
-        if mime.starts_with("image/")
-            && let Some(base64) = value.as_str()
-        {
-            let _ = writeln!(md, "[{mime}, {} bytes as base64]", base64.len());
-        }
-    }
-}
-
-/// A fenced block whose fence is longer than any run of backticks within.
-fn fence(md: &mut String, label: &str, text: &str) {
-    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest.max(2) + 1);
-    let newline = if text.ends_with('\n') { "" } else { "\n" };
-    let _ = writeln!(md, "{label}:\n{fence}text\n{text}{newline}{fence}");
 }
 
 mod micros {
@@ -317,6 +307,8 @@ mod tests {
             execution_count: 3,
             timed_out: true,
             truncated: true,
+            cut: None,
+            omitted: Vec::new(),
             late: vec![LateOutput { cell: 2, stream: StdStream::Stdout, text: "tardy".into() }],
         }
     }

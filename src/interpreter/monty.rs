@@ -39,7 +39,7 @@ use serde_json::Value;
 
 use self::host::HostFunctions;
 use self::source::Source;
-use super::text::{Gatherer, SHOWN, cut};
+use super::text::{Gathered, Gatherer, SHOWN, cut, cut_traceback};
 use super::{
     ErrorInfo, ExecuteOptions, Execution, Interpreter, InterpreterError, InterruptHandle,
     OutputRef, StdStream, Variable,
@@ -59,14 +59,20 @@ const SAVED: &[u8] = b"sessile monty 1\n";
 const PRELUDE: &str = "\
 def __sessile_show__(value, repr=repr):
     return None if value is None else repr(value)
-def __sessile_describe__(name, value, show, repr=repr, type=type, Exception=Exception):
+def __sessile_describe__(name, value, show, repr=repr, type=type, len=len, Exception=Exception):
     text = ''
     if show:
         try:
             text = repr(value)
         except Exception:
             pass
-    return name, type(value).__name__, text
+    length = None
+    try:
+        if len(value) > 1000 or type(value).__name__ not in ('str', 'bytes'):
+            length = len(value)
+    except Exception:
+        pass
+    return name, type(value).__name__, text, length
 ";
 /// The name under which Monty files the prelude; what is fed next gets the numbers from 1.
 const PRELUDE_NAME: &str = "<python-input-0>";
@@ -340,7 +346,7 @@ impl Interpreter for Monty {
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
         let start = Instant::now();
-        let gatherer = Gatherer::new(options.max_output, on_output);
+        let gatherer = Gatherer::new(options, on_output);
         let stop = Arc::clone(&self.stop);
         let mut printer = Printer { gatherer, stop: &stop };
         let outcome = if source::is_too_deep(code) {
@@ -351,7 +357,8 @@ impl Interpreter for Monty {
             let Source { text, inserted } = source::prepare(code, &mut self.names);
             self.feed(&text, Piece { cell: self.count + 1, inserted }, options, &mut printer)
         };
-        let (outputs, mut truncated) = printer.gatherer.finish();
+        let Gathered { outputs, cut: gap, omitted } = printer.gatherer.finish();
+        let mut truncated = gap.is_some();
         let outcome = outcome.map_err(|error| error.with_outputs(outputs.clone()))?;
         self.count += 1;
         let timed_out = matches!(outcome, Fed::TimedOut);
@@ -373,11 +380,8 @@ impl Interpreter for Monty {
                     _ => interrupted(),
                 };
                 let ErrorInfo { name, value, traceback } = self.describe(&exception);
-                error = Some(ErrorInfo {
-                    name,
-                    value: bounded(&value),
-                    traceback: bounded(&traceback),
-                });
+                let traceback = cut_traceback(&traceback, options.max_output).into_owned();
+                error = Some(ErrorInfo { name, value: bounded(&value), traceback });
             }
         }
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -389,6 +393,8 @@ impl Interpreter for Monty {
             execution_count: self.count,
             timed_out,
             truncated,
+            cut: gap,
+            omitted,
             late: Vec::new(),
         })
     }
@@ -509,7 +515,8 @@ impl Monty {
         code.push_str("__sessile_variables__");
         let mut ignore = |_: OutputRef<'_>| {};
         let stop = Arc::clone(&self.stop);
-        let mut printer = Printer { gatherer: Gatherer::new(0, &mut ignore), stop: &stop };
+        let mut printer =
+            Printer { gatherer: Gatherer::new(&options.max_output(0), &mut ignore), stop: &stop };
         let piece = Piece { cell: self.count, inserted: None };
         let outcome = self.feed(&code, piece, options, &mut printer)?;
         let Fed::Value(MontyObject::List(found)) = outcome else {
@@ -518,14 +525,18 @@ impl Monty {
         let mut room = options.max_output;
         let variables = found.into_iter().filter_map(|one| {
             let MontyObject::Tuple(fields) = one else { return None };
-            let [name, kind, repr] = fields.try_into().ok()?;
+            let [name, kind, repr, length] = fields.try_into().ok()?;
+            let length = match length {
+                MontyObject::Int(length) => u64::try_from(length).ok(),
+                _ => None,
+            };
             let [name, kind, repr] = [name, kind, repr].map(|field| match field {
                 MontyObject::String(text) => text,
                 _ => String::new(),
             });
             let repr = cut(&repr, room.min(SHOWN)).to_owned();
             room -= repr.len();
-            (kind != "module").then_some(Variable { name, kind, repr })
+            (kind != "module").then_some(Variable { name, kind, repr, length, shape: None })
         });
         Ok(Some(variables.collect()))
     }

@@ -6,6 +6,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,24 +17,60 @@ use super::super::lease::{self, Lease, Reclaimed};
 pub(super) const MARK: &str = "SESSILE_LEASE";
 const KIND: &str = "process";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Left {
+    what: What,
+    /// Where nothing can be written down, it goes without.
+    _lease: Option<Lease>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct What {
     /// What `MARK` is set to; no two children have the same.
-    pub(super) mark: String,
+    mark: String,
     /// Its private directory, if it has one.
-    pub(super) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
+    /// What has left the child's session lives on.
+    #[serde(default)]
+    keeps_detached: bool,
 }
 
 impl Left {
     /// Writes down a child that is about to be started.
-    pub(super) fn write_down(has_dir: bool) -> Option<(Lease, Self)> {
+    pub(super) fn write_down(has_dir: bool, keeps_detached: bool) -> Self {
         let describe = |name: &str| {
-            let dir = has_dir.then(|| std::env::temp_dir().join(Self::dir_name(name)));
-            Self { mark: name.to_owned(), dir }
+            let dir = has_dir.then(|| std::env::temp_dir().join(What::dir_name(name)));
+            What { mark: name.to_owned(), dir, keeps_detached }
         };
-        Lease::take(KIND, describe).ok()
+        match Lease::take(KIND, describe) {
+            Ok((lease, what)) => Self { what, _lease: Some(lease) },
+            Err(_) => Self { what: describe(&unwritten()), _lease: None },
+        }
     }
 
+    pub(super) fn mark(&self) -> &str {
+        &self.what.mark
+    }
+
+    pub(super) fn dir(&self) -> Option<&PathBuf> {
+        self.what.dir.as_ref()
+    }
+
+    /// Ends what the child has started and what has left its session, unless it is to be kept.
+    pub(super) fn end_detached(&self) {
+        self.what.end_detached();
+    }
+}
+
+/// A name that no other child has, where there is no lease to be named for.
+fn unwritten() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{:x}-{number}", std::process::id(), since.as_nanos())
+}
+
+impl What {
     /// Whether this owner can have written it: its marks begin with its name, and a directory is called
     /// after its mark. So a lease that somebody forged leads to nothing of anybody else's.
     fn is_of(&self, owner: &str) -> bool {
@@ -47,11 +85,16 @@ impl Left {
         format!("sessile-dir-{mark}")
     }
 
-    fn remove(self) -> bool {
+    /// Whether none is left.
+    fn end_detached(&self) -> bool {
         #[cfg(target_os = "linux")]
-        let gone = end_marked(&self.mark);
+        return self.keeps_detached || end_marked(&self.mark);
         #[cfg(not(target_os = "linux"))]
-        let gone = true;
+        true
+    }
+
+    fn remove(self) -> bool {
+        let gone = self.end_detached();
         let removed = self.dir.is_none_or(|dir| fs::remove_dir_all(&dir).is_ok() || !dir.exists());
         gone && removed
     }
@@ -59,7 +102,7 @@ impl Left {
 
 /// Removes what sessions of processes that are gone have left.
 pub(in super::super) fn reclaim() -> Reclaimed {
-    lease::reclaim(KIND, |owner, left: &Left| left.is_of(owner), Left::remove)
+    lease::reclaim(KIND, |owner, what: &What| what.is_of(owner), What::remove)
 }
 
 /// Kills all processes whose environment has the mark; whether none is left.

@@ -1,31 +1,25 @@
-//! One child process: started, spoken to, interrupted, reaped.
+//! One child process: spoken to, interrupted, reaped.
 
 use std::io::{self, PipeReader, Read};
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{self, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{self, ExitStatus};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
-use super::super::lease::Lease;
-use super::super::text::{Decoder, Gatherer, cut};
 use super::super::{
-    ErrorInfo, ExecuteOptions, Execution, InterpreterError, LateOutput, MimeBundle, OutputRef,
-    StdStream, Variable,
+    ExecuteOptions, Execution, InterpreterError, LateOutput, OutputRef, StdStream, Variable,
 };
 use super::Settings;
+use super::cell::{Cell, Pipe, Reply};
 use super::channel::Channel;
-#[cfg(all(feature = "confine", target_os = "linux"))]
-use super::confine::Plan;
-use super::left::{Left, MARK};
+use super::left::Left;
 use super::private_dir::PrivateDir;
+use super::target::{Ending, Target};
 use crate::sys::{self, Watched};
 
-const DRIVER: &str = include_str!("driver.py");
 /// How often a silent child is looked at, in case something else keeps its channel open.
 const TICK: Duration = Duration::from_millis(250);
 /// How many pipes of earlier cells are listened to. The oldest is closed beyond that.
@@ -37,46 +31,9 @@ const CELL_AND_PIPES: u8 = b'n';
 const VARIABLES: u8 = b'v';
 const END: u8 = b'e';
 /// The number of what is no cell: the start, and the question for variables.
-const NO_CELL: u64 = 0;
+pub(super) const NO_CELL: u64 = 0;
 /// As much as a pipe holds, so that one reading empties it.
 const BUFFER: usize = 64 * 1024;
-
-/// Sends signals to the child from any thread, as long as it is there to receive them.
-#[derive(Debug)]
-pub(super) struct Target {
-    /// `None` once reaped: from then on the number may be anybody's.
-    pid: Mutex<Option<libc::pid_t>>,
-}
-
-impl Target {
-    pub(super) fn interrupt(&self) {
-        self.signal(1, libc::SIGINT);
-    }
-
-    /// Interrupts the child and all that it started, as a Ctrl-C at a terminal would: the cell may
-    /// be waiting for one of them, deaf meanwhile.
-    fn interrupt_all(&self) {
-        self.signal(-1, libc::SIGINT);
-    }
-
-    /// Kills the child and all that it started and that stayed in its session.
-    fn kill(&self) {
-        self.signal(-1, libc::SIGKILL);
-        self.signal(1, libc::SIGKILL); // in case it is not in a session of its own
-    }
-
-    fn signal(&self, sign: i32, signal: i32) {
-        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = *pid {
-            sys::kill(sign * pid, signal);
-        }
-    }
-
-    fn has_exited(&self) -> bool {
-        let pid = self.pid.lock().unwrap_or_else(PoisonError::into_inner);
-        pid.is_none_or(sys::has_exited)
-    }
-}
 
 /// The child, its channel, and the pipes that are its standard output and standard error.
 ///
@@ -96,170 +53,54 @@ pub(super) struct Child {
     /// Late output that was read when no cell was there to tell of it.
     untold: Vec<LateOutput>,
     buffer: Box<[u8]>,
+    /// How many bytes it may have, if that is limited.
+    memory: Option<u64>,
+    /// A cell has been sent to it.
+    has_run: bool,
     #[cfg(all(feature = "confine", target_os = "linux"))]
-    confined: Option<super::confine::Held>,
+    pub(super) confined: Option<super::confine::Held>,
     /// Removed last, when nothing of the child's is running any more.
     dir: Option<PrivateDir>,
-    _lease: Option<Lease>,
-}
-
-/// A child that waits for its first cell, and the version of its Python.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) child: Child,
-    pub(super) version: String,
-}
-
-#[derive(Debug)]
-struct Pipe {
-    reader: PipeReader,
-    stream: StdStream,
-    /// The last cell that had it as its own.
-    cell: u64,
-    decoder: Decoder,
-}
-
-#[derive(Deserialize)]
-struct Hello {
-    version: String,
-}
-
-/// What the driver says when a cell has ended.
-#[derive(Deserialize)]
-struct Reply {
-    result: Option<MimeBundle>,
-    error: Option<ErrorInfo>,
-    cut: bool,
-    late: Vec<(u64, char, String)>,
-    tainted: bool,
-}
-
-impl Reply {
-    /// Of a frame of kind `r` or `s`.
-    fn parse(kind: u8, payload: &[u8]) -> Result<Self, Fault> {
-        const NONE: Fault = Fault::Protocol("a reply that is none");
-        if kind == b'r' {
-            return serde_json::from_slice(payload).map_err(|_| NONE);
-        }
-        let (b's', Some((&flags, text))) = (kind, payload.split_first()) else {
-            return Err(NONE);
-        };
-        let [tainted, cut, value] = [1, 2, 4].map(|flag| flags & flag != 0);
-        let result = value.then(|| {
-            let text = String::from_utf8_lossy(text).into_owned();
-            MimeBundle::from([("text/plain".to_owned(), text.into())])
-        });
-        Ok(Self { result, error: None, cut, late: Vec::new(), tainted })
-    }
+    left: Left,
 }
 
 /// A frame that ends a cell, or answers a question.
-struct Answer {
+pub(super) struct Answer {
     kind: u8,
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
     /// Nothing that was written before it is still in the pipes.
     is_last: bool,
     /// The child was interrupted before.
     timed_out: bool,
 }
 
-/// What has come of the running cell so far.
-struct Cell<'a> {
-    number: u64,
-    gatherer: Gatherer<'a>,
-    late: Vec<LateOutput>,
-    late_room: usize,
-    /// For text in frames, which may end amid a character when a cell writes bytes.
-    decoders: [Decoder; 2],
-    largest_frame: usize,
-}
-
 impl Child {
-    /// Starts the child and waits until it is ready.
-    pub(super) fn start(settings: &Settings) -> Result<Ready, InterpreterError> {
-        let python = settings.python.display();
-        let failed = |what: &str| {
-            let what = format!("{python}: {what}");
-            move |source| InterpreterError::start(what, Some(source))
-        };
-        let (channel, theirs) = Channel::new().map_err(failed("no channel"))?;
-        let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
-        let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
-
-        // From before there is anything to be left behind. Where nothing can be written down, it
-        // goes without.
-        let lease = Left::write_down(settings.private_dir);
-        let dir = settings.private_dir.then(|| PrivateDir::new(lease.as_ref())).transpose();
-        let dir = dir.map_err(failed("no directory of its own"))?;
-
-        // The driver comes over the channel, so that a list of processes stays readable.
-        let boot = format!(
-            "import os,_socket,struct\ns=_socket.socket(fileno=os.dup(0))\n\
-             p=struct.unpack('2i',s.recvmsg(1,_socket.CMSG_SPACE(8))[1][0][2])\nd=b''\n\
-             while len(d)<{n}:\n b=os.read(p[0],{n}-len(d))\n if not b:os._exit(1)\n d+=b\n\
-             exec(compile(d,'<sessile>','exec'),\
-             {{'__name__':'sessile_driver','passage':s,'pipes':p}})",
-            n = DRIVER.len()
-        );
-        #[cfg(all(feature = "confine", target_os = "linux"))]
-        let plan = settings.confinement.as_ref().zip(dir.as_ref()).map(|(asked, dir)| {
-            Plan::new(asked, settings, dir.path()).map(|plan| (asked, plan)).map_err(|what| {
-                InterpreterError::start(format!("{python}: it cannot be confined: {what}"), None)
-            })
-        });
-        #[cfg(all(feature = "confine", target_os = "linux"))]
-        let plan = plan.transpose()?;
-        #[cfg(all(feature = "confine", target_os = "linux"))]
-        let program = plan.as_ref().map_or(settings.python.as_path(), |(_, plan)| plan.command());
-        #[cfg(not(all(feature = "confine", target_os = "linux")))]
-        let program = &settings.python;
-
-        let mut command = process::Command::new(program);
-        command.args(&settings.args).arg("-c").arg(boot);
-        #[cfg(all(feature = "confine", target_os = "linux"))]
-        if let Some((asked, plan)) = &plan {
-            plan.clear_environment(asked, &mut command);
-            plan.become_user(&mut command);
-        }
-        command.envs(settings.env.iter().map(|(name, value)| (name, value)));
-        if let Some((_, left)) = &lease {
-            command.env(MARK, &left.mark);
-        }
-        if let Some(dir) = dir.as_ref().map(PrivateDir::path).or(settings.current_dir.as_deref()) {
-            command.current_dir(dir);
-        }
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(their_stdout).stderr(their_stderr);
-        sys::detach_and_bind(&mut command);
-        sys::limit(&mut command, settings.limits);
-        #[cfg(all(feature = "confine", target_os = "linux"))]
-        let confined = plan.map(|(_, plan)| plan.restrict(&mut command)); // behind all other hooks
-        let process = command.spawn().map_err(failed("cannot be run"))?;
-        drop(command); // and with it our copies of the child's ends
-
-        let pid = libc::pid_t::try_from(process.id()).expect("process ids are positive");
-        let pipe = |reader, stream| Pipe { reader, stream, cell: 0, decoder: Decoder::default() };
-        let mut child = Self {
+    pub(super) fn new(
+        process: process::Child,
+        target: Arc<Target>,
+        channel: Channel,
+        pipes: [Pipe; 2],
+        dir: Option<PrivateDir>,
+        left: Left,
+        settings: &Settings,
+    ) -> Self {
+        Self {
             process,
-            target: Arc::new(Target { pid: Mutex::new(Some(pid)) }),
+            target,
             channel,
             inbox: Vec::new(),
-            pipes: [pipe(stdout, StdStream::Stdout), pipe(stderr, StdStream::Stderr)],
+            pipes,
             strays: Vec::new(),
             tainted: false,
             untold: Vec::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
+            memory: settings.limits.memory,
+            has_run: false,
             #[cfg(all(feature = "confine", target_os = "linux"))]
-            confined,
+            confined: None,
             dir,
-            _lease: lease.map(|(lease, _)| lease),
-        };
-        child.greet(settings.start_timeout).map(|version| Ready { child, version }).map_err(
-            |Greeting { what, said }| {
-                let said = said.trim_end();
-                let colon = if said.is_empty() { "" } else { ": " };
-                InterpreterError::start(format!("{python} {what}{colon}{said}"), None)
-            },
-        )
+            left,
+        }
     }
 
     pub(super) fn private_dir(&self) -> Option<&Path> {
@@ -277,34 +118,6 @@ impl Child {
 
     pub(super) fn has_exited(&self) -> bool {
         self.target.has_exited()
-    }
-
-    /// Sends the driver and waits for its hello.
-    fn greet(&mut self, time: Duration) -> Result<String, Greeting> {
-        let deadline = Instant::now() + time;
-        let mut ignore = |_: OutputRef<'_>| {};
-        let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
-        let outcome = self.send(DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
-            loop {
-                if let Some(answer) = self.turn(&mut cell, Some(deadline))? {
-                    let hello = serde_json::from_slice::<Hello>(&answer.payload);
-                    break hello.map(|hello| hello.version).map_err(|_| Fault::Protocol("hello"));
-                }
-            }
-        });
-        outcome.map_err(|fault| {
-            let what = match fault {
-                Fault::Ended => format!("ended at once ({})", self.end(Duration::from_secs(1))),
-                Fault::Late => format!("was not ready within {time:?}"),
-                Fault::Protocol(what) => format!("sent no {what}"),
-                #[cfg(all(feature = "confine", target_os = "linux"))]
-                Fault::Overfull(what) => what,
-            };
-            self.target.kill();
-            self.take_rest(&mut cell);
-            let (outputs, _) = cell.gatherer.finish();
-            Greeting { what, said: Execution { outputs, ..Execution::default() }.stderr() }
-        })
     }
 
     /// Runs a cell. After an error the child is good for nothing but to be dropped.
@@ -325,7 +138,8 @@ impl Child {
         cell.late = mem::take(&mut self.untold);
         let kind = if self.tainted && self.renew_pipes(number) { CELL_AND_PIPES } else { CELL };
         self.take_rest(&mut cell);
-        let mut request = request(kind, wire_number, options.max_output, length);
+        self.has_run = true;
+        let mut request = request(kind, wire_number, options, length);
         request.extend_from_slice(code.as_bytes());
         let outcome = self.ask(&request, &mut cell, options, grace);
         match outcome.and_then(|answer| Ok((Reply::parse(answer.kind, &answer.payload)?, answer))) {
@@ -334,7 +148,8 @@ impl Child {
                 if !answer.is_last {
                     self.take_ready(&mut cell);
                 }
-                Ok(self.conclude(cell, reply, start, answer.timed_out))
+                cell.finish_text(&mut self.pipes);
+                Ok(cell.conclude(reply, start, answer.timed_out))
             }
             Err(fault) => Err(self.give_up(fault, cell, options, grace)),
         }
@@ -349,7 +164,7 @@ impl Child {
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, options, &mut ignore);
         cell.late = mem::take(&mut self.untold);
-        let question = request(VARIABLES, 0, options.max_output, 0);
+        let question = request(VARIABLES, 0, options, 0);
         let outcome = self.ask(&question, &mut cell, options, grace).and_then(|answer| {
             serde_json::from_slice::<Vec<Variable>>(&answer.payload)
                 .map_err(|_| Fault::Protocol("a list of variables that is none"))
@@ -400,40 +215,21 @@ impl Child {
         let error = match fault {
             Fault::Late => InterpreterError::killed(options.timeout.unwrap_or_default()),
             Fault::Ended => InterpreterError::died(self.end(grace).to_string()),
+            Fault::OutOfMemory => InterpreterError::died(self.out_of_memory()),
             Fault::Protocol(what) => InterpreterError::protocol(what),
             #[cfg(all(feature = "confine", target_os = "linux"))]
             Fault::Overfull(what) => InterpreterError::died(format!("it was ended: {what}")),
         };
-        self.target.kill();
+        self.kill();
         self.take_ready(&mut cell);
         cell.finish_text(&mut self.pipes);
-        error.with_outputs(cell.gatherer.finish().0)
+        error.with_outputs(cell.into_gathered().outputs)
     }
 
-    fn conclude(
-        &mut self,
-        mut cell: Cell<'_>,
-        reply: Reply,
-        start: Instant,
-        timed_out: bool,
-    ) -> Execution {
-        cell.finish_text(&mut self.pipes);
-        let mut truncated = reply.cut;
-        for (number, kind, text) in reply.late {
-            let stream = if kind == 'e' { StdStream::Stderr } else { StdStream::Stdout };
-            truncated |= cell.late(number, stream, &text);
-        }
-        let (outputs, cut_short) = cell.gatherer.finish();
-        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Execution {
-            outputs,
-            timed_out,
-            result: reply.result,
-            error: reply.error,
-            duration: Duration::from_micros(micros), // what a round trip through JSON keeps
-            execution_count: cell.number,
-            truncated: truncated | cut_short,
-            late: cell.late,
+    fn out_of_memory(&self) -> String {
+        match self.memory {
+            Some(bytes) => format!("out of memory: it may have {bytes} bytes, by max_memory"),
+            None => "out of memory".to_owned(),
         }
     }
 
@@ -450,8 +246,7 @@ impl Child {
             return false;
         }
         for (pipe, reader) in self.pipes.iter_mut().zip([stdout, stderr]) {
-            let fresh =
-                Pipe { reader, stream: pipe.stream, cell: number, decoder: Decoder::default() };
+            let fresh = Pipe::new(reader, pipe.stream, number);
             self.strays.push(mem::replace(pipe, fresh));
         }
         let excess = self.strays.len().saturating_sub(MOST_STRAYS);
@@ -459,7 +254,11 @@ impl Child {
         true
     }
 
-    fn send(&mut self, mut bytes: &[u8], deadline: Option<Instant>) -> Result<(), Fault> {
+    pub(super) fn send(
+        &mut self,
+        mut bytes: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<(), Fault> {
         while !bytes.is_empty() {
             match self.channel.write(bytes) {
                 Ok(n) => bytes = &bytes[n..],
@@ -507,7 +306,7 @@ impl Child {
     /// Completeness: the answer is sent when the cell has written all. So if it was what made the
     /// channel ready, whatever the cell had written was in the pipes by the time those were looked
     /// at; and if they were not ready then, nothing of it is left.
-    fn turn(
+    pub(super) fn turn(
         &mut self,
         cell: &mut Cell<'_>,
         deadline: Option<Instant>,
@@ -573,11 +372,8 @@ impl Child {
             match kind {
                 b'o' if own => cell.frame(StdStream::Stdout, payload),
                 b'e' if own => cell.frame(StdStream::Stderr, payload),
-                b'd' if own => {
-                    let data = serde_json::from_slice(payload)
-                        .map_err(|_| Fault::Protocol("a display that is none"))?;
-                    cell.gatherer.display(data, length);
-                }
+                b'd' if own => cell.display(payload)?,
+                b'm' => return Err(Fault::OutOfMemory),
                 b'r' | b's' | b'v' | b'h' if own => {
                     answer = Some((kind, payload.to_vec()));
                     break;
@@ -629,7 +425,7 @@ impl Child {
     }
 
     /// Takes what came after the last cell had ended, as that cell's late output.
-    fn take_rest(&mut self, cell: &mut Cell<'_>) {
+    pub(super) fn take_rest(&mut self, cell: &mut Cell<'_>) {
         self.take_ready(cell);
         for pipe in &mut self.pipes {
             let rest = pipe.decoder.finish();
@@ -639,7 +435,7 @@ impl Child {
     }
 
     /// Waits for the child to end by itself, then makes it; reaps it and says how it ended.
-    fn end(&mut self, patience: Duration) -> Ending {
+    pub(super) fn end(&mut self, patience: Duration) -> Ending {
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(100);
         while !self.has_exited() && Instant::now() < deadline {
@@ -653,17 +449,23 @@ impl Child {
     /// Asks the child to end; kills it when it has not after a while.
     pub(super) fn close(mut self, patience: Duration) -> Ending {
         // Not by closing the pipe, which a fork of ours may hold too.
-        let _ = self.channel.write(&request(END, 0, 0, 0));
+        let _ = self.channel.write(&request(END, 0, &ExecuteOptions::new(), 0));
         self.end(patience)
     }
 
-    /// Kills whatever is left of the child's session, and reaps it.
-    fn reap(&mut self) -> Option<ExitStatus> {
-        // While the child is not reaped, its number cannot be another's, nor that of its group.
+    pub(super) fn kill(&self) {
         self.target.kill();
-        let mut pid = self.target.pid.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = self.process.wait().ok();
-        *pid = None;
+    }
+
+    /// Kills whatever is left of the child's session, and reaps it; then ends what has left the
+    /// session, unless that is to be kept.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        let process = &mut self.process;
+        let status = self.target.reap(|| process.wait().ok());
+        // One that has run no cell has started nothing.
+        if mem::take(&mut self.has_run) {
+            self.left.end_detached();
+        }
         status
     }
 }
@@ -674,65 +476,13 @@ impl Drop for Child {
     }
 }
 
-impl<'a> Cell<'a> {
-    fn new(
-        number: u64,
-        options: &ExecuteOptions,
-        on_output: &'a mut dyn FnMut(OutputRef<'_>),
-    ) -> Self {
-        Self {
-            number,
-            gatherer: Gatherer::new(options.max_output, on_output),
-            late: Vec::new(),
-            late_room: options.max_output,
-            decoders: Default::default(),
-            // Ten forms of a value at most, each character of which may take six in JSON.
-            largest_frame: options.max_output.saturating_mul(64).saturating_add(1 << 20),
-        }
-    }
-
-    fn frame(&mut self, stream: StdStream, payload: &[u8]) {
-        let text = self.decoders[stream as usize].decode(payload);
-        self.gatherer.text(stream, &text);
-    }
-
-    fn pipe(&mut self, pipe: &Pipe, text: &str) {
-        if pipe.cell == self.number {
-            self.gatherer.text(pipe.stream, text);
-        } else {
-            self.late(pipe.cell, pipe.stream, text);
-        }
-    }
-
-    /// Notes what an earlier cell's writers wrote; whether some of it had to be left out.
-    fn late(&mut self, cell: u64, stream: StdStream, text: &str) -> bool {
-        let kept = cut(text, self.late_room);
-        self.late_room -= kept.len();
-        match self.late.last_mut() {
-            _ if kept.is_empty() => {}
-            Some(last) if last.cell == cell && last.stream == stream => last.text.push_str(kept),
-            _ => self.late.push(LateOutput { cell, stream, text: kept.into() }),
-        }
-        kept.len() < text.len()
-    }
-
-    /// Ends characters that were begun and not ended.
-    fn finish_text(&mut self, pipes: &mut [Pipe; 2]) {
-        for stream in [StdStream::Stdout, StdStream::Stderr] {
-            let text = self.decoders[stream as usize].finish();
-            self.gatherer.text(stream, &text);
-            let text = pipes[stream as usize].decoder.finish();
-            self.gatherer.text(stream, &text);
-        }
-    }
-}
-
 /// The head of a request, with room for the code.
-fn request(kind: u8, number: u32, limit: usize, length: u32) -> Vec<u8> {
-    let mut request = Vec::with_capacity(17 + length as usize);
+fn request(kind: u8, number: u32, options: &ExecuteOptions, length: u32) -> Vec<u8> {
+    let mut request = Vec::with_capacity(25 + length as usize);
     request.push(kind);
     request.extend_from_slice(&number.to_be_bytes());
-    request.extend_from_slice(&(limit as u64).to_be_bytes());
+    request.extend_from_slice(&(options.max_output as u64).to_be_bytes());
+    request.extend_from_slice(&(options.max_data as u64).to_be_bytes());
     request.extend_from_slice(&length.to_be_bytes());
     request
 }
@@ -742,37 +492,16 @@ fn read(reader: &mut PipeReader, buffer: &mut [u8]) -> usize {
     reader.read(buffer).unwrap_or(0)
 }
 
-enum Fault {
+pub(super) enum Fault {
     /// The deadline has passed.
     Late,
     /// The child has ended, or is about to.
     Ended,
+    /// It has no memory left, and ends for that.
+    OutOfMemory,
     /// What it said cannot be.
     Protocol(&'static str),
     /// Its directory holds more than it may.
     #[cfg(all(feature = "confine", target_os = "linux"))]
     Overfull(String),
-}
-
-struct Greeting {
-    what: String,
-    said: String,
-}
-
-/// How the child ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    /// Without being killed by us.
-    pub(super) on_its_own: bool,
-    status: Option<ExitStatus>,
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.status {
-            _ if !self.on_its_own => f.write_str("it would not exit, and was killed"),
-            Some(status) => status.fmt(f),
-            None => f.write_str("exit status unknown"),
-        }
-    }
 }

@@ -10,7 +10,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Settings;
-use super::process::{Child, Ready};
+use super::process::Child;
+use super::start::Ready;
 use crate::deadline::Deadline;
 
 /// How long the keeper waits after a start that failed.

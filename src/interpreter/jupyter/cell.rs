@@ -1,14 +1,15 @@
 //! What belongs to one cell, out of all that a kernel says.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::wire::{Incoming, Malformed};
-use crate::interpreter::text::{Gatherer, cut};
+use crate::interpreter::text::{Gathered, Gatherer, cut, cut_traceback, fit};
 use crate::interpreter::{
-    ErrorInfo, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream,
+    ErrorInfo, ExecuteOptions, Execution, LateOutput, MimeBundle, Output, OutputRef, StdStream,
 };
 
 /// How a gateway says that it throws output away, since it is too much.
@@ -27,8 +28,11 @@ pub(crate) struct Cell<'a> {
     gatherer: Gatherer<'a>,
     begun: Instant,
     max_output: usize,
+    max_data: usize,
     result: Option<MimeBundle>,
     error: Option<ErrorInfo>,
+    /// Where the error was told among the outputs: it may be one of those.
+    told_at: Vec<(usize, String)>,
     truncated: bool,
     cut_by_server: bool,
     /// As the kernel told before it ran the code.
@@ -90,13 +94,18 @@ pub(super) fn state(message: &Incoming<'_>) -> Result<String, Malformed> {
 }
 
 impl<'a> Cell<'a> {
-    pub(crate) fn new(max_output: usize, on_output: &'a mut dyn FnMut(OutputRef<'_>)) -> Self {
+    pub(crate) fn new(
+        options: &ExecuteOptions,
+        on_output: &'a mut dyn FnMut(OutputRef<'_>),
+    ) -> Self {
         Self {
-            gatherer: Gatherer::new(max_output, on_output),
+            gatherer: Gatherer::new(options, on_output),
             begun: Instant::now(),
-            max_output,
+            max_output: options.max_output,
+            max_data: options.max_data,
             result: None,
             error: None,
+            told_at: Vec::new(),
             truncated: false,
             cut_by_server: false,
             count: None,
@@ -124,7 +133,7 @@ impl<'a> Cell<'a> {
             }
             ("iopub", "display_data" | "update_display_data") => {
                 let Shown { data } = read(message)?;
-                self.gatherer.display(data, message.content.get().len());
+                self.gatherer.display(data);
             }
             ("iopub", "execute_result") => {
                 let Shown { data } = read(message)?;
@@ -135,8 +144,9 @@ impl<'a> Cell<'a> {
                 self.count = execution_count;
             }
             ("iopub", "error") => {
-                let raised = read(message)?;
-                self.error = Some(self.describe(raised));
+                let error = self.describe(read(message)?);
+                self.told_at.push((self.gatherer.place(), error.traceback.clone()));
+                self.error = Some(error);
             }
             _ => {} // what kernels tell that has no place here, or that is newer than this
         }
@@ -200,8 +210,13 @@ impl<'a> Cell<'a> {
             if page["source"] == "page"
                 && let Ok(data) = serde_json::from_value::<MimeBundle>(page["data"].take())
             {
-                let size = data.values().filter_map(Value::as_str).map(str::len).sum();
-                self.gatherer.display(data, size);
+                self.gatherer.display(data);
+            }
+        }
+        // A form of a value that could not be had, for example, while all else went well.
+        if reply.as_ref().is_some_and(|reply| reply.status == "ok") && self.error.take().is_some() {
+            for (place, traceback) in mem::take(&mut self.told_at).into_iter().rev() {
+                self.gatherer.insert(place, &(traceback + "\n"));
             }
         }
         // Some errors are in the reply only; where both tell of one, the reply may have it wrong.
@@ -214,7 +229,12 @@ impl<'a> Cell<'a> {
             let error = Raised { ename: error.ename.or_else(aborted), ..error };
             self.error = Some(self.describe(error));
         }
-        let (outputs, truncated) = self.gatherer.finish();
+        let Gathered { outputs, cut, mut omitted } = self.gatherer.finish();
+        if let Some(data) = &mut self.result {
+            let mut room = self.max_data;
+            omitted.extend(fit(data, &mut room));
+        }
+        let truncated = cut.is_some() || !omitted.is_empty();
         let micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         Execution {
             outputs,
@@ -224,30 +244,25 @@ impl<'a> Cell<'a> {
             execution_count,
             timed_out,
             truncated: truncated || self.truncated || self.cut_by_server || late.truncated,
+            cut,
+            omitted,
             late: late.outputs,
         }
     }
 
     /// What it had put out, if it comes to no good end.
     pub(super) fn into_outputs(self) -> Vec<Output> {
-        self.gatherer.finish().0
+        self.gatherer.finish().outputs
     }
 
-    /// The text is cut; another form that does not fit is left out whole.
-    fn bounded(&mut self, data: MimeBundle) -> MimeBundle {
-        let fit = |(mime, value): (String, Value)| match value {
-            Value::String(text) if mime == "text/plain" => {
-                let kept = cut(&text, self.max_output);
-                self.truncated |= kept.len() < text.len();
-                Some((mime, Value::from(kept)))
-            }
-            value => {
-                let size = value.as_str().map_or_else(|| value.to_string().len(), str::len);
-                self.truncated |= size > self.max_output;
-                (size <= self.max_output).then_some((mime, value))
-            }
-        };
-        data.into_iter().filter_map(fit).collect()
+    /// The text is cut; what other forms there is room for is seen in the end.
+    fn bounded(&mut self, mut data: MimeBundle) -> MimeBundle {
+        if let Some(Value::String(text)) = data.get_mut("text/plain") {
+            let kept = cut(text, self.max_output).len();
+            self.truncated |= kept < text.len();
+            text.truncate(kept);
+        }
+        data
     }
 
     fn describe(&mut self, raised: Raised) -> ErrorInfo {
@@ -257,12 +272,10 @@ impl<'a> Cell<'a> {
         if traceback.is_empty() {
             traceback = if value.is_empty() { name.clone() } else { format!("{name}: {value}") };
         }
-        let mut bounded = |text: String| {
-            let kept = cut(&text, self.max_output).len();
-            self.truncated |= kept < text.len();
-            text[..kept].to_owned()
-        };
-        ErrorInfo { name, value: bounded(value), traceback: bounded(traceback) }
+        let short = cut(&value, self.max_output).to_owned();
+        let shown = cut_traceback(&traceback, self.max_output).into_owned();
+        self.truncated |= short.len() < value.len() || shown.len() < traceback.len();
+        ErrorInfo { name, value: short, traceback: shown }
     }
 }
 

@@ -322,7 +322,7 @@ impl Kernel {
             stop_on_error: true,
         };
         let mut late = self.late(options);
-        let mut cell = Cell::new(options.max_output, on_output);
+        let mut cell = Cell::new(options, on_output);
         let outcome = self.perform(&request, options.timeout, &mut cell, &mut late);
         let (number, timed_out) = match outcome {
             Ok(done) => done,
@@ -360,7 +360,7 @@ impl Kernel {
         if self.about.language_info.name != "python" {
             return Err(cannot());
         }
-        let source = json!(include_str!("variables.py"));
+        let source = json!(concat!(include_str!("../short.py"), include_str!("variables.py")));
         let room = options.max_output;
         // One expression, so that nothing of it is left in the session.
         let expression = format!(
@@ -395,7 +395,7 @@ impl Kernel {
             stop_on_error: true,
         };
         let ignored = &mut |_: OutputRef<'_>| {};
-        let mut cell = Cell::new(0, ignored);
+        let mut cell = Cell::new(&ExecuteOptions::new().max_output(0), ignored);
         self.perform(&request, options.timeout, &mut cell, late)?;
         Ok(cell.expression("value"))
     }
@@ -536,7 +536,7 @@ impl Kernel {
     /// second try might run it twice.
     fn look_around(&mut self, late: &mut Late, limit: Deadline) -> Result<(), End> {
         let ignored = &mut |_: OutputRef<'_>| {};
-        let nothing = &mut Cell::new(0, ignored);
+        let nothing = &mut Cell::new(&ExecuteOptions::new().max_output(0), ignored);
         let probes = &mut Probes::default();
         // What lies there to be read may be old: pings of a gateway that gave us up when nobody
         // answered. So it is read to its end, and only what comes after a ping of ours is a sign.

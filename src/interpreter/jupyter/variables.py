@@ -1,4 +1,4 @@
-import builtins, contextlib, io, types
+import contextlib, io, types
 
 
 def tell(shell, shown, room):
@@ -11,17 +11,18 @@ def tell(shell, shown, room):
                 continue
             if isinstance(value, types.ModuleType) or value is hidden.get(name, nothing):
                 continue
-            text = ""
+            text, length, form = "", None, None
             if room > 0:
                 try:
-                    whole = builtins.repr(value)[:shown].encode("utf-8", "backslashreplace")
+                    length, form = measure(value)
+                    whole = short(value)[:shown].encode("utf-8", "backslashreplace")
                     text = whole[:min(shown, room)].decode("utf-8", "ignore")
                     room -= len(text.encode("utf-8"))
                 except KeyboardInterrupt:
                     room = 0
                 except BaseException:
                     pass
-            told.append({"name": name, "type": type(value).__name__, "repr": text})
+            told.append({"name": name, "type": type(value).__name__, "repr": text, "length": length, "shape": form})
     return told
 
 

@@ -1,0 +1,185 @@
+//! How a child is started: its descriptors, limits, directory, and the driver that is sent to it.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::super::{ExecuteOptions, Execution, InterpreterError, OutputRef, StdStream};
+use super::Settings;
+use super::cell::{Cell, Pipe};
+use super::channel::Channel;
+#[cfg(all(feature = "confine", target_os = "linux"))]
+use super::confine::Plan;
+use super::left::{Left, MARK};
+use super::private_dir::PrivateDir;
+use super::process::{Child, Fault, NO_CELL};
+use super::target::Target;
+use crate::sys;
+
+/// What the child is started with: it takes the rest from its channel, so that a list of processes
+/// stays readable. `SIZE` and `OPTIONS` stand for what they are named for.
+const BOOT: &str = include_str!("driver/boot.py");
+/// The driver: what is run at once, then, each after a zero byte, what is run when it is needed.
+const DRIVER: &str = concat!(
+    include_str!("driver/core.py"),
+    include_str!("driver/streams.py"),
+    include_str!("driver/cell.py"),
+    "\0",
+    include_str!("driver/errors.py"),
+    "\0",
+    include_str!("driver/shown.py"),
+    "\0",
+    include_str!("driver/magics.py"),
+    "\0",
+    include_str!("driver/tasks.py"),
+    "\0",
+    include_str!("../short.py"),
+    include_str!("driver/variables.py"),
+);
+/// How much memory the driver lays by, where memory is limited, to tell of its end.
+const RESERVE: u64 = 8 << 20;
+
+/// A child that waits for its first cell, and the version of its Python.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) child: Child,
+    pub(super) version: String,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    version: String,
+}
+
+struct Greeting {
+    what: String,
+    said: String,
+}
+
+impl Child {
+    /// Starts the child and waits until it is ready.
+    pub(super) fn start(settings: &Settings) -> Result<Ready, InterpreterError> {
+        let python = settings.python.display();
+        let failed = |what: &str| {
+            let what = format!("{python}: {what}");
+            move |source| InterpreterError::start(what, Some(source))
+        };
+        let (channel, theirs) = Channel::new().map_err(failed("no channel"))?;
+        let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
+        let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
+
+        // From before there is anything to be left behind.
+        let left = Left::write_down(settings.private_dir, settings.keep_detached);
+        let dir = settings.private_dir.then(|| PrivateDir::new(&left)).transpose();
+        let dir = dir.map_err(failed("no directory of its own"))?;
+        let current_dir = dir.as_ref().map(PrivateDir::path).or(settings.current_dir.as_deref());
+
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let plan = settings.confinement.as_ref().zip(dir.as_ref()).map(|(asked, dir)| {
+            Plan::new(asked, settings, dir.path()).map(|plan| (asked, plan)).map_err(|what| {
+                InterpreterError::start(format!("{python}: it cannot be confined: {what}"), None)
+            })
+        });
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let plan = plan.transpose()?;
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let program = plan.as_ref().map_or(settings.python.as_path(), |(_, plan)| plan.command());
+        #[cfg(not(all(feature = "confine", target_os = "linux")))]
+        let program = &settings.python;
+
+        let mut command = process::Command::new(program);
+        command.args(&settings.args).arg("-c").arg(boot(settings));
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        if let Some((asked, plan)) = &plan {
+            plan.clear_environment(asked, &mut command);
+            plan.become_user(&mut command);
+        }
+        command.envs(settings.env.iter().map(|(name, value)| (name, value)));
+        command.env(MARK, left.mark());
+        if let Some(dir) = current_dir {
+            command.current_dir(dir);
+        }
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(their_stdout).stderr(their_stderr);
+        sys::detach_and_bind(&mut command);
+        sys::limit(&mut command, settings.limits);
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        let confined = plan.map(|(_, plan)| plan.restrict(&mut command)); // behind all other hooks
+        let process = command.spawn().map_err(|error| {
+            let what = match current_dir {
+                Some(dir) if !dir.is_dir() => not_a_directory(dir, &error),
+                _ => "cannot be run".to_owned(),
+            };
+            failed(&what)(error)
+        })?;
+        drop(command); // and with it our copies of the child's ends
+
+        let pid = libc::pid_t::try_from(process.id()).expect("process ids are positive");
+        let pipes = [
+            Pipe::new(stdout, StdStream::Stdout, NO_CELL),
+            Pipe::new(stderr, StdStream::Stderr, NO_CELL),
+        ];
+        let target = Arc::new(Target::new(pid));
+        let mut child = Self::new(process, target, channel, pipes, dir, left, settings);
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        {
+            child.confined = confined;
+        }
+        child.greet(settings.start_timeout).map(|version| Ready { child, version }).map_err(
+            |Greeting { what, said }| {
+                let said = said.trim_end();
+                let colon = if said.is_empty() { "" } else { ": " };
+                InterpreterError::start(format!("{python} {what}{colon}{said}"), None)
+            },
+        )
+    }
+
+    /// Sends the driver and waits for its hello.
+    fn greet(&mut self, time: Duration) -> Result<String, Greeting> {
+        let deadline = Instant::now() + time;
+        let mut ignore = |_: OutputRef<'_>| {};
+        let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
+        let outcome = self.send(DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
+            loop {
+                if let Some(answer) = self.turn(&mut cell, Some(deadline))? {
+                    let hello = serde_json::from_slice::<Hello>(&answer.payload);
+                    break hello.map(|hello| hello.version).map_err(|_| Fault::Protocol("hello"));
+                }
+            }
+        });
+        outcome.map_err(|fault| {
+            let what = match fault {
+                Fault::Ended => format!("ended at once ({})", self.end(Duration::from_secs(1))),
+                Fault::Late => format!("was not ready within {time:?}"),
+                Fault::Protocol(what) => format!("sent no {what}"),
+                Fault::OutOfMemory => "ran out of memory".to_owned(),
+                #[cfg(all(feature = "confine", target_os = "linux"))]
+                Fault::Overfull(what) => what,
+            };
+            self.kill();
+            self.take_rest(&mut cell);
+            let outputs = cell.into_gathered().outputs;
+            Greeting { what, said: Execution { outputs, ..Execution::default() }.stderr() }
+        })
+    }
+}
+
+fn not_a_directory(dir: &Path, error: &io::Error) -> String {
+    let what = match error.kind() {
+        ErrorKind::NotFound if !dir.exists() => "does not exist",
+        _ => "is no directory",
+    };
+    format!("the working directory {} {what}", dir.display())
+}
+
+fn boot(settings: &Settings) -> String {
+    let magics = if settings.magics { "True" } else { "False" };
+    // Not so much of what little there may be that nothing can be done with the rest.
+    let reserve = settings.limits.memory.map_or(0, |bytes| RESERVE.min(bytes / 8));
+    let options = format!("{{'magics':{magics},'reserve':{reserve}}}");
+    BOOT.replace("SIZE", &DRIVER.len().to_string()).replace("OPTIONS", &options)
+}
