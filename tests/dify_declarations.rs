@@ -9,8 +9,8 @@ use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 use sessile::session::dify::{
-    Daemon, Datasource, DatasourceKind, DatasourceProvider, Event, Manifest, Parameter, Permission,
-    Plugin, Setting, Strategy, StrategyProvider, Tool, ToolProvider, TriggerProvider,
+    Daemon, Datasource, DatasourceKind, DatasourceProvider, Event, Manifest, Package, Parameter,
+    Permission, Plugin, Setting, Strategy, StrategyProvider, Tool, ToolProvider, TriggerProvider,
 };
 use support::PATIENCE;
 
@@ -471,4 +471,51 @@ fn the_daemon_refuses_by_the_same_rules_and_in_difys_words() {
         let said = says(&events).expect("it is refused");
         assert!(said.starts_with(heard), "{said}");
     }
+}
+
+/// The tests' plugin for the SDK: what the SDK makes of its folder and what is made of it here are the
+/// same for the daemon.
+#[test]
+fn the_sdks_own_folder_is_taken_over_with_its_files_and_variables() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dify_plugin");
+    Package::read(&here).unwrap().plugin().check().unwrap();
+
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("dify-package");
+    let _ = std::fs::remove_dir_all(&folder);
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(
+        "manifest.yaml",
+        "version: 0.0.1\nauthor: mill\nname: flour\nlabel:\n  en_US: Flour\nplugins:\n  tools:\n  - provider/flour.yaml\n",
+    );
+    write(
+        "provider/flour.yaml",
+        "identity:\n  author: mill\n  name: flour\n  label: &text\n    en_US: Flour\n  description: *text\n  icon: stone.svg\ncredentials_for_provider:\n  key:\n    type: secret-input\n    label:\n      en_US: Key\ntools:\n- tools/grind.yaml\n",
+    );
+    write(
+        "tools/grind.yaml",
+        "identity:\n  author: mill\n  name: grind\n  label:\n    en_US: Grind\ndescription:\n  human:\n    en_US: Grinds\n  llm: Grinds\nparameters:\n- name: speed\n  type: select\n  form: form\n  label:\n    en_US: Speed\n  human_description:\n    en_US: How fast\n  options:\n  - value: 1\n    label:\n      en_US: One\n",
+    );
+    write("_assets/stone.svg", "<svg/>");
+    write(
+        ".env",
+        "INSTALL_METHOD=remote\nREMOTE_INSTALL_URL=daemon:7\nREMOTE_INSTALL_KEY=hunter2\n",
+    );
+    let package = Package::read(&folder).unwrap();
+    assert!(!format!("{package:?}").contains("hunter2"));
+    package.plugin().tool("flour", "grind", |_| Ok(())).check().unwrap();
+    let expected = sessile::session::dify::Environment::remote("daemon:7", "hunter2");
+    assert_eq!(package.environment().unwrap(), expected);
+
+    write("tools/grind.yaml", "identity: [");
+    let error = format!("{:#}", Package::read(&folder).unwrap_err());
+    assert!(error.contains("grind.yaml"), "{error}");
+    write(".env", "hunter2 hunter2\n");
+    write("tools/grind.yaml", "{}");
+    let error = format!("{:#}", Package::read(&folder).unwrap_err());
+    assert!(error.contains(".env") && !error.contains("hunter2"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
 }

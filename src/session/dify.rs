@@ -35,7 +35,10 @@ mod handlers;
 mod http;
 mod invocations;
 mod message;
+mod model;
+mod model_actions;
 mod outgoing;
+mod package;
 mod plugin;
 mod providers;
 pub(crate) mod wire;
@@ -46,15 +49,23 @@ pub use self::daemon::{
 };
 pub use self::declaration::DeclarationError;
 pub use self::declare::{
-    Datasource, DatasourceKind, DatasourceProvider, Event, Form, I18n, Manifest, Parameter,
-    Permission, Setting, Strategy, StrategyProvider, Tool, ToolProvider, TriggerProvider,
+    Datasource, DatasourceKind, DatasourceProvider, Event, Form, I18n, Manifest, ModelCredential,
+    ModelProvider, Parameter, Permission, Setting, Strategy, StrategyProvider, Tool, ToolProvider,
+    TriggerProvider,
 };
 pub use self::endpoint::EndpointRequest;
 pub use self::environment::{Environment, EnvironmentError};
 pub use self::file::{File, UploadedFile};
 pub use self::http::{HttpRequest, HttpResponse};
-pub use self::invocations::{Dify, InvokeKind};
+pub use self::invocations::{Dify, InvokeKind, LlmChunks, Speech};
 pub use self::message::{LogStep, RetrieverResource, ToolMessage};
+pub use self::model::{
+    EmbeddingInput, EmbeddingUsage, Embeddings, FunctionCall, LlmAnswer, LlmAsk, LlmChunk,
+    LlmDelta, LlmRequest, LlmUsage, ModelConfig, ModelRequest, MultimodalContent, NodeAnswer,
+    PromptMessage, PromptTool, RankedDocument, Ranking, ToolCall, Voice,
+};
+pub use self::model_actions::ModelActions;
+pub use self::package::Package;
 pub use self::plugin::{Plugin, PluginError, PluginEvent, RunningPlugin};
 pub use self::providers::{
     Browse, Bucket, DatasourceActions, Dispatch, DriveFile, OAuthActions, OAuthCredentials,

@@ -11,6 +11,7 @@ pub struct Environment {
     pub(super) install: Install,
     pub(super) heartbeat: Duration,
     pub(super) invocation_timeout: Duration,
+    pub(super) workers: Option<usize>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Environment {
 
     fn new(install: Install) -> Self {
         let (heartbeat, invocation_timeout) = (Duration::from_secs(10), Duration::from_secs(250));
-        Self { install, heartbeat, invocation_timeout }
+        Self { install, heartbeat, invocation_timeout, workers: None }
     }
 
     /// How often the plugin says that it is alive. Default: 10 s.
@@ -69,9 +70,18 @@ impl Environment {
         self
     }
 
+    /// How many threads handle requests at most, whatever [`Plugin::threads`](super::Plugin::threads)
+    /// says.
+    #[must_use]
+    pub fn max_workers(mut self, threads: usize) -> Self {
+        self.workers = Some(threads);
+        self
+    }
+
     /// As this process's variables say: `INSTALL_METHOD` (`local`, the default, or `remote`),
     /// `REMOTE_INSTALL_URL` (`host:port`) or `REMOTE_INSTALL_HOST` and `REMOTE_INSTALL_PORT`,
-    /// `REMOTE_INSTALL_KEY`, `HEARTBEAT_INTERVAL` and `MAX_INVOCATION_TIMEOUT`, both in seconds.
+    /// `REMOTE_INSTALL_KEY`, `HEARTBEAT_INTERVAL` and `MAX_INVOCATION_TIMEOUT`, both in seconds, and
+    /// `MAX_WORKER`. `MAX_REQUEST_TIMEOUT` is for `serverless` only, which there is not.
     ///
     /// # Errors
     ///
@@ -126,8 +136,14 @@ impl Environment {
             }
             Some(_) => return Err(error("INSTALL_METHOD", "is neither `local` nor `remote`")),
         };
+        let workers = match get("MAX_WORKER").map(|value| value.parse::<usize>()) {
+            None => None,
+            Some(Ok(workers @ 1..)) => Some(workers),
+            Some(_) => return Err(error("MAX_WORKER", "is no number of threads")),
+        };
         let defaults = Self::new(install);
         Ok(Self {
+            workers,
             heartbeat: seconds("HEARTBEAT_INTERVAL", defaults.heartbeat)?,
             invocation_timeout: seconds("MAX_INVOCATION_TIMEOUT", defaults.invocation_timeout)?,
             ..defaults
@@ -184,6 +200,7 @@ mod tests {
             ("HEARTBEAT_INTERVAL", "-1"),
             ("HEARTBEAT_INTERVAL", "0"),
             ("MAX_INVOCATION_TIMEOUT", "soon"),
+            ("MAX_WORKER", "many"),
         ] {
             let error = read(&[bad]).unwrap_err().to_string();
             assert!(

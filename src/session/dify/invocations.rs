@@ -11,9 +11,14 @@ use serde_json::{Value, json};
 
 use super::action::SessionContext;
 use super::file::{self, UploadedFile};
+use super::model::{
+    EmbeddingInput, Embeddings, LlmAnswer, LlmChunk, LlmRequest, ModelConfig, MultimodalContent,
+    NodeAnswer, Ranking,
+};
 use super::outgoing::Outlet;
 use super::wire::LOG;
 use crate::session::duplex::{Invocation, Invoker};
+use crate::session::error::Kind;
 use crate::session::{Malformed, SessionError};
 
 /// How long posting a file may take.
@@ -352,14 +357,251 @@ impl Dify {
         self.call::<Summary, _>(InvokeKind::SystemSummary, &request).map(|summary| summary.summary)
     }
 
-    /// Asks a language model; `request` is as the protocol has it: `provider`, `model`,
-    /// `prompt_messages` and so on. The chunks come one by one.
+    /// Asks a language model. Its answer comes in pieces.
     ///
     /// # Errors
     ///
     /// As [`Invoker::invoke`].
-    pub fn llm(&self, request: &Value) -> Result<Invocation, SessionError> {
-        self.invoke(InvokeKind::Llm, request)
+    ///
+    /// # Examples
+    ///
+    /// As at [`LlmRequest`].
+    pub fn llm(&self, request: &LlmRequest) -> Result<LlmChunks, SessionError> {
+        let pieces = self.invoke(InvokeKind::Llm, &request.request(json!({})))?;
+        Ok(LlmChunks { pieces })
+    }
+
+    /// Asks a language model for an answer of a shape, by its JSON schema; it is with the last piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use sessile::session::dify::{Dify, LlmRequest};
+    ///
+    /// fn boat(dify: &Dify, ask: &LlmRequest) -> anyhow::Result<String> {
+    ///     let schema = json!({"type": "object", "properties": {"boat": {"type": "string"}}});
+    ///     let answer = dify.llm_structured(ask, &schema)?.whole()?.structured_output;
+    ///     Ok(answer.unwrap_or_default()["boat"].as_str().unwrap_or("none").to_owned())
+    /// }
+    /// # drop(boat);
+    /// ```
+    pub fn llm_structured(
+        &self,
+        request: &LlmRequest,
+        schema: &Value,
+    ) -> Result<LlmChunks, SessionError> {
+        let request = request.request(json!({"structured_output_schema": schema}));
+        Ok(LlmChunks { pieces: self.invoke(InvokeKind::LlmStructuredOutput, &request)? })
+    }
+
+    /// Makes vectors of texts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Dify, EmbeddingInput, ModelConfig};
+    ///
+    /// fn vectors(dify: &Dify, model: &ModelConfig) -> anyhow::Result<Vec<Vec<f64>>> {
+    ///     Ok(dify.embed(model, &["boat", "ship"], EmbeddingInput::Document)?.embeddings)
+    /// }
+    /// # drop(vectors);
+    /// ```
+    pub fn embed<T: AsRef<str>>(
+        &self,
+        model: &ModelConfig,
+        texts: &[T],
+        input: EmbeddingInput,
+    ) -> Result<Embeddings, SessionError> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let fields = json!({"texts": texts, "input_type": input});
+        self.call(InvokeKind::TextEmbedding, &model.request("text-embedding", fields))
+    }
+
+    /// Makes vectors of texts and images.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn embed_multimodal(
+        &self,
+        model: &ModelConfig,
+        documents: &[MultimodalContent],
+        input: EmbeddingInput,
+    ) -> Result<Embeddings, SessionError> {
+        let fields = json!({"documents": documents, "input_type": input});
+        self.call(InvokeKind::MultimodalEmbedding, &model.request("text-embedding", fields))
+    }
+
+    /// Puts documents in order: `top_n` of those that fit at least as well as `score_threshold`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Dify, ModelConfig};
+    ///
+    /// fn best(dify: &Dify, model: &ModelConfig) -> anyhow::Result<Option<String>> {
+    ///     let ranking = dify.rerank(model, "boat", &["ship", "shed"], 0.5, 1)?;
+    ///     Ok(ranking.docs.into_iter().next().map(|document| document.text))
+    /// }
+    /// # drop(best);
+    /// ```
+    pub fn rerank<T: AsRef<str>>(
+        &self,
+        model: &ModelConfig,
+        query: &str,
+        documents: &[T],
+        score_threshold: f64,
+        top_n: u64,
+    ) -> Result<Ranking, SessionError> {
+        let docs: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
+        let fields = json!({
+            "query": query, "docs": docs, "score_threshold": score_threshold, "top_n": top_n,
+        });
+        self.call(InvokeKind::Rerank, &model.request("rerank", fields))
+    }
+
+    /// Puts documents with images in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn rerank_multimodal(
+        &self,
+        model: &ModelConfig,
+        query: &MultimodalContent,
+        documents: &[MultimodalContent],
+        score_threshold: Option<f64>,
+        top_n: Option<u64>,
+    ) -> Result<Ranking, SessionError> {
+        let fields = json!({
+            "query": query, "docs": documents, "score_threshold": score_threshold, "top_n": top_n,
+        });
+        self.call(InvokeKind::MultimodalRerank, &model.request("rerank", fields))
+    }
+
+    /// Has a text spoken. The audio comes piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::invoke`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Dify, ModelConfig};
+    ///
+    /// fn say(dify: &Dify, model: &ModelConfig) -> anyhow::Result<Vec<u8>> {
+    ///     let pieces: Vec<Vec<u8>> = dify.speak(model, "ann", "hello")?.collect::<Result<_, _>>()?;
+    ///     Ok(pieces.concat())
+    /// }
+    /// # drop(say);
+    /// ```
+    pub fn speak(
+        &self,
+        model: &ModelConfig,
+        voice: &str,
+        text: &str,
+    ) -> Result<Speech, SessionError> {
+        let fields = json!({"voice": voice, "content_text": text});
+        Ok(Speech { pieces: self.invoke(InvokeKind::Tts, &model.request("tts", fields))? })
+    }
+
+    /// Has written down what is said in an audio file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn transcribe(&self, model: &ModelConfig, audio: &[u8]) -> Result<String, SessionError> {
+        let fields = json!({"file": HEXLOWER_PERMISSIVE.encode(audio)});
+        self.result(InvokeKind::Speech2Text, &model.request("speech2text", fields))
+    }
+
+    /// Asks whether a text is not fit to be said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn moderate(&self, model: &ModelConfig, text: &str) -> Result<bool, SessionError> {
+        let fields = json!({"text": text});
+        self.result(InvokeKind::Moderation, &model.request("moderation", fields))
+    }
+
+    fn result<T: DeserializeOwned>(
+        &self,
+        kind: InvokeKind,
+        request: &Value,
+    ) -> Result<T, SessionError> {
+        #[derive(serde::Deserialize)]
+        struct Answer<T> {
+            result: T,
+        }
+        self.call::<Answer<T>, _>(kind, request).map(|answer| answer.result)
+    }
+
+    /// Extracts parameters from a text, as the workflow node does; each is
+    /// `{"name", "type", "options", "description", "required"}`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    pub fn extract_parameters(
+        &self,
+        parameters: &[Value],
+        model: &ModelConfig,
+        query: &str,
+        instruction: &str,
+    ) -> Result<NodeAnswer, SessionError> {
+        let request = json!({
+            "parameters": parameters, "model": node(model), "query": query,
+            "instruction": instruction,
+        });
+        self.call(InvokeKind::NodeParameterExtractor, &request)
+    }
+
+    /// Classifies a question, as the workflow node does; each class is an id and a name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Invoker::call`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Dify, ModelConfig};
+    ///
+    /// fn class(dify: &Dify, model: &ModelConfig) -> anyhow::Result<String> {
+    ///     let classes = [("1", "about boats"), ("2", "about ports")];
+    ///     let answer = dify.classify(&classes, model, "Which boat?", "")?;
+    ///     Ok(answer.outputs["class_name"].as_str().unwrap_or_default().to_owned())
+    /// }
+    /// # drop(class);
+    /// ```
+    pub fn classify(
+        &self,
+        classes: &[(&str, &str)],
+        model: &ModelConfig,
+        query: &str,
+        instruction: &str,
+    ) -> Result<NodeAnswer, SessionError> {
+        let classes = classes.iter().map(|(id, name)| json!({"id": id, "name": name}));
+        let request = json!({
+            "classes": Vec::from_iter(classes), "model": node(model), "query": query,
+            "instruction": instruction,
+        });
+        self.call(InvokeKind::NodeQuestionClassifier, &request)
     }
 
     /// Writes a line to the log of Dify's daemon: `INFO`, `WARNING` or another level.
@@ -369,6 +611,87 @@ impl Dify {
     /// If the daemon is gone, or there is no room.
     pub fn log(&self, level: &str, message: &str) -> Result<(), SessionError> {
         log(&self.invoker, level, message)
+    }
+}
+
+/// A model as workflow nodes take it.
+fn node(model: &ModelConfig) -> Value {
+    let mode = if model.mode.is_empty() { "chat" } else { &model.mode };
+    json!({
+        "provider": model.provider, "name": model.model, "mode": mode,
+        "completion_params": model.completion_params,
+    })
+}
+
+/// A language model's answer, piece by piece.
+///
+/// # Examples
+///
+/// As at [`LlmRequest`].
+#[derive(Debug)]
+#[must_use = "dropped, it calls the request off"]
+pub struct LlmChunks {
+    pieces: Invocation,
+}
+
+impl LlmChunks {
+    /// Waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// As for each piece.
+    pub fn whole(self) -> Result<LlmAnswer, SessionError> {
+        let mut answer = LlmAnswer::default();
+        for chunk in self {
+            answer.add(chunk?);
+        }
+        Ok(answer)
+    }
+
+    /// Waits for the text of the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// As for each piece.
+    pub fn text(self) -> Result<String, SessionError> {
+        self.whole().map(|answer| answer.text)
+    }
+}
+
+impl Iterator for LlmChunks {
+    type Item = Result<LlmChunk, SessionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.pieces.next()?;
+        Some(piece.and_then(|piece| piece.parse().map_err(|error| Kind::Json(error).into())))
+    }
+}
+
+/// Audio, piece by piece.
+///
+/// # Examples
+///
+/// As at [`Dify::speak`].
+#[derive(Debug)]
+#[must_use = "dropped, it calls the request off"]
+pub struct Speech {
+    pieces: Invocation,
+}
+
+impl Iterator for Speech {
+    type Item = Result<Vec<u8>, SessionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        #[derive(serde::Deserialize)]
+        struct Piece {
+            result: String,
+        }
+        let piece = self.pieces.next()?;
+        Some(piece.and_then(|piece| {
+            let piece: Piece = piece.parse().map_err(Kind::Json)?;
+            let bytes = HEXLOWER_PERMISSIVE.decode(piece.result.as_bytes());
+            bytes.map_err(|_| Malformed::new("audio that is not in hexadecimal").into())
+        }))
     }
 }
 

@@ -466,7 +466,8 @@ impl Plugin {
             Install::Local => greeting.push(messages[0].1.to_string().into_bytes()),
             Install::Remote { key, .. } => greet(key, messages, &mut greeting),
         }
-        let workers = handlers::workers("dify-handler", self.threads, self.queue)?;
+        let threads = environment.workers.unwrap_or(self.threads);
+        let workers = handlers::workers("dify-handler", threads, self.queue)?;
         let dial = Dial::new(environment, self.max_message);
         let outlet = Outlet { max_line: dial.says_at_most };
         let (state, heard) = (Arc::clone(&dial.state), Arc::clone(&dial.state));
@@ -482,7 +483,7 @@ impl Plugin {
             .timeout(environment.invocation_timeout)
             .hold_limit(environment.invocation_timeout)
             .max_frame(dial.says_at_most)
-            .max_requests(self.queue + self.threads)
+            .max_requests(self.queue + threads)
             .on_notification(move |method, params| {
                 if method == REFUSAL {
                     let text = params.and_then(|params| params.parse::<String>().ok());

@@ -18,7 +18,7 @@ pub(super) fn unsupported<T>(what: &str) -> anyhow::Result<T> {
 }
 
 /// A handler that answers with what this gives.
-fn answers<T: Serialize>(
+pub(super) fn answers<T: Serialize>(
     ask: impl Fn(&mut ActionRequest) -> anyhow::Result<T> + Send + Sync + 'static,
 ) -> ActionHandler {
     Box::new(move |request| {
@@ -292,7 +292,10 @@ impl Plugin {
 }
 
 /// A field of the action, as a `T`.
-fn nested<T: serde::de::DeserializeOwned>(request: &ActionRequest, key: &str) -> anyhow::Result<T> {
+pub(super) fn nested<T: serde::de::DeserializeOwned>(
+    request: &ActionRequest,
+    key: &str,
+) -> anyhow::Result<T> {
     let field = request.fields().get(key).cloned().unwrap_or_default();
     serde_json::from_value(field).map_err(|error| {
         ActionError::new(ErrorType::Value, format!("the field `{key}` does not fit: {error}"))
