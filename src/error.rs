@@ -157,6 +157,11 @@ impl fmt::Display for PoolError {
         };
         match kind {
             Kind::CreateFailed(_) => write!(f, "{pool} could not create an instance"),
+            Kind::BackingOff { retry_after: Duration::MAX } => write!(
+                f,
+                "{pool} could not create an instance, and never tries again: its `create_backoff` \
+                 is for ever"
+            ),
             Kind::BackingOff { retry_after } => write!(
                 f,
                 "{pool} could not create an instance lately: try again in \

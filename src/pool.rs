@@ -2,10 +2,12 @@
 //! wrong.
 
 mod builder;
+mod closers;
 mod gate;
 pub(crate) mod inner;
 pub(crate) mod instance;
 pub(crate) mod lease;
+mod room;
 
 use std::fmt;
 use std::sync::Arc;

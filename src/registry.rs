@@ -2,11 +2,12 @@
 
 pub(crate) mod crew;
 pub(crate) mod event;
-mod reaper;
+pub(crate) mod reaper;
 pub(crate) mod report;
 pub(crate) mod snapshot;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub(crate) trait Member: Send + Sync + 'static {
     fn begin_close(self: Arc<Self>) -> EndClose;
     /// The shortest age that the reaper has to keep, if any.
     fn shortest_age(&self) -> Option<Duration>;
-    /// Closes what is too old or idle for too long.
+    /// Closes what is too old or idle for too long. Runs no foreign code: it has others do that.
     fn age(&self);
 }
 
@@ -76,8 +77,9 @@ impl Registry {
         self.0.get()
     }
 
-    /// Lists a pool, if it is not listed yet.
-    pub(crate) fn enroll<M: Member>(&self, member: &Arc<M>) {
+    /// Lists a pool, if it is not listed yet. Says whether the ages of its instances, if there are any
+    /// to keep, are kept: see [`watch`](Self::watch).
+    pub(crate) fn enroll<M: Member>(&self, member: &Arc<M>) -> io::Result<bool> {
         let roster = self.roster();
         let is_new = !roster.members.contains_key(&member.id());
         if is_new {
@@ -85,12 +87,19 @@ impl Registry {
             let entry = Entry { member: weak, shortest_age: member.shortest_age() };
             roster.members.insert(member.id(), entry);
         }
-        if member.shortest_age().is_some() {
-            roster.reaper.ensure(self);
-            if is_new {
-                roster.reaper.look_again(); // its nap may be too long for this one
-            }
+        if member.shortest_age().is_none() {
+            return Ok(true);
         }
+        let watched = self.watch();
+        if is_new {
+            roster.reaper.look_again(); // its nap may be too long for this one
+        }
+        watched
+    }
+
+    /// Sees to it that there is a reaper. `Ok(false)`: there was no thread to be had a moment ago.
+    pub(crate) fn watch(&self) -> io::Result<bool> {
+        self.roster().reaper.ensure(self)
     }
 
     /// Lists a pool no more.

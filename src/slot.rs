@@ -5,13 +5,18 @@
 //!
 //! * `word`, written by the owner only: how the instance is borrowed now, or, if it is not, how often
 //!   it has been used.
-//! * `control`, written by everybody, and only ever forwards:
-//!   `LIVE` ⇄ `STALE` → `REVOKED` → `TAKEN`. The last two carry the reason.
+//! * `control`, written by everybody. An order to close goes forwards only:
+//!   `LIVE` ⇄ `STALE` → `REVOKED` → `TAKEN`. The last two carry the reason. A bid, which is less than
+//!   an order, may be turned down: `LIVE` or `STALE` ⇄ `BID` → `TAKEN`, or → `REVOKED`.
 //!
 //! Two more spare the fast path from looking at `control`. Each has a bound for `word`, and whoever
 //! changes `control` makes it zero afterwards: `admit_below`, for borrowing, and `check_from`, for
 //! letting go. So one comparison answers at once whether the instance is free, whether it has had its
 //! last use, and whether anybody wants anything.
+//!
+//! Whoever only wants the owner to look up when it next lets go, at something else than `control`,
+//! makes `check_from` zero and nothing more: that is [`Slot::alert`]. The owner undoes it, by
+//! [`Slot::calm`], when there is nothing to look up for any more.
 //!
 //! # The protocol
 //!
@@ -31,6 +36,15 @@
 //! TAKEN
 //! owner in a       control := REVOKED, TAKEN; the instance is the owner's to close
 //! granted borrow
+//!
+//! bidder           1 control := BID, if  2 heavy fence    3 read word: idle, or withdraw
+//! (one at a time)    it was LIVE or
+//!                    STALE;
+//!                    admit_below := 0
+//!                  4 if idle: control BID → TAKEN by compare-exchange; on success the instance
+//!                    is the bidder's. Otherwise BID → what it was before, unless it has changed
+//! owner who read   word is busy by then: BID → what it was before, by compare-exchange, and goes
+//! BID              on by what it finds then
 //! ```
 //!
 //! # The argument
@@ -55,6 +69,14 @@
 //! 3. *None is lost.* If the closer reads busy, it did not see the owner's store of idle; so the
 //!    owner's load in step 3 of letting go sees its zero, then `REVOKED`, and the owner closes. If
 //!    the closer reads idle, it takes, or somebody else already has.
+//!
+//! 4. *A bid that is lost leaves no trace.* The bidder takes by a compare-exchange from `BID`, and so
+//!    only if nobody has touched `control` since it bid: no owner has turned the bid down, as one that
+//!    borrows after the idle that was read must (it sees the zero, then `BID`, by the argument of
+//!    point 1), and no closer has overridden it. That it is *its own* bid is why there is one bidder
+//!    at a time: with two, a slow one could take by the other's bid, and find the owner at work that
+//!    turned down its own. Its zero may come late and stay behind: the owner's next borrow is slow,
+//!    and makes it good.
 //!
 //! Each closer makes the bounds zero itself, before its own fence, also when it finds `REVOKED`
 //! there: the closer that wrote that may not have come to its zeros yet, and B would be granted.
@@ -89,6 +111,9 @@ const LIVE: u32 = 0;
 const STALE: u32 = 1 << 8;
 const REVOKED: u32 = 2 << 8;
 const TAKEN: u32 = 3 << 8;
+/// Bid for: by itself, what was `LIVE` before.
+const BID: u32 = 4 << 8;
+const BID_STALE: u32 = BID | STALE;
 const STATE: u32 = 0xff00;
 
 /// How the owner holds the instance.
@@ -125,8 +150,8 @@ impl Notice {
             CloseReason::from_code(control as u8).expect("control carries the reason it was given")
         };
         match control & STATE {
-            LIVE => Self::Live,
-            STALE => Self::Stale,
+            LIVE | BID => Self::Live,
+            STALE | BID_STALE => Self::Stale,
             REVOKED => Self::Revoked(reason()),
             _ => Self::Taken(reason()),
         }
@@ -320,7 +345,7 @@ impl<T> Slot<T> {
             return Ok((Notice::Live, Granted(word & USES)));
         }
         fence::full();
-        let notice = self.notice();
+        let notice = self.turn_down();
         if matches!(notice, Notice::Revoked(_) | Notice::Taken(_)) {
             self.words.word.store(word, Ordering::Release);
         } else if notice == Notice::Live && (begins_epoch || self.is_shut()) {
@@ -376,6 +401,37 @@ impl<T> Slot<T> {
         (unsafe { self.value().read() }, reason)
     }
 
+    /// What control says to the owner, who is about to use the instance: a bid is turned down.
+    fn turn_down(&self) -> Notice {
+        let control = &self.words.control;
+        let mut now = control.load(Ordering::Acquire);
+        while now & BID != 0 {
+            let order = (Ordering::AcqRel, Ordering::Acquire);
+            match control.compare_exchange_weak(now, now & !BID, order.0, order.1) {
+                Ok(_) => now &= !BID,
+                Err(changed) => now = changed,
+            }
+        }
+        Notice::of(now)
+    }
+
+    /// Undoes [`alert`](Self::alert): letting go asks the owner to look after the instance from the
+    /// `check_from`th use on, as in [`opening`](Self::opening).
+    ///
+    /// Afterwards the owner must look once more at whatever an alert could have been for: one that
+    /// came before this may have been undone with it.
+    pub(crate) fn calm(&self, check_from: u64) {
+        let bound = &self.words.check_from;
+        if bound.load(Ordering::Relaxed) == check_from {
+            return;
+        }
+        bound.store(check_from, Ordering::Relaxed);
+        fence::full(); // as in `admit`
+        if matches!(self.notice(), Notice::Revoked(_) | Notice::Taken(_)) {
+            bound.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn begin_epoch(&self, epoch: u64) -> bool {
         let epoch = epoch as u32; // of three years of uses one has seen all epochs that fit
         let begins = self.words.epoch.load(Ordering::Relaxed) != epoch;
@@ -419,7 +475,7 @@ impl<T> Slot<T> {
         let Words { control, admit_below, check_from, .. } = &self.words;
         let mut now = control.load(Ordering::Acquire);
         let mut is_first = false;
-        while matches!(now, LIVE | STALE) && !is_first {
+        while !matches!(now & STATE, REVOKED | TAKEN) && !is_first {
             let revoked = REVOKED | reason as u32;
             let order = (Ordering::AcqRel, Ordering::Acquire);
             match control.compare_exchange_weak(now, revoked, order.0, order.1) {
@@ -441,6 +497,67 @@ impl<T> Slot<T> {
             fence::full(); // see `admit`
             admit_below.store(0, Ordering::Release);
         }
+    }
+
+    /// Has the owner look after the instance when it next lets go, whatever for.
+    ///
+    /// Whoever does so has made known before what there is to look for, and passes a
+    /// [`fence::heavy`] afterwards: an instance that it then sees borrowed is looked after.
+    pub(crate) fn alert(&self) {
+        fence::full(); // see `calm`
+        self.words.check_from.store(0, Ordering::Release);
+    }
+
+    /// Bids for an instance: to have it if it is idle, or else leave everything as it was. `false` if
+    /// it was ordered closed.
+    ///
+    /// There is one bidder at a time. It goes on with a [`fence::heavy`], and then either
+    /// [`take_bid`](Self::take_bid) or [`withdraw`](Self::withdraw).
+    pub(crate) fn bid(&self) -> bool {
+        let Words { control, admit_below, .. } = &self.words;
+        let mut now = control.load(Ordering::Acquire);
+        while matches!(now, LIVE | STALE) {
+            let order = (Ordering::AcqRel, Ordering::Acquire);
+            match control.compare_exchange_weak(now, now | BID, order.0, order.1) {
+                Ok(_) => {
+                    fence::full(); // see `admit`
+                    admit_below.store(0, Ordering::Release);
+                    return true;
+                }
+                Err(changed) => now = changed,
+            }
+        }
+        false
+    }
+
+    /// The end of a [`bid`](Self::bid): takes the instance out for closing if it is idle, and nobody
+    /// has turned the bid down or ordered the instance closed. Otherwise the bid is still to be
+    /// withdrawn.
+    ///
+    /// # Safety
+    ///
+    /// The caller bid for this instance, nobody else has since, and it has passed a [`fence::heavy`]
+    /// that returned `true` in between; and `T: Send`.
+    pub(crate) unsafe fn take_bid(&self, reason: CloseReason) -> Option<T> {
+        // Acquire: pairs with the store in `release`.
+        if self.words.word.load(Ordering::Acquire) >= SHARED {
+            return None;
+        }
+        let control = &self.words.control;
+        let now = control.load(Ordering::Relaxed);
+        if now & BID == 0 {
+            return None;
+        }
+        let taken = TAKEN | reason as u32;
+        control.compare_exchange(now, taken, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        // SAFETY: valid: idle is stored only after `fill`, and this compare-exchange is the only one
+        // to succeed. Aliasing: points 1 and 4 of the argument; the caller vouches for `T: Send`.
+        Some(unsafe { self.value().read() })
+    }
+
+    /// The other end of a [`bid`](Self::bid).
+    pub(crate) fn withdraw(&self) {
+        self.turn_down();
     }
 
     /// Takes a revoked instance out for closing if nobody has, and it is idle.

@@ -40,7 +40,8 @@ pub(crate) trait Resident: Send + Sync + 'static {
     /// What the fast path looks at. They stand at the very beginning of the resident.
     fn words(&self) -> &Words;
 
-    /// Closes the instance if it was revoked and is idle. Says whether it is gone from here.
+    /// Closes the instance if it is idle, and was revoked, or somebody waits for its room. Says whether
+    /// it is gone from here.
     fn attend(self: Arc<Self>) -> bool;
 
     /// The thread ends: closes the instance now, or has its last borrow do it.

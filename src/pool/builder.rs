@@ -274,7 +274,7 @@ impl<T> PoolBuilder<T> {
             generation: AtomicU64::new(0),
             books: PerProcess::new(Books::new),
         });
-        inner.registry.enroll(&inner);
+        inner.note_watch(&inner.registry.enroll(&inner));
         Ok(Pool::of(inner))
     }
 }

@@ -4,15 +4,17 @@
 //! runs: a manager's methods, an event handler, a predicate, a destructor.
 
 use std::any::type_name;
+use std::io;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
 use super::builder::Limits;
-use super::gate::{Asked, Gate, Outcome, Ticket};
+use super::closers::{Closers, Job};
+use super::gate::Gate;
 use super::instance::Instance;
 use super::lease::Lease;
 use crate::contain::contain;
@@ -24,6 +26,7 @@ use crate::id::{InstanceId, PoolId};
 use crate::manager::{CloseReason, CreateContext, Manager};
 use crate::registry::crew::Crew;
 use crate::registry::event::{InstanceEvent, InstanceEventKind, OnEvent};
+use crate::registry::reaper;
 use crate::registry::report::{CloseReport, FailedClose};
 use crate::registry::snapshot::{InstanceInfo, InstanceState, PoolInfo, PoolStatus};
 use crate::registry::{EndClose, Member, Registry};
@@ -53,19 +56,67 @@ pub(crate) struct Inner<T: 'static> {
     pub(super) books: PerProcess<Books<T>>,
 }
 
-/// Proof that `T: Send`, as a value.
+/// Proof that `T: Send`, as a value: what is done with instances of other threads.
 pub(crate) struct FromAfar<T: 'static> {
     take: TakeFromAfar<T>,
+    take_bid: TakeBid<T>,
+    closing: Closing<T>,
 }
 
 type TakeFromAfar<T> = fn(&Instance<T>, &Passed) -> Option<(T, CloseReason)>;
+type TakeBid<T> = fn(&Instance<T>, &Passed) -> Option<T>;
+type Closing<T> = fn(Arc<Instance<T>>, Option<CloseReason>, Option<(T, CloseReason)>) -> Job;
 
 /// Proof that a heavy fence was passed.
 pub(super) struct Passed(());
 
+impl Passed {
+    /// `None`: nothing is known about any owner; see [`fence::heavy`].
+    pub(super) fn fence() -> Option<Self> {
+        fence::heavy().then_some(Self(()))
+    }
+}
+
 impl<T: Send + 'static> FromAfar<T> {
     pub(super) fn new() -> Self {
-        Self { take: Instance::take_from_afar }
+        Self {
+            take: Instance::take_from_afar,
+            take_bid: Instance::take_bid,
+            closing: |instance, evicted, taken| {
+                Box::new(move || {
+                    if let Some(reason) = evicted {
+                        instance.pool.tell(&instance, InstanceEventKind::Evicted { reason });
+                    }
+                    if let Some((value, reason)) = taken {
+                        instance.finish(value, reason);
+                    }
+                })
+            },
+        }
+    }
+}
+
+impl<T> FromAfar<T> {
+    /// Takes an instance that was bid for, if it is idle and has been for so long.
+    pub(super) fn take_bid(
+        &self,
+        instance: &Instance<T>,
+        at_least: Duration,
+        passed: &Passed,
+    ) -> Option<T> {
+        // It may have been used since the bidder looked.
+        (instance.look() >= at_least).then(|| (self.take_bid)(instance, passed)).flatten()
+    }
+
+    /// What tells that an instance was ordered closed, if it was only now, and closes it, if it was
+    /// taken. It is foreign code, for the thread whose business that is.
+    pub(super) fn closing(
+        &self,
+        instance: &Arc<Instance<T>>,
+        evicted: Option<CloseReason>,
+        taken: Option<(T, CloseReason)>,
+    ) -> Job {
+        (self.closing)(Arc::clone(instance), evicted, taken)
     }
 }
 
@@ -82,7 +133,12 @@ type Borrowed<T> = (Arc<Instance<T>>, Granted);
 pub(crate) struct Books<T: 'static> {
     /// Every instance, from before its creation until after its close.
     instances: DashMap<InstanceId, Arc<Instance<T>>>,
-    gate: Gate,
+    pub(super) gate: Gate,
+    /// Held by who bids for instances: one at a time.
+    pub(super) bidding: Mutex<()>,
+    closers: Arc<Closers>,
+    /// No thread could be had to keep the ages of the instances.
+    unwatched: AtomicBool,
     backoff: Mutex<Backoff>,
     tally: Tally,
     /// How many threads wait for an instance to be struck off.
@@ -111,6 +167,9 @@ impl<T> Books<T> {
             // Touched at creation and close only: a few shards are plenty.
             instances: DashMap::with_shard_amount(8),
             gate: Gate::default(),
+            bidding: Mutex::new(()),
+            closers: Arc::default(),
+            unwatched: AtomicBool::new(false),
             backoff: Mutex::default(),
             tally: Tally::default(),
             watchers: Mutex::new(0),
@@ -151,9 +210,29 @@ impl<T> Inner<T> {
         self.books.get()
     }
 
+    /// Whether there is no reaper although one is needed: then uses and looks try to have one.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.books().unwatched.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_watch(&self, watched: &io::Result<bool>) {
+        self.books().unwatched.store(!matches!(watched, Ok(true)), Ordering::Relaxed);
+    }
+
+    /// Tries once more to have a reaper, if there is none.
+    pub(super) fn watch_again(&self, instance: Option<&Instance<T>>) {
+        if self.is_unwatched() {
+            let watched = self.registry.watch();
+            self.note_watch(&watched);
+            if let (Err(error), Some(instance)) = (&watched, instance) {
+                self.tell(instance, InstanceEventKind::ReaperFailed { error });
+            }
+        }
+    }
+
     /// From which use on a slot has its owner check after it.
     pub(super) fn check_from(&self) -> u64 {
-        if self.can_break || !fence::is_light_enough() {
+        if self.can_break || self.is_unwatched() || !fence::is_light_enough() {
             0
         } else {
             self.limits.max_uses.unwrap_or(u64::MAX)
@@ -277,7 +356,8 @@ impl<T> Inner<T> {
         if self.closed.load(Ordering::SeqCst) || self.is_closed_here() {
             return Err(Kind::Closed);
         }
-        self.registry.enroll(self);
+        let watched = self.registry.enroll(self);
+        self.note_watch(&watched);
         self.books().backoff().permits()?;
         let is_keyed = key.is_some();
         let instance = Instance::opening(self, entered.this_thread(), key);
@@ -292,9 +372,16 @@ impl<T> Inner<T> {
             told: false,
             was_panicking: std::thread::panicking(),
         };
+        if let Err(error) = &watched {
+            self.tell(&instance, InstanceEventKind::ReaperFailed { error });
+        }
         self.admit(wait)?;
         opening.admitted = true;
         self.books().instances.insert(instance.id, Arc::clone(&instance));
+        // Whoever has begun to wait, and has not found it on the books, is seen here.
+        if self.is_waited_for() {
+            instance.slot.alert();
+        }
         // On the books first, then these two are read; a close or clear writes them first, then
         // reads the books. So either it finds the instance, or we find it here.
         let generation = self.generation.load(Ordering::SeqCst);
@@ -340,128 +427,9 @@ impl<T> Inner<T> {
         }
         // Any other order lets the use at hand go ahead and closes after it: else threads could go on
         // for ever without one of them getting to use what it has made.
-        // While it was opening it could not be chosen to make room for others. Now it may be, also by
-        // its owner, to be closed when this use ends; and who has looked in vain looks again.
-        if self.limits.max_size.is_some() {
-            self.make_room();
-            self.books().gate.stir();
-        }
         // Only now: what was told above is foreign code, and could keep a shared borrow of its own.
         instance.slot.settle(mode);
         Ok(Some((instance, granted)))
-    }
-
-    /// Waits for room under `max_size`, in turn.
-    fn admit(self: &Arc<Self>, deadline: Deadline) -> Result<(), Kind> {
-        let Some(max_size) = self.limits.max_size else {
-            return Ok(());
-        };
-        let gate = &self.books().gate;
-        let begun = Instant::now();
-        let outcome = match gate.ask(max_size) {
-            Asked::Settled(outcome) => outcome,
-            Asked::Queued(ticket) => match self.wait_for_room(gate, &ticket, deadline) {
-                Some(outcome) => outcome,
-                None => {
-                    return Err(Kind::TimedOut { waited: begun.elapsed(), max_size });
-                }
-            },
-        };
-        match outcome {
-            Outcome::Admitted => Ok(()),
-            Outcome::Closed => Err(Kind::Closed),
-        }
-    }
-
-    fn wait_for_room(
-        self: &Arc<Self>,
-        gate: &Gate,
-        ticket: &Arc<Ticket>,
-        deadline: Deadline,
-    ) -> Option<Outcome> {
-        // What this thread has may be ordered closed while it waits, and only it can do that: two
-        // threads that wait for each other's room would wait for ever.
-        let _bell = crate::thread::set_bell(Waker::from(Arc::new(Bell(Arc::downgrade(self)))));
-        loop {
-            let news = gate.news();
-            self.attend_here();
-            let look_again = match self.make_room() {
-                Some(due) => Deadline::after(due),
-                None => Deadline::NEVER,
-            };
-            match gate.wait(ticket, news, deadline.earlier(look_again)) {
-                Some(outcome) => return Some(outcome),
-                None if deadline.has_passed() => return gate.give_up(ticket),
-                None => {}
-            }
-        }
-    }
-
-    /// This thread closes what it has been ordered to, of any pool, and what it keeps for keys, of
-    /// this one.
-    fn attend_here(&self) {
-        let _ = crate::thread::enter();
-        let is_ordered = |one: &Instance<T>| {
-            let is_kept = one.key.is_some() && one.thread.is_current();
-            is_kept && matches!(one.slot.notice(), Notice::Revoked(_))
-        };
-        for instance in self.matching(is_ordered) {
-            instance.attend();
-        }
-    }
-
-    /// Orders as many instances closed as there are threads waiting for room. If some would still
-    /// have to be idle for longer, says how much longer.
-    fn make_room(&self) -> Option<Duration> {
-        let at_least = self.limits.evict_idle_after?;
-        let gate = &self.books().gate;
-        while gate.incur() {
-            match self.victim(at_least) {
-                Ok(victim) => {
-                    if !self.order_closed(&[victim], CloseReason::MadeRoom) {
-                        gate.forgive(); // somebody else has just ordered it closed
-                    }
-                }
-                Err(due) => {
-                    gate.forgive();
-                    return due;
-                }
-            }
-        }
-        None
-    }
-
-    /// The instance that is missed least: the one idle for longest, of those that can be closed here
-    /// and now, if there are any; or, if none has to have been idle, any that is busy now, to be
-    /// closed when it is let go.
-    fn victim(&self, at_least: Duration) -> Result<Arc<Instance<T>>, Option<Duration>> {
-        let candidates = self.all().into_iter().filter(|instance| {
-            instance.slot.activity() != Activity::Opening
-                && matches!(instance.slot.notice(), Notice::Live | Notice::Stale)
-        });
-        let idlest = candidates.map(|instance| (instance.look(), instance)).max_by_key(
-            |(idle, instance)| {
-                let is_idle = instance.slot.activity() == Activity::Idle;
-                let at_once = self.from_afar.is_some() || instance.thread.is_current();
-                (is_idle, is_idle && at_once, *idle, std::cmp::Reverse(instance.id))
-            },
-        );
-        match idlest {
-            Some((idle, instance)) if idle >= at_least => Ok(instance),
-            Some((idle, _)) => Err(Some(at_least - idle)),
-            None => Err(None),
-        }
-    }
-}
-
-/// Wakes the threads that wait for room in a pool; what they are nudged with meanwhile.
-struct Bell<T: 'static>(Weak<Inner<T>>);
-
-impl<T> Wake for Bell<T> {
-    fn wake(self: Arc<Self>) {
-        if let Some(pool) = self.0.upgrade() {
-            pool.books().gate.stir_all();
-        }
     }
 }
 
@@ -498,7 +466,7 @@ impl<T> Drop for Opening<'_, T> {
         }
         pool.place.move_out(self.instance.id);
         if self.admitted {
-            pool.remove(self.instance.id, false);
+            pool.remove(self.instance.id);
         }
     }
 }
@@ -536,11 +504,11 @@ impl Backoff {
 
 impl<T> Inner<T> {
     /// A copy of the list, so that no guard of the map is held while one works on it.
-    fn all(&self) -> Vec<Arc<Instance<T>>> {
+    pub(super) fn all(&self) -> Vec<Arc<Instance<T>>> {
         self.books().instances.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
-    fn matching(&self, which: impl Fn(&Instance<T>) -> bool) -> Vec<Arc<Instance<T>>> {
+    pub(super) fn matching(&self, which: impl Fn(&Instance<T>) -> bool) -> Vec<Arc<Instance<T>>> {
         self.all().into_iter().filter(|instance| which(instance)).collect()
     }
 
@@ -557,8 +525,7 @@ impl<T> Inner<T> {
             }
         }
         // One fence for all of them.
-        let passed = self.from_afar.is_some() && !which.is_empty() && fence::heavy();
-        let passed = passed.then_some(Passed(()));
+        let passed = self.fence_for(which);
         for instance in which {
             if instance.thread.is_current() {
                 let gone = Arc::clone(instance).attend();
@@ -578,26 +545,59 @@ impl<T> Inner<T> {
         any
     }
 
+    /// The same for a limit, from a thread that is not to be held up, and is the owner of none of
+    /// them: it runs no foreign code.
+    fn expire(&self, which: &[Arc<Instance<T>>], reason: CloseReason) {
+        let revoked: Vec<_> = which.iter().map(|one| one.slot.revoke(reason)).collect();
+        let passed = self.fence_for(which);
+        for (instance, is_first) in which.iter().zip(revoked) {
+            let evicted = is_first.then_some(reason);
+            match &self.from_afar {
+                Some(from_afar) => {
+                    let take = |passed| (from_afar.take)(instance, passed);
+                    let taken = passed.as_ref().and_then(take);
+                    if evicted.is_some() || taken.is_some() {
+                        self.close_elsewhere(from_afar.closing(instance, evicted, taken));
+                    }
+                }
+                None => {
+                    if let Some(reason) = evicted {
+                        let instance = Arc::clone(instance);
+                        let tell = InstanceEventKind::Evicted { reason };
+                        self.close_elsewhere(Box::new(move || instance.pool.tell(&instance, tell)));
+                    }
+                }
+            }
+            instance.thread.nudge();
+        }
+    }
+
+    fn fence_for(&self, which: &[Arc<Instance<T>>]) -> Option<Passed> {
+        (self.from_afar.is_some() && !which.is_empty()).then(Passed::fence).flatten()
+    }
+
+    /// Has a thread of the pool's own do it, or, if there is none to be had, this one.
+    pub(super) fn close_elsewhere(&self, job: Job) {
+        if let Err(job) = self.books().closers.give(job) {
+            let _ = contain(job);
+        }
+    }
+
     /// The end of an instance on the books. `failure` is the manager's error, if it had one.
-    pub(super) fn strike_off(
-        &self,
-        instance: &Instance<T>,
-        failure: Option<String>,
-        reason: CloseReason,
-    ) {
+    pub(super) fn strike_off(&self, instance: &Instance<T>, failure: Option<String>) {
         let tally = &self.books().tally;
         tally.closed.fetch_add(1, Ordering::Relaxed);
         tally.close_failed.fetch_add(failure.is_some().into(), Ordering::Relaxed);
         let _ = instance.outcome.set(failure);
-        self.remove(instance.id, reason == CloseReason::MadeRoom);
+        self.remove(instance.id);
     }
 
-    fn remove(&self, id: InstanceId, made_room: bool) {
+    fn remove(&self, id: InstanceId) {
         let books = self.books();
         let removed = books.instances.remove(&id);
         // Not there: a child was forked in the middle of the manager's code, and has come here.
         if self.limits.max_size.is_some() && removed.is_some() {
-            books.gate.leave(made_room);
+            books.gate.leave(id);
         }
         if *books.watchers() > 0 {
             books.struck_off.notify_all();
@@ -752,6 +752,7 @@ impl<T> Inner<T> {
 
     pub(super) fn status(&self) -> PoolStatus {
         let books = self.books();
+        self.watch_again(None);
         let mut status = PoolStatus {
             max_size: self.limits.max_size,
             waiting: books.gate.waiting(),
@@ -801,6 +802,24 @@ fn interrupt<'a, T: 'static>(stragglers: impl Iterator<Item = &'a Arc<Instance<T
 impl<T> Drop for Inner<T> {
     fn drop(&mut self) {
         self.registry.dismiss(self.id);
+        if reaper::is_current() {
+            // It looked at the pool while everybody else let go of it. What is foreign is not dropped
+            // here: other pools' limits would wait for it.
+            let manager = std::mem::replace(&mut self.manager, Box::new(Gone(PhantomData)));
+            let foreign = (manager, self.on_event.take());
+            self.close_elsewhere(Box::new(move || drop(foreign)));
+        }
+    }
+}
+
+/// Stands where the manager of a pool was that nobody can use any more.
+struct Gone<T>(PhantomData<fn() -> T>);
+
+impl<T: 'static> Manager for Gone<T> {
+    type Instance = T;
+
+    fn create(&self, _: &CreateContext) -> anyhow::Result<T> {
+        unreachable!("nobody has the pool")
     }
 }
 
@@ -850,7 +869,7 @@ impl<T> Member for Inner<T> {
                 instance.slot.mark_stale();
             }
         }
-        self.order_closed(&expired.0, CloseReason::MaxLifetime);
-        self.order_closed(&expired.1, CloseReason::IdleTimeout);
+        self.expire(&expired.0, CloseReason::MaxLifetime);
+        self.expire(&expired.1, CloseReason::IdleTimeout);
     }
 }

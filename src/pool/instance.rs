@@ -128,15 +128,24 @@ impl<T> Instance<T> {
         if self.process != fork::generation() || self.slot.activity() != Activity::Idle {
             return; // borrowed across a fork: the parent's; or by somebody further out
         }
+        self.pool.watch_again(Some(&self));
         if let Ok((Notice::Live | Notice::Stale, granted)) = self.slot.borrow(Mode::Exclusive) {
             if let Some(reason) = self.verdict() {
                 return self.close_borrowed(reason);
             }
-            if !self.slot.put_back(granted) {
-                return;
+            if !self.slot.put_back(granted) && !self.pool.is_waited_for() {
+                return self.calm();
             }
         }
         self.attend();
+    }
+
+    /// Nobody waits: the next use is as quick as any.
+    fn calm(&self) {
+        self.slot.calm(self.pool.check_from());
+        if self.pool.is_waited_for() {
+            self.slot.alert(); // somebody does by now
+        }
     }
 
     /// Whether the use that ends was the last one. The instance is borrowed, by its last borrow.
@@ -216,6 +225,7 @@ impl<T> Resident for Instance<T> {
     }
 
     fn attend(self: Arc<Self>) -> bool {
+        self.pool.give_way(&self);
         if let Some((value, reason)) = self.take_as_owner() {
             self.pool.place.move_out(self.id);
             self.finish(value, reason);
@@ -250,6 +260,6 @@ impl<T> Instance<T> {
             Err(error) => pool.tell(self, InstanceEventKind::CloseFailed { reason, error }),
         }
         let failure = closed.err().map(|error| format!("{error:#}"));
-        pool.strike_off(self, failure, reason);
+        pool.strike_off(self, failure);
     }
 }

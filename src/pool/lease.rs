@@ -156,9 +156,20 @@ impl<T> Instance<T> {
     where
         T: Send,
     {
-        // SAFETY: `T: Send`; and `Passed` is made, by `Inner::order_closed` only, from a heavy fence
-        // that returned `true` after the instance had been revoked.
+        // SAFETY: `T: Send`; and `Passed` is made from a heavy fence that returned `true`, which the
+        // callers, `Inner::order_closed` and `expire`, passed after the instance had been revoked.
         unsafe { self.slot.take_idle() }
+    }
+
+    /// Takes an idle instance out for closing that the caller has bid for.
+    pub(super) fn take_bid(&self, _: &Passed) -> Option<T>
+    where
+        T: Send,
+    {
+        // SAFETY: `T: Send`; the caller, `Inner::take_idlest`, has bid for it, nobody else has since,
+        // for the lock on bidding is held; and it passed a heavy fence, which returned `true`, in
+        // between.
+        unsafe { self.slot.take_bid(CloseReason::MadeRoom) }
     }
 
     /// Takes a revoked, idle instance out for closing. Only the owner calls this.

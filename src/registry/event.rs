@@ -44,11 +44,18 @@ pub enum InstanceEventKind<'a> {
     },
     /// Somebody other than its owner ordered it closed.
     ///
-    /// It is told on the thread that gives the order, so it may come before `Created`, if it was
-    /// still being made, and after the close, if the owner was quick.
+    /// It is told on the thread that gives the order, or, for a limit, on one that closes. So it may
+    /// come before `Created`, if it was still being made, and after the close, if the owner was quick.
     Evicted {
         /// Why.
         reason: CloseReason,
+    },
+    /// It is there, or is being made, and no thread could be had to keep its pool's `idle_timeout`,
+    /// `max_lifetime` or `check_after`. It is tried again: at each use, each creation, and each look at
+    /// the pool's status, ten times a second at most. Told for each time that it failed.
+    ReaperFailed {
+        /// What the system said.
+        error: &'a std::io::Error,
     },
     /// It was closed.
     Closed {

@@ -580,6 +580,7 @@ pub enum Told {
     Evicted(CloseReason),
     Closed(CloseReason),
     CloseFailed(CloseReason, String),
+    ReaperFailed,
 }
 
 /// Keeps every event of the pools that it handles.
@@ -623,6 +624,7 @@ impl Events {
             InstanceEventKind::CloseFailed { reason, error } => {
                 Told::CloseFailed(reason, format!("{error:#}"))
             }
+            InstanceEventKind::ReaperFailed { .. } => Told::ReaperFailed,
             _ => unreachable!("a kind of event these tests do not know"),
         };
         self.0.change(|all| all.push((event.instance, told)));
