@@ -594,3 +594,52 @@ fn random_system_calls_change_nothing_outside() {
     }
     assert_eq!(after.len(), before.len(), "seed {seed}");
 }
+
+// ---- files in and out ------------------------------------------------------------------------
+
+/// Between a look and the opening of what was looked at there is time enough for a cell.
+#[test]
+fn no_race_of_links_leads_a_file_of_ours_outside() {
+    let targets = Targets::new();
+    let outside = targets.dir.join("race");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, PermissionsExt::from_mode(0o777)).unwrap();
+    fs::write(outside.join("taken"), "secret").unwrap();
+    for manager in
+        [CPythonManager::new().private_dir(), CPythonManager::new().confine(Confinement::strict())]
+    {
+        let mut python = manager.python(system_python()).start().unwrap();
+        let flip = format!(
+            "import os, threading\nos.mkdir('real')\n\
+             os.symlink({outside:?}, 'out')\nos.symlink('real', 'in')\n\
+             def flip():\n    while True:\n        for to in {outside:?}, 'real':\n            \
+             os.symlink(to, 'new')\n            os.rename('new', 'sub')\n\
+             threading.Thread(target=flip, daemon=True).start()"
+        );
+        run(&mut python, &flip);
+        let mut written = 0;
+        for _ in 0..3000 {
+            written += usize::from(python.put_file("sub/file", "ours").is_ok());
+            if let Ok(data) = python.take_file("sub/taken") {
+                assert_ne!(data, b"secret");
+            }
+        }
+        assert!(written > 0, "the race was never won, so it shows nothing");
+        assert!(!outside.join("file").exists());
+        assert!(python.take_file("out/taken").is_err());
+        python.put_file("in/file", "a link that stays inside is followed").unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_was_put_in_belongs_to_the_session() {
+    let manager = CPythonManager::new().python(system_python()).confine(Confinement::strict());
+    let mut python = manager.start().unwrap();
+    python.put_file("a/b/data", "ours").unwrap();
+    run(
+        &mut python,
+        "with open('a/b/data', 'a') as f: f.write(' and theirs')\nopen('a/new', 'w').close()",
+    );
+    assert_eq!(python.take_file("a/b/data").unwrap(), b"ours and theirs");
+    assert_eq!(python.files().unwrap(), [Path::new("a/b/data"), Path::new("a/new")]);
+}

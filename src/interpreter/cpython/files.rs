@@ -1,11 +1,16 @@
 //! What goes into a session's own directory, and comes out of it, past whatever cells make there.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 
 use super::CPython;
+#[cfg(all(feature = "confine", target_os = "linux"))]
+use crate::sys;
 
 impl CPython {
     /// Writes a file into the session's own directory, and the directories on the way to it.
@@ -16,12 +21,10 @@ impl CPython {
     /// or leads out of it, there is something of that name that is no regular file, or writing
     /// fails. It never waits for a cell, as opening a pipe with a name would.
     pub fn put_file(&self, name: impl AsRef<Path>, data: impl AsRef<[u8]>) -> io::Result<()> {
-        let path = self.inside(name.as_ref())?;
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let path = self.inside(name.as_ref())?;
-        let mut file = open(&path, OpenOptions::new().write(true).create(true))?;
+        let (dir, name) = (self.own_dir()?, name.as_ref());
+        self.make_parents(&dir, name)?;
+        let mut file = open(&dir, name, OpenOptions::new().write(true).create(true))?;
+        self.hand_over(&file)?;
         file.set_len(0)?;
         file.write_all(data.as_ref())
     }
@@ -35,7 +38,7 @@ impl CPython {
     /// (`FileTooLarge`).
     pub fn take_file(&self, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let name = name.as_ref();
-        let file = open(&self.inside(name)?, OpenOptions::new().read(true))?;
+        let file = open(&self.own_dir()?, name, OpenOptions::new().read(true))?;
         let most = self.manager.settings.max_file;
         let size = file.metadata()?.len();
         let too_large = |size: &str| {
@@ -61,16 +64,17 @@ impl CPython {
     ///
     /// The session has no directory of its own, or it cannot be read.
     pub fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let root = self.inside(Path::new(""))?;
-        let (mut todo, mut files) = (vec![root.clone()], Vec::new());
-        while let Some(dir) = todo.pop() {
-            for entry in fs::read_dir(dir)? {
+        let dir = self.own_dir()?;
+        let (mut todo, mut files) = (vec![PathBuf::new()], Vec::new());
+        while let Some(at) = todo.pop() {
+            let entries = if at.as_os_str().is_empty() { dir.entries() } else { dir.read_dir(&at) };
+            for entry in entries? {
                 let entry = entry?;
-                let kind = entry.file_type()?;
+                let (kind, path) = (entry.file_type()?, at.join(entry.file_name()));
                 if kind.is_dir() {
-                    todo.push(entry.path());
+                    todo.push(path);
                 } else if kind.is_file() {
-                    files.extend(entry.path().strip_prefix(&root).map(Path::to_owned));
+                    files.push(path);
                 }
             }
         }
@@ -78,38 +82,61 @@ impl CPython {
         Ok(files)
     }
 
-    /// Where a name leads, if that is in the session's own directory.
-    fn inside(&self, name: &Path) -> io::Result<PathBuf> {
-        let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
-        let root = self.private_dir().ok_or_else(|| refused("the session has no directory"))?;
-        if !name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(refused("the path leads out of the session's directory"));
+    /// The session's own directory, and a path below it.
+    ///
+    /// It is held by a descriptor, and every step of the path is taken from there: a cell may be
+    /// putting links in its way meanwhile, and none leads out.
+    fn own_dir(&self) -> io::Result<Dir> {
+        let missing = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the session has no directory of its own: ask for one by `private_dir`",
+            )
+        };
+        Dir::open_ambient_dir(self.private_dir().ok_or_else(missing)?, ambient_authority())
+    }
+
+    /// Makes the directories on the way to a file. The session may write into them, whoever runs it.
+    fn make_parents(&self, dir: &Dir, path: &Path) -> io::Result<()> {
+        let mut above: Vec<_> =
+            path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).collect();
+        above.reverse();
+        for above in above {
+            match dir.create_dir(above) {
+                Ok(()) => self.hand_over(dir.open(above)?)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
         }
-        // Links on the way are followed, as far as they stay inside.
-        let path = root.join(name);
-        let mut existing = path.as_path();
-        while fs::symlink_metadata(existing).is_err() {
-            existing = existing.parent().ok_or_else(|| refused("the directory is gone"))?;
+        Ok(())
+    }
+
+    /// Gives a file to the user that the session runs as, if that is another.
+    #[cfg_attr(not(all(feature = "confine", target_os = "linux")), allow(clippy::unused_self))]
+    fn hand_over(&self, file: impl AsFd) -> io::Result<()> {
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        if let Some((user, group)) = self.enforcement().map(|enforcement| enforcement.user)
+            && user != sys::user()
+        {
+            return std::os::unix::fs::fchown(file, Some(user), Some(group));
         }
-        if !existing.canonicalize()?.starts_with(root.canonicalize()?) {
-            return Err(refused("the path leads out of the session's directory"));
-        }
-        Ok(path)
+        let _ = file;
+        Ok(())
     }
 }
 
 /// Opens a regular file, and nothing else: a pipe, a device or a socket might have us wait for ever.
-fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+fn open(dir: &Dir, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let refused = || {
         let what = format!("{} is no regular file", path.display());
         io::Error::new(io::ErrorKind::InvalidInput, what)
     };
     // Looked at before it is opened, for opening alone may do something to a device.
-    match fs::metadata(path) {
+    match dir.metadata(path) {
         Ok(found) if !found.is_file() => return Err(refused()),
         _ => {}
     }
     // It may have become another since. What is opened does not block, and is looked at again.
-    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+    let file = dir.open_with(path, options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY))?;
+    if file.metadata()?.is_file() { Ok(file.into_std()) } else { Err(refused()) }
 }
