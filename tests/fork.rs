@@ -401,6 +401,15 @@ mod loops {
         for in_poller in [false, true] {
             let (looping, handle) = run_elsewhere(in_poller);
             assert_eq!(handle.call(|| 1).unwrap().join().unwrap(), 1);
+            let gate = Gate::new();
+            let holds = gate.clone();
+            let running = handle.call(move || {
+                holds.pass();
+                3
+            });
+            gate.wait_for_arrival();
+            let [queued, timed, awaited] = [4, 5, 6].map(|n| handle.call(move || n).unwrap());
+            let pending = Cell::new(Some([queued, running.unwrap(), timed, awaited]));
             let refused = || {
                 check(handle.is_closed(), 1)?;
                 let called = handle.call(|| 7).err().ok_or(2)?;
@@ -418,9 +427,20 @@ mod loops {
                 check(ran.load(Ordering::Relaxed) == 2, 7)?;
                 handle.stop();
                 drop(handle.clone());
+                // What was pending at the fork will never end here: nobody waits for it.
+                let [queued, running, timed, awaited] = pending.take().ok_or(8)?;
+                check(queued.is_finished() && running.is_finished(), 9)?;
+                check(queued.join().is_err_and(|error| error.is_cancelled()), 10)?;
+                check(running.join().is_err_and(|error| error.is_cancelled()), 11)?;
+                let timed = timed.join_timeout(PATIENCE).map_err(|_| 12)?;
+                check(timed.is_err_and(|error| error.is_cancelled()), 13)?;
+                check(block_on(awaited).is_some_and(|ended| ended.is_err()), 14)?;
                 a_new_loop_works()
             };
             fork_and(|| refused().err().unwrap_or(0)).exits_with(0);
+            gate.open();
+            let ended = pending.into_inner().unwrap().map(|handle| handle.join().unwrap());
+            assert_eq!(ended, [4, 3, 5, 6], "each has run, here");
             assert_eq!(handle.call(|| 2).unwrap().join().unwrap(), 2, "it was not stopped");
             handle.stop();
             looping.join().unwrap();
@@ -508,6 +528,7 @@ mod loops {
             let first = work();
             let future = local.spawn_local(async move { first() });
             let posted = handle.call(|| 7).unwrap();
+            let pending = Cell::new(Some((future, posted)));
 
             let mut owned = Some((event_loop, source, watched));
             let child = fork_and(|| {
@@ -524,6 +545,9 @@ mod loops {
                     check(local.add(std::io::stdin(), Interest::NONE, |_, _| ()).is_err(), 8)?;
                     check(source.modify(Interest::BOTH).is_err(), 9)?;
                     check(LocalHandle::current().is_none(), 10)?;
+                    let (future, posted) = pending.take().ok_or(20)?;
+                    check(future.join().is_err_and(|error| error.is_cancelled()), 21)?;
+                    check(posted.join().is_err_and(|error| error.is_cancelled()), 22)?;
                     check(format!("{event_loop:?}").contains("is_closed: true"), 11)?;
                     drop(watched);
                     check(source.remove().is_none(), 12)?; // its callback has it, too
@@ -541,6 +565,7 @@ mod loops {
             event_loop.run_once(Duration::ZERO).unwrap();
             event_loop.run_once(Duration::ZERO).unwrap();
             assert_eq!((called.get(), dropped.get()), (3, 3), "each once, here");
+            let (future, posted) = pending.take().unwrap();
             assert_eq!(posted.join().unwrap(), 7);
             future.join().unwrap();
             // The poller is whole: it tells of sources, and of posts.
