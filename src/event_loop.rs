@@ -68,7 +68,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,6 +86,7 @@ pub use self::readiness::{Interest, Readiness, Source};
 use self::timers::Timers;
 use crate::contain::{contain, drop_each};
 use crate::deadline::Deadline;
+use crate::sync::{AtomicBool, Ordering};
 use crate::task::JoinHandle;
 
 type ExceptionHandler = Box<dyn Fn(Box<dyn Any + Send>)>;

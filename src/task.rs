@@ -193,8 +193,8 @@ enum Waiter {
     Thread(Thread),
     /// Of whoever awaits the handle.
     Task(Waker),
-    /// Of loops that run until the task ends.
-    Loops(Vec<Waker>),
+    /// Of loops that run until the task ends; and of whoever had awaited the handle before.
+    Wakers(Vec<Waker>),
 }
 
 impl Waiter {
@@ -203,7 +203,7 @@ impl Waiter {
             Self::Nobody => {}
             Self::Thread(thread) => thread.unpark(),
             Self::Task(waker) => waker.wake(),
-            Self::Loops(wakers) => wakers.into_iter().for_each(Waker::wake),
+            Self::Wakers(wakers) => wakers.into_iter().for_each(Waker::wake),
         }
     }
 }
@@ -592,12 +592,14 @@ impl<R, B> JoinHandle<R, B> {
             return false;
         }
         match &mut state.waiter {
-            Waiter::Loops(wakers) => wakers.push(new),
-            // Who waits or awaits has the handle to itself: that one has given up.
-            Waiter::Nobody | Waiter::Thread(_) | Waiter::Task(_) => {
-                let before = mem::replace(&mut state.waiter, Waiter::Loops(vec![new]));
-                drop(state);
-                drop(before); // foreign code: after the lock
+            Waiter::Wakers(wakers) => wakers.push(new),
+            waiter => {
+                *waiter = Waiter::Wakers(match mem::replace(waiter, Waiter::Nobody) {
+                    // It has polled the handle, and may do so again when the loop is through.
+                    Waiter::Task(awaits) => vec![awaits, new],
+                    // A thread that waits has the handle to itself: this one has given up.
+                    _ => vec![new],
+                });
             }
         }
         true
@@ -606,7 +608,7 @@ impl<R, B> JoinHandle<R, B> {
     /// Has `waker` not woken any more, once for each [`wake_at_end`](Self::wake_at_end).
     pub(crate) fn forget(&self, waker: &Waker) {
         let Some(mut state) = self.lock() else { return };
-        let Waiter::Loops(wakers) = &mut state.waiter else { return };
+        let Waiter::Wakers(wakers) = &mut state.waiter else { return };
         // Not by `will_wake`, which may say no of a waker's own clone.
         let at = wakers.iter().position(|one| one.data() == waker.data());
         let forgotten = at.map(|at| wakers.swap_remove(at));

@@ -370,6 +370,27 @@ fn a_loop_that_would_wait_for_its_own_thread_says_so() {
     assert!(in_turn(&event_loop));
 }
 
+/// A future has polled the handle; then a loop runs until that ends, and is stopped.
+#[test]
+fn a_loop_that_waits_for_a_handle_takes_no_wake_from_who_awaits_it() {
+    promptly("loop", || {
+        let event_loop = EventLoop::new();
+        let signal = Signal::default();
+        let mut awaited = event_loop.local().spawn_local(signal.clone());
+        let counts = Arc::new(Counts::default());
+        let waker = Waker::from(Arc::clone(&counts));
+        assert!(Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
+        for _ in 0..3 {
+            event_loop.handle().stop();
+            assert!(!event_loop.run_until(&awaited).unwrap());
+        }
+        assert_eq!(counts.0.load(Ordering::Relaxed), 0);
+        signal.set();
+        while in_turn(&event_loop) {}
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+    });
+}
+
 /// A loop that was stopped, or has failed, waits no more: it is not kept by what it had waited for.
 #[test]
 fn a_loop_that_was_stopped_leaves_nothing_with_the_handle_it_waited_for() {

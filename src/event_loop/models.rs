@@ -10,10 +10,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Wake;
 
 use loom::model::Builder;
 use loom::thread;
 
+use super::Woken;
 use super::mailbox::{Inbox, Job, Mailbox, Posted, Refused};
 use super::reach::Reach;
 
@@ -203,6 +205,22 @@ fn a_stop_wakes_a_sleeper() {
         let stops = Arc::clone(&reach);
         thread::spawn(move || stops.stop());
         while !reach.take_stop() {
+            reach.sleep(&inbox, None);
+            reach.take_attention();
+        }
+    });
+}
+
+/// The loop of `block_on`: it polls what was woken, and sleeps over no wake.
+#[test]
+fn a_wake_of_what_is_blocked_on_wakes_a_sleeper() {
+    model(4, || {
+        let (reach, inbox) = Reach::new(None);
+        let is_set = crate::sync::AtomicBool::new(false);
+        let woken = Arc::new(Woken { reach: Arc::clone(&reach), is_set });
+        let wakes = Arc::clone(&woken);
+        thread::spawn(move || wakes.wake());
+        while !woken.is_set.swap(false, Ordering::AcqRel) {
             reach.sleep(&inbox, None);
             reach.take_attention();
         }

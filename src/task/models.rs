@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use loom::thread::{self, Thread};
 
-use super::{JoinHandle, Ran, Runner, task};
+use super::{JoinHandle, Ran, Runner, RunsOn, task};
 
 type Body = Box<u32>;
 
 fn new() -> (Runner<u32, Body>, JoinHandle<u32, Body>) {
-    task(Box::new(7), None)
+    task(Box::new(7), RunsOn::Anybody)
 }
 
 #[test]
@@ -125,5 +125,23 @@ fn a_loop_that_runs_until_the_end_is_woken() {
         }
         assert!(handle.join().unwrap_err().is_cancelled());
         drops.join().unwrap();
+    });
+}
+
+/// A loop that was stopped takes its waker back as the work ends; who had polled the handle keeps its own.
+#[test]
+fn a_loop_that_waits_no_more_takes_no_wake_from_who_awaits() {
+    loom::model(|| {
+        let (runner, mut handle) = new();
+        let (awaits, loops) = (Waker::from(Arc::new(Unparks(thread::current()))), Waker::noop());
+        let pending = Pin::new(&mut handle).poll(&mut Context::from_waker(&awaits)).is_pending();
+        let waits = handle.wake_at_end(loops);
+        assert!(pending && waits);
+        let runs = thread::spawn(move || runner.run(|body| *body));
+        handle.forget(loops);
+        while !handle.is_finished() {
+            thread::park();
+        }
+        runs.join().unwrap();
     });
 }
