@@ -92,7 +92,20 @@ use crate::task::JoinHandle;
 type ExceptionHandler = Box<dyn Fn(Box<dyn Any + Send>)>;
 type SlowHandler = Box<dyn Fn(Duration)>;
 
-/// A loop, on the thread that made it. `!Send`.
+/// A loop that calls what is due on the thread that made it. `!Send`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::EventLoop;
+///
+/// let event_loop = EventLoop::new();
+/// let local = event_loop.local();
+/// let stops = local.clone();
+/// local.call_later(Duration::from_millis(1), move || stops.stop());
+/// event_loop.run()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct EventLoop {
     local: LocalHandle,
     options: EventLoopBuilder,
@@ -103,7 +116,12 @@ pub struct EventLoop {
     outside: OnceCell<outside::Outside>,
 }
 
-/// Sets up an [`EventLoop`].
+/// Sets up an [`EventLoop`]: made by [`EventLoop::builder`].
+///
+/// ```
+/// let event_loop = sessile::EventLoop::builder().capacity(100).batch(64).build();
+/// # drop(event_loop);
+/// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct EventLoopBuilder {
     capacity: Option<usize>,
@@ -113,10 +131,18 @@ pub struct EventLoopBuilder {
 }
 
 impl EventLoopBuilder {
-    /// How many posts from other threads may wait at once. Beyond, a post is refused as
+    /// Sets how many posts from other threads may wait at once. Beyond, a post is refused as
     /// [full](PostError::is_full).
     ///
     /// Default: any number. With zero every post is refused.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::builder().capacity(1).build();
+    /// let handle = event_loop.handle();
+    /// handle.call_soon_threadsafe(|| ())?;
+    /// assert!(handle.call_soon_threadsafe(|| ()).is_err_and(|error| error.is_full()));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn capacity(mut self, posts: impl Into<Option<usize>>) -> Self {
         self.capacity = posts.into();
         self
@@ -126,23 +152,65 @@ impl EventLoopBuilder {
     /// this thread, so many posts, timers, watchers and woken tasks. See [a turn](self#a-turn).
     ///
     /// Default: 1024. Zero counts as one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::builder().batch(2).build();
+    /// for _ in 0..3 {
+    ///     event_loop.local().call_soon(|| ());
+    /// }
+    /// assert!(event_loop.run_once(Duration::ZERO)?); // two of them
+    /// assert_eq!(event_loop.local().queued(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn batch(mut self, callbacks: usize) -> Self {
         self.batch = callbacks.max(1);
         self
     }
 
-    /// Who is told of a panic in a callback, with what the panic carried. The loop goes on.
+    /// Sets who is told of a panic in a callback, with what the panic carried. The loop goes on.
     ///
     /// Default: nobody; the panic hook has printed its message. A panic in [`Handle::call`]'s work
     /// goes to its handle, not here.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// let panics = Rc::new(Cell::new(0));
+    /// let counts = Rc::clone(&panics);
+    /// let builder = sessile::EventLoop::builder();
+    /// let event_loop = builder.exception_handler(move |_| counts.set(counts.get() + 1)).build();
+    /// event_loop.local().call_soon(|| panic!("in a callback"));
+    /// event_loop.run_once(None)?;
+    /// assert_eq!(panics.get(), 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Threads
+    ///
+    /// The handler runs on the loop's thread, right after the callback.
     pub fn exception_handler(mut self, handler: impl Fn(Box<dyn Any + Send>) + 'static) -> Self {
         self.exception = Some(Box::new(handler));
         self
     }
 
-    /// Who is told of a callback that took longer than `duration`, with the time it took.
+    /// Sets who is told of a callback that took longer than `duration`, with the time it took.
     ///
     /// Default: nobody, and no clock is read.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let slow = |took| eprintln!("a callback took {took:?}: nothing else ran meanwhile");
+    /// let event_loop = sessile::EventLoop::builder().slow_callback(Duration::from_millis(100), slow).build();
+    /// # drop(event_loop);
+    /// ```
+    ///
+    /// # Threads
+    ///
+    /// The handler runs on the loop's thread, right after the callback.
     pub fn slow_callback(
         mut self,
         duration: Duration,
@@ -153,6 +221,11 @@ impl EventLoopBuilder {
     }
 
     /// Makes the loop, of this thread.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::builder().build();
+    /// # drop(event_loop);
+    /// ```
     #[must_use]
     pub fn build(self) -> EventLoop {
         crate::fork::watch(crate::thread::forget_all); // a child knows that it is one
@@ -195,24 +268,49 @@ impl fmt::Debug for EventLoopBuilder {
 }
 
 impl EventLoop {
-    /// A loop of this thread, with the default options.
+    /// Makes a loop of this thread, with the default options.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// assert!(!event_loop.handle().is_closed());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
     /// Sets up a loop of this thread.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::builder().capacity(1000).build();
+    /// # drop(event_loop);
+    /// ```
     pub fn builder() -> EventLoopBuilder {
         EventLoopBuilder { capacity: None, batch: 1024, exception: None, slow: None }
     }
 
-    /// The owner's handle.
+    /// Hands out the owner's handle.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// event_loop.local().call_soon(|| println!("called on this thread"));
+    /// event_loop.run_once(None)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn local(&self) -> LocalHandle {
         self.local.clone()
     }
 
-    /// Everybody else's handle.
+    /// Hands out everybody else's handle.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// std::thread::spawn(move || handle.stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.local.handle()
@@ -223,9 +321,19 @@ impl EventLoop {
     /// A stop from before the run counts: one turn runs, which does not sleep. A loop that was
     /// stopped may run again; one that is closed returns at once.
     ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let local = event_loop.local();
+    /// let stops = local.clone();
+    /// local.call_soon(move || stops.stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// If the system's poller fails. The loop may be run again.
+    /// If the system's poller fails; the loop may be run again. If the thread is ending, and has
+    /// destroyed its thread-locals.
     pub fn run(&self) -> io::Result<()> {
         self.run_while(|| true)
     }
@@ -317,6 +425,16 @@ impl EventLoop {
 
     /// Runs one turn, which sleeps no longer than `timeout` (`None`: until there is something to do).
     /// Says whether any callback ran.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// assert!(!event_loop.run_once(Duration::ZERO)?);
+    /// event_loop.local().call_soon(|| ());
+    /// assert!(event_loop.run_once(Duration::from_secs(1))?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -561,6 +679,15 @@ impl EventLoop {
 
     /// Takes no more work, and drops what is queued without calling it: see the
     /// [module's page](self#when-the-loop-closes). Closing twice does no harm.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let called = event_loop.handle().call(|| 7)?;
+    /// event_loop.close();
+    /// let work = called.join().unwrap_err().into_body().expect("it has not run");
+    /// assert_eq!(work(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn close(&self) {
         let local = &self.local.local;
         if local.closed.replace(true) {

@@ -146,7 +146,17 @@ impl<F> fmt::Display for PostError<F> {
 
 impl<F> Error for PostError<F> {}
 
-/// What [`Handle::call`] was given.
+/// What [`Handle::call`] was given, as it comes back if it never ran.
+///
+/// ```
+/// use sessile::event_loop::Call;
+///
+/// let event_loop = sessile::EventLoop::new();
+/// let handle = event_loop.handle();
+/// event_loop.close();
+/// let work: Call<u32> = handle.call(|| 7).unwrap_err().into_inner();
+/// assert_eq!(work(), 7);
+/// ```
 pub type Call<R> = Box<dyn FnOnce() -> R + Send>;
 
 struct Soon<F>(F);
@@ -184,6 +194,14 @@ impl Handle {
     ///
     /// To be able to cancel it, use [`call`](Self::call).
     ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// std::thread::spawn(move || handle.call_soon_threadsafe(|| println!("on the loop's thread")));
+    /// event_loop.run_once(None)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the mailbox is full or the loop closed; the callback comes back.
@@ -198,6 +216,18 @@ impl Handle {
     }
 
     /// Has the loop call `callback` after `delay`, which begins now.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::event_loop::LocalHandle;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let stop = || LocalHandle::current().expect("within a loop").stop();
+    /// event_loop.handle().call_later_threadsafe(Duration::from_millis(1), stop)?;
+    /// event_loop.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -218,6 +248,19 @@ impl Handle {
     ///
     /// Joined on the loop's own thread, the handle says at once that this would be a deadlock. If the
     /// loop closes before the body runs, the handle resolves as cancelled, with the body.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let (handle, stop) = (event_loop.handle(), event_loop.handle());
+    /// let asks = std::thread::spawn(move || {
+    ///     let answer = handle.call(|| 6 * 7).unwrap().join();
+    ///     stop.stop();
+    ///     answer
+    /// });
+    /// event_loop.run()?;
+    /// assert_eq!(asks.join().unwrap()?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -250,11 +293,27 @@ impl Handle {
     }
 
     /// Has the loop end its run after the turn it is in, or after its next, and wakes it.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// std::thread::spawn(move || handle.stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.reach.stop();
     }
 
-    /// Whether the loop takes no more work.
+    /// Says whether the loop takes no more work.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// assert!(!handle.is_closed());
+    /// drop(event_loop);
+    /// assert!(handle.is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.reach.mailbox.is_closed()

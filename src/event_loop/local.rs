@@ -192,7 +192,16 @@ impl Ready {
     }
 }
 
-/// A callback that was asked for. Dropping it changes nothing.
+/// A callback that a loop was asked to call. Dropping it changes nothing.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let event_loop = sessile::EventLoop::new();
+/// let scheduled = event_loop.local().call_later(Duration::from_secs(60), || ());
+/// scheduled.cancel();
+/// assert!(scheduled.is_cancelled());
+/// ```
 #[derive(Clone)]
 pub struct Scheduled {
     cancelled: Rc<Cell<bool>>,
@@ -201,7 +210,14 @@ pub struct Scheduled {
 }
 
 impl Scheduled {
-    /// The callback will not be called, if it has not been.
+    /// Keeps the callback from being called, if it has not been.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// event_loop.local().call_soon(|| panic!("never called")).cancel();
+    /// event_loop.run_once(std::time::Duration::ZERO)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn cancel(&self) {
         if !self.cancelled.replace(true)
             && let Some((_, cancelled)) = &self.timer
@@ -210,13 +226,29 @@ impl Scheduled {
         }
     }
 
-    /// Whether it has been cancelled.
+    /// Says whether it has been cancelled. A callback that a closed loop was asked for has.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// assert!(!event_loop.local().call_soon(|| ()).is_cancelled());
+    /// event_loop.close();
+    /// assert!(event_loop.local().call_soon(|| ()).is_cancelled());
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }
 
-    /// When it is due; `None` if as soon as possible.
+    /// Says when it is due; `None` if as soon as possible.
+    ///
+    /// ```
+    /// use std::time::Instant;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let now = Instant::now();
+    /// assert_eq!(event_loop.local().call_at(now, || ()).when(), Some(now));
+    /// assert_eq!(event_loop.local().call_soon(|| ()).when(), None);
+    /// ```
     #[must_use]
     pub fn when(&self) -> Option<Instant> {
         self.timer.as_ref().map(|(when, _)| *when)
@@ -239,7 +271,18 @@ pub(super) fn after(delay: Duration) -> Instant {
 }
 
 impl LocalHandle {
-    /// The loop that is running on this thread, if one is.
+    /// Finds the loop that is running on this thread, if one is.
+    ///
+    /// ```
+    /// use sessile::EventLoop;
+    /// use sessile::event_loop::LocalHandle;
+    ///
+    /// assert!(LocalHandle::current().is_none());
+    /// let event_loop = EventLoop::new();
+    /// event_loop.local().call_soon(|| LocalHandle::current().expect("within a loop").stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn current() -> Option<Self> {
         let current = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()?;
@@ -292,17 +335,50 @@ impl LocalHandle {
     /// Has the loop call `callback` in its next turn, after what is queued already.
     ///
     /// On a loop that is closed it is dropped, and what is returned says cancelled.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let called = Rc::new(Cell::new(false)); // it need not be `Send`
+    /// let calls = Rc::clone(&called);
+    /// event_loop.local().call_soon(move || calls.set(true));
+    /// event_loop.run_once(None)?;
+    /// assert!(called.get());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn call_soon(&self, callback: impl FnOnce() + 'static) -> Scheduled {
         self.schedule(None, callback)
     }
 
     /// Has the loop call `callback` after `delay`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let local = event_loop.local();
+    /// let stops = local.clone();
+    /// local.call_later(Duration::from_millis(1), move || stops.stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn call_later(&self, delay: Duration, callback: impl FnOnce() + 'static) -> Scheduled {
         self.schedule(Some(after(delay)), callback)
     }
 
     /// Has the loop call `callback` at `when`, or in its next turn if that has passed. Those due at
     /// the same moment are called in the order of asking.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let noon = Instant::now() + Duration::from_secs(3600);
+    /// let scheduled = event_loop.local().call_at(noon, || println!("noon"));
+    /// assert_eq!(event_loop.next_timer(), scheduled.when());
+    /// ```
     pub fn call_at(&self, when: Instant, callback: impl FnOnce() + 'static) -> Scheduled {
         self.schedule(Some(when), callback)
     }
@@ -311,6 +387,23 @@ impl LocalHandle {
     /// it is ready for what `interest` names, for as long as it is.
     ///
     /// The loop owns the source until [`Source::remove`], or until the [`Source`] is dropped.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    ///
+    /// use sessile::EventLoop;
+    /// use sessile::event_loop::Interest;
+    ///
+    /// let event_loop = EventLoop::new();
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let _source = event_loop.local().add(reader, Interest::READABLE, |mut reader, _| {
+    ///     let mut byte = [0];
+    ///     reader.read_exact(&mut byte).unwrap();
+    /// })?;
+    /// writer.write_all(b"x")?;
+    /// assert!(event_loop.run_once(None)?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -365,6 +458,20 @@ impl LocalHandle {
     ///
     /// Cancelling the handle has the loop drop the future in its next turn; closing the loop drops it
     /// at once. A panic in it goes to the handle.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let event_loop = sessile::EventLoop::new();
+    /// let local = event_loop.local();
+    /// let sleeper = local.clone();
+    /// let spawned = local.spawn_local(async move {
+    ///     sleeper.sleep(Duration::from_millis(1)).await;
+    ///     7
+    /// });
+    /// assert_eq!(event_loop.block_on(spawned)??, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output, ()>
     where
         F: Future + 'static,
@@ -373,20 +480,43 @@ impl LocalHandle {
         spawn::spawn(&self.local, future)
     }
 
-    /// How many callbacks are queued behind the one that is being called now.
+    /// Counts the callbacks that are queued behind the one that is being called now.
     ///
     /// With none, it is the moment for what one puts off to do it once for many: to flush a buffer.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let local = event_loop.local();
+    /// assert_eq!(local.queued(), 0);
+    /// local.call_soon(|| ());
+    /// assert_eq!(local.queued(), 1);
+    /// ```
     #[must_use]
     pub fn queued(&self) -> usize {
         self.local.ready.borrow().len() + self.local.soon.borrow().len()
     }
 
     /// Has the loop end its run after the turn it is in, or after its next.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// event_loop.local().stop();
+    /// event_loop.run()?; // one turn
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.local.reach.stop();
     }
 
-    /// The handle for other threads.
+    /// Hands out the handle for other threads.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.local().handle();
+    /// std::thread::spawn(move || handle.stop());
+    /// event_loop.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { reach: Arc::clone(&self.local.reach) }
