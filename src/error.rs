@@ -5,11 +5,26 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// Why a thread did not get its instance.
+/// Says why a thread did not get its instance.
 ///
-/// Opaque and one word wide; the predicates are named for what the caller does next. Where creation
-/// failed, [`source`](Error::source) is the manager's error, and `Display` does not repeat it:
-/// `anyhow` and its like print the chain.
+/// It is opaque and one word wide; the predicates are named for what the caller does next. Where
+/// the manager could not make the instance, [`source`](Error::source) is its error, and `Display`
+/// does not repeat it: `anyhow` and its like print the chain.
+///
+/// ```
+/// use std::io;
+///
+/// use sessile::Pool;
+///
+/// let files = Pool::try_from_fn(|_| Err::<u8, _>(io::Error::from(io::ErrorKind::NotFound)));
+/// match files.with(|_| ()) {
+///     Err(error) if error.is_create_failed() => println!("{error}: {:?}", error.create_error()),
+///     Err(error) if error.is_closed() => println!("we are shutting down"),
+///     Err(error) => return Err(error),
+///     Ok(()) => unreachable!("it cannot be opened"),
+/// }
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 pub struct PoolError(Box<Inner>);
 
 struct Inner {
@@ -37,7 +52,14 @@ impl PoolError {
         Self(Box::new(Inner { kind, pool: Some(pool.to_owned()) }))
     }
 
-    /// The manager could not make an instance. The next use tries again.
+    /// Returns whether the manager could not make an instance. The next use tries again.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// let pool = sessile::Pool::try_from_fn(|_| Err::<u8, _>(io::Error::other("no")));
+    /// assert!(pool.with(|_| ()).unwrap_err().is_create_failed());
+    /// ```
     #[must_use]
     pub fn is_create_failed(&self) -> bool {
         matches!(self.0.kind, Kind::CreateFailed(_))
@@ -45,8 +67,8 @@ impl PoolError {
 
     /// Returns the error of the manager's `create`, if that is what failed.
     ///
-    /// [`source`](Error::source) is its outermost layer only; here one's own error is found below any
-    /// context, too.
+    /// [`source`](Error::source) is its outermost layer only; here one's own error is found below
+    /// any context, too.
     ///
     /// ```
     /// use std::io;
@@ -91,14 +113,43 @@ impl PoolError {
         }
     }
 
-    /// Creation failed lately and is not tried again before
-    /// [`retry_after`](Self::retry_after) has passed.
+    /// Returns whether the manager failed lately, and is not asked again before
+    /// [`retry_after`](Self::retry_after) has passed; see
+    /// [`create_backoff`](crate::PoolBuilder::create_backoff).
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, try_from_fn};
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let pool = Pool::builder(try_from_fn(|_| Err::<u8, _>(io::Error::other("no"))));
+    /// let pool = pool.create_backoff(minute, minute).build()?;
+    /// let _failed = pool.with(|_| ());
+    /// assert!(pool.with(|_| ()).unwrap_err().is_backing_off());
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
     #[must_use]
     pub fn is_backing_off(&self) -> bool {
         matches!(self.0.kind, Kind::BackingOff { .. })
     }
 
-    /// How long to wait before another use is worth it, if the pool is backing off.
+    /// Returns how long to wait before another use is worth it, if the pool is backing off.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, try_from_fn};
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let pool = Pool::builder(try_from_fn(|_| Err::<u8, _>(io::Error::other("no"))));
+    /// let pool = pool.create_backoff(minute, minute).build()?;
+    /// assert_eq!(pool.with(|_| ()).unwrap_err().retry_after(), None); // this one asked the manager
+    /// assert!(pool.with(|_| ()).unwrap_err().retry_after() > Some(Duration::ZERO));
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.0.kind {
@@ -107,27 +158,66 @@ impl PoolError {
         }
     }
 
-    /// The pool is closed; no later use can succeed.
+    /// Returns whether the pool is closed; no later use can succeed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// let _ = pool.close(Duration::ZERO);
+    /// assert!(pool.with(|_| ()).unwrap_err().is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.0.kind, Kind::Closed)
     }
 
-    /// This thread is inside its instance already: `with` in `with`, or a use of the pool in its own
-    /// `create`. Under rayon this happens without being written down: a thread that waits inside
-    /// `with` steals another job, which uses the same pool.
+    /// Returns whether this thread is inside its instance already: `with` in `with`, or a use of
+    /// the pool in its own `create`.
+    ///
+    /// Under rayon this happens without being written down: a thread that waits inside `with`
+    /// steals another job, which uses the same pool.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// let inner = pool.with(|_| pool.with(|_| ()))?;
+    /// assert!(inner.unwrap_err().is_reentrant());
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn is_reentrant(&self) -> bool {
         matches!(self.0.kind, Kind::Reentrant)
     }
 
-    /// The thread is running its thread-local destructors; it can have no instance any more.
+    /// Returns whether the thread is running its thread-local destructors; it can have no instance
+    /// any more.
+    ///
+    /// ```
+    /// fn worth_telling(error: &sessile::PoolError) -> bool {
+    ///     !error.is_thread_exiting() && !error.is_closed() // both are how programs end
+    /// }
+    /// # assert!(worth_telling(&sessile::Pool::try_from_fn(|_| Err::<u8, _>(std::fmt::Error)).with(|_| ()).unwrap_err()));
+    /// ```
     #[must_use]
     pub fn is_thread_exiting(&self) -> bool {
         matches!(self.0.kind, Kind::ThreadExiting)
     }
 
-    /// The pool was full, and no room came free in time.
+    /// Returns whether the pool was full, and no room came free in time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_size(1).wait_timeout(Duration::ZERO).build()?;
+    /// let kept = pool.get()?;
+    /// std::thread::scope(|s| {
+    ///     s.spawn(|| assert!(pool.with(|_| ()).unwrap_err().is_timeout()));
+    /// });
+    /// # drop(kept);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, Kind::TimedOut { .. })

@@ -9,11 +9,24 @@ use serde::{Deserialize, Serialize};
 ///
 /// Later instances have greater ids. Ids of the operating system's threads are recycled; these are
 /// not.
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|cx| cx.id());
+/// let first = pool.with(|id| *id)?;
+/// pool.clear();
+/// assert!(pool.with(|id| *id)? > first);
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(u64);
 
 /// Tells a pool from every other of this process, past and to come.
+///
+/// ```
+/// let (one, other) = (sessile::Pool::from_fn(|_| 0), sessile::Pool::from_fn(|_| 0));
+/// assert!(one.id() < other.id());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PoolId(u64);
@@ -24,7 +37,13 @@ impl InstanceId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The number itself.
+    /// Returns the id as a number.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.id().get());
+    /// assert!(pool.with(|id| *id)? > 0);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -37,7 +56,11 @@ impl PoolId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The number itself.
+    /// Returns the id as a number.
+    ///
+    /// ```
+    /// assert!(sessile::Pool::from_fn(|_| 0).id().get() > 0);
+    /// ```
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -56,7 +79,20 @@ impl fmt::Display for PoolId {
     }
 }
 
-/// The thread that an instance belongs to.
+/// Names the thread that an instance belongs to.
+///
+/// It displays as the thread's name, or as `thread-` and its number.
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|cx| cx.owner().clone());
+/// let owner = std::thread::Builder::new()
+///     .name("reader".to_owned())
+///     .spawn(move || pool.with(|owner| owner.clone()))?
+///     .join()
+///     .unwrap()?;
+/// assert_eq!(owner.to_string(), "reader");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Owner {

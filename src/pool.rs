@@ -79,8 +79,26 @@ impl<T> Clone for Pool<T> {
 impl<T: Send> Pool<T> {
     /// Makes a pool with no limits.
     ///
-    /// `T: Send`, so that an idle instance can be closed by another thread than its owner. For
+    /// The instances are `Send`, so an idle one can be closed by another thread than its owner. For
     /// others there is [`new_local`](Self::new_local).
+    ///
+    /// ```
+    /// use sessile::{CreateContext, Manager, Pool};
+    ///
+    /// struct Logs;
+    ///
+    /// impl Manager for Logs {
+    ///     type Instance = Vec<String>;
+    ///
+    ///     fn create(&self, cx: &CreateContext) -> anyhow::Result<Vec<String>> {
+    ///         Ok(vec![format!("the log of {}", cx.owner())])
+    ///     }
+    /// }
+    ///
+    /// let logs = Pool::new(Logs);
+    /// assert_eq!(logs.with(|log| log.len())?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn new(manager: impl Manager<Instance = T>) -> Self {
         Self::builder(manager).build().expect("the default options are valid")
     }
@@ -121,24 +139,60 @@ impl<T: Send> Pool<T> {
         Self::new(try_from_fn(make))
     }
 
-    /// Sets up a pool with limits, a name, an event handler.
+    /// Begins a pool with limits, a name or an event handler; [`PoolBuilder::build`] makes it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| String::new()))
+    ///     .name("scratch")
+    ///     .max_size(8)
+    ///     .idle_timeout(Duration::from_secs(60))
+    ///     .build()?;
+    /// assert_eq!(pool.name(), "scratch");
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
     pub fn builder(manager: impl Manager<Instance = T>) -> PoolBuilder<T> {
         PoolBuilder::new(Box::new(manager), Some(FromAfar::new()))
     }
 }
 
 impl<T> Pool<T> {
-    /// A pool with no limits, of instances that need not be `Send`.
+    /// Makes a pool with no limits, of instances that need not be `Send`.
     ///
-    /// Such an instance is only ever touched, and closed, by its owner. This is the price: when
-    /// another thread orders it closed ([`close`](Self::close), a limit, a dropped pool), it closes
-    /// when the owner next uses *any* pool, lets go of it, or ends. Until then the snapshot shows it
-    /// as closing.
+    /// Only its owner ever touches such an instance, and closes it. This is the price: when another
+    /// thread orders it closed ([`close`](Self::close), a limit, a dropped pool), it closes when
+    /// its owner next uses *any* pool, lets go of it, or ends. Until then the snapshot shows it as
+    /// closing.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::new_local(from_fn(|_| Rc::new(Cell::new(0))));
+    /// pool.with_ref(|n| n.set(n.get() + 1))?;
+    /// assert_eq!(pool.with_ref(|n| n.get())?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn new_local(manager: impl Manager<Instance = T>) -> Self {
         Self::builder_local(manager).build().expect("the default options are valid")
     }
 
-    /// Sets up a pool of instances that need not be `Send`; see [`new_local`](Self::new_local).
+    /// Begins a pool of instances that need not be `Send`; see [`new_local`](Self::new_local).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder_local(from_fn(|_| Rc::new(1))).max_size(8).build()?;
+    /// assert_eq!(pool.with_ref(|n| **n)?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder_local(manager: impl Manager<Instance = T>) -> PoolBuilder<T> {
         PoolBuilder::new(Box::new(manager), None)
     }
@@ -153,15 +207,51 @@ impl<T> Pool<T> {
 
     // ---- use ----------------------------------------------------------------------------------
 
-    /// Runs `f` with exclusive access to this thread's instance, made now if there is none.
+    /// Runs `f` with exclusive access to this thread's instance, which the pool makes now if there
+    /// is none.
     ///
     /// Everything runs on the calling thread. A panic in `f` goes on to the caller; the instance is
-    /// poisoned: closed, unless [`Manager::rescue`] keeps it.
+    /// poisoned: the pool closes it, unless [`Manager::rescue`] keeps it.
+    ///
+    /// What `f` returns comes back inside a `Result`, since there may be no instance. Where `f` can
+    /// fail too, two things can go wrong, and `??` says so:
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    ///
+    /// use sessile::Pool;
+    ///
+    /// let sockets = Pool::try_from_fn(|_| UdpSocket::bind("127.0.0.1:0"));
+    /// let port = sockets.with(|socket| socket.local_addr())??.port();
+    /// assert_eq!(sockets.with(|socket| socket.local_addr())??.port(), port); // the same socket
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Under rayon
+    ///
+    /// Each of rayon's threads has an instance of its own. `collect` carries an error out:
+    ///
+    /// ```
+    /// use rayon::prelude::*;
+    ///
+    /// let squares = sessile::Pool::from_fn(|_| 0_u64);
+    /// let sums: Vec<u64> = (1..=100_u64)
+    ///     .into_par_iter()
+    ///     .map(|n| squares.with(|sum| { *sum += n * n; *sum }))
+    ///     .collect::<Result<_, _>>()?;
+    /// assert_eq!(sums.len(), 100);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
+    ///
+    /// Never wait for rayon inside `f`: the thread may take up another job meanwhile, and be
+    /// refused in it as [re-entrant](PoolError::is_reentrant). Rayon's threads do not end, so their
+    /// instances are closed by [`idle_timeout`](PoolBuilder::idle_timeout) or
+    /// [`close`](Self::close). The guide [`docs::pools`](crate::docs::pools) has more.
     ///
     /// # Errors
     ///
-    /// See [`PoolError`]: creation failed, the pool is closed or full, this thread is already inside
-    /// the instance, or it is exiting.
+    /// See [`PoolError`]: the manager could not make an instance, the pool is closed or full, this
+    /// thread is inside its instance already, or it is ending.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R, PoolError> {
         // Two ways, each with its own copy of `f`, so that the fast one has no result to look into.
@@ -177,9 +267,22 @@ impl<T> Pool<T> {
         Ok(self.inner().borrow::<false>(None)?.run(f))
     }
 
-    /// Runs `f` with shared access to this thread's instance, made now if there is none.
+    /// Runs `f` with shared access to this thread's instance, which the pool makes now if there is
+    /// none.
     ///
     /// Calls nest. A limit, or an order to close, takes effect when the outermost one ends.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    ///
+    /// let depth = sessile::Pool::from_fn(|_| Cell::new(0));
+    /// depth.with_ref(|outer| {
+    ///     outer.set(1);
+    ///     depth.with_ref(|inner| inner.set(inner.get() + 1)) // the same instance
+    /// })??;
+    /// assert_eq!(depth.with_ref(|n| n.get())?, 2);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -199,8 +302,18 @@ impl<T> Pool<T> {
         Ok(self.inner().borrow::<true>(None)?.run(f))
     }
 
-    /// Borrows this thread's instance exclusively, made now if there is none, until the guard is
-    /// dropped.
+    /// Borrows this thread's instance exclusively until the guard is dropped; the pool makes it now
+    /// if there is none.
+    ///
+    /// ```
+    /// let logs = sessile::Pool::from_fn(|_| Vec::new());
+    /// let mut log = logs.get()?;
+    /// log.push("one");
+    /// log.push("two");
+    /// drop(log); // here the use ends
+    /// assert_eq!(logs.with(|log| log.len())?, 2);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -210,7 +323,15 @@ impl<T> Pool<T> {
         Ok(RefMut::new(self.lease()?))
     }
 
-    /// Borrows this thread's instance shared, made now if there is none, until the guard is dropped.
+    /// Borrows this thread's instance shared until the guard is dropped; the pool makes it now if
+    /// there is none.
+    ///
+    /// ```
+    /// let names = sessile::Pool::from_fn(|cx| cx.name().to_owned());
+    /// let (one, other) = (names.get_ref()?, names.get_ref()?);
+    /// assert_eq!(*one, *other);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -220,7 +341,25 @@ impl<T> Pool<T> {
         Ok(Ref::new(self.lease()?))
     }
 
-    /// [`get`](Self::get), waiting for room no longer than this. Zero does not wait.
+    /// Borrows as [`get`](Self::get) does, and waits for room no longer than `wait`. Zero does not
+    /// wait.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_size(1).build()?;
+    /// let kept = pool.get()?; // this thread has the one there may be, and keeps it
+    /// std::thread::scope(|s| {
+    ///     s.spawn(|| {
+    ///         let error = pool.get_timeout(Duration::ZERO).map(drop).unwrap_err();
+    ///         assert!(error.is_timeout(), "{error}");
+    ///     });
+    /// });
+    /// # drop(kept);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -229,7 +368,16 @@ impl<T> Pool<T> {
         Ok(RefMut::new(self.lease_timeout(wait)?))
     }
 
-    /// [`get_ref`](Self::get_ref), waiting for room no longer than this. Zero does not wait.
+    /// Borrows as [`get_ref`](Self::get_ref) does, and waits for room no longer than `wait`. Zero
+    /// does not wait.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = sessile::Pool::from_fn(|_| 1);
+    /// assert_eq!(*pool.get_ref_timeout(Duration::from_millis(100))?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -258,10 +406,20 @@ impl<T> Pool<T> {
 
     // ---- this thread's instance ---------------------------------------------------------------
 
-    /// Calls this thread's instance spent: it is closed now, on this thread, or, if it is in use, as
-    /// soon as that use ends. The next use makes a new one. Says whether there was one.
+    /// Closes this thread's instance as spent: now, or, if it is in use, as soon as that use ends.
+    /// The next use makes a new one. Returns whether there was one.
     ///
     /// Inside [`with`](Self::with) this is how one gets rid of the instance at hand.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.id());
+    /// let first = pool.with(|id| {
+    ///     pool.discard(); // it has served its time
+    ///     *id
+    /// })?;
+    /// assert_ne!(pool.with(|id| *id)?, first);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn discard(&self) -> bool {
         let Some(instance) = self.here() else {
             return false;
@@ -270,14 +428,22 @@ impl<T> Pool<T> {
         true
     }
 
-    /// Closes this thread's instance now, on this thread. Says whether there was one.
+    /// Closes this thread's instance now. Returns whether there was one.
     ///
     /// For a thread that goes on but is done with the pool, and for scoped threads, whose end
     /// [`thread::scope`](std::thread::scope) does not wait for as far as thread-locals go.
     ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// assert!(pool.close_here()?);
+    /// assert!(!pool.close_here()?); // there was none any more
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// If the instance is in use by this thread. It is left as it is.
+    /// If this thread is using the instance. It is left as it is.
     pub fn close_here(&self) -> Result<bool, PoolError> {
         self.close_here_for(CloseReason::ClosedHere)
     }
@@ -301,68 +467,143 @@ impl<T> Pool<T> {
 
     // ---- all instances ------------------------------------------------------------------------
 
-    /// Closes the pool and every instance of it, and waits until they are closed, but not for longer
-    /// than `within`.
+    /// Closes the pool and every instance of it, and waits until they are closed, but not for
+    /// longer than `within`.
     ///
-    /// From here on no instance is made. Idle ones are closed at once on the calling thread, if
-    /// `T: Send`; all others by their owners, as soon as they let go of them. Half-way to the
+    /// From here on the pool makes no instance. Idle ones are closed at once on the calling thread,
+    /// if `T: Send`; all others by their owners, as soon as they let go of them. Half-way to the
     /// deadline, those still open are asked to stop by the handle that [`Manager::interrupt`] gave.
     ///
     /// The calling thread's own instance, if it is inside it, is not waited for: it is reported as
     /// still open, and closes when this thread lets go. Closing twice does no harm; the second
     /// report is about what the first left.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// let report = pool.close(Duration::from_secs(5));
+    /// assert!(report.is_clean() && report.closed == 1, "{report}");
+    /// assert!(pool.with(|_| ()).unwrap_err().is_closed());
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn close(&self, within: Duration) -> CloseReport {
         self.inner().close(within)
     }
 
-    /// Waits until the pool has no instance, but not for longer than `within`. Says whether it came
-    /// to that.
+    /// Waits until the pool has no instance, but not for longer than `within`. Returns whether it
+    /// came to that.
     ///
     /// It closes nothing itself. After a [`thread::scope`](std::thread::scope) it waits for the
     /// instances of its threads.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// std::thread::scope(|s| {
+    ///     s.spawn(|| pool.with(|n| *n += 1));
+    /// });
+    /// // The scope waits for what the thread runs, not for its thread-locals.
+    /// assert!(pool.wait_closed(Duration::from_secs(5)));
+    /// ```
     pub fn wait_closed(&self, within: Duration) -> bool {
         self.inner().wait_closed(within)
     }
 
-    /// Whether the pool has been closed. Instances may still be on their way out.
+    /// Returns whether the pool has been closed. Instances may still be on their way out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// assert!(!pool.is_closed());
+    /// let _ = pool.close(Duration::ZERO);
+    /// assert!(pool.is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.inner().is_closed()
     }
 
     /// Begins a new generation: every instance there is closes at its next safe point, as in
-    /// [`close`](Self::close), and is made anew on its thread's next use. Says how many there were.
+    /// [`close`](Self::close), and its thread makes a new one on its next use. Returns how many
+    /// there were.
+    ///
+    /// For when what instances were made from has changed: a password, a file of settings.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.generation());
+    /// assert_eq!(pool.with(|generation| *generation)?, 0);
+    /// assert_eq!(pool.clear(), 1);
+    /// assert_eq!(pool.with(|generation| *generation)?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn clear(&self) -> usize {
         self.inner().clear()
     }
 
-    /// Closes, as [`close`](Self::close) does but without waiting, the instances that `keep` rejects.
-    /// Says how many it rejected.
+    /// Closes, as [`close`](Self::close) does but without waiting, the instances that `keep`
+    /// rejects. Returns how many it rejected.
     ///
     /// `keep` runs on the calling thread.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// assert_eq!(pool.retain(|instance| instance.uses < 1), 1); // it has been used once
+    /// assert_eq!(pool.with(|n| *n)?, 0);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn retain(&self, keep: impl Fn(&InstanceInfo) -> bool) -> usize {
         self.inner().retain(keep)
     }
 
-    /// How the pool stands.
+    /// Counts the pool's instances and what has become of earlier ones.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// let status = pool.status();
+    /// assert_eq!((status.size, status.idle, status.created), (1, 1, 1));
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         self.inner().status()
     }
 
-    /// Which pool this is.
+    /// Returns the pool's id, which no other pool of this process ever has.
+    ///
+    /// ```
+    /// let (one, other) = (sessile::Pool::from_fn(|_| 0), sessile::Pool::from_fn(|_| 0));
+    /// assert_ne!(one.id(), other.id());
+    /// assert_eq!(one.clone().id(), one.id());
+    /// ```
     #[must_use]
     pub fn id(&self) -> PoolId {
         self.inner().id
     }
 
-    /// What it is called.
+    /// Returns the pool's name: the one it was given, or else the type of its instances.
+    ///
+    /// ```
+    /// assert_eq!(sessile::Pool::from_fn(|_| 0_u8).name(), "u8");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner().name
     }
 
-    /// The registry that lists it.
+    /// Returns the registry that lists the pool.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// assert!(!pool.registry().snapshot().is_empty());
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.inner().registry

@@ -20,10 +20,23 @@ use crate::deadline::Deadline;
 use crate::fork::PerProcess;
 use crate::id::{InstanceId, PoolId};
 
-/// Knows every live instance of every pool, and closes them all.
+/// Lists every live instance of every pool, and closes them all.
 ///
 /// There is one for the process, [`Registry::global`]; a library or a test that wants to see only
 /// its own makes one. It is a handle, cheap to clone, and may be used from any thread.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::{Pool, Registry};
+///
+/// let numbers = Pool::from_fn(|_| 0);
+/// numbers.with(|n| *n += 1)?;
+/// println!("{}", Registry::global().snapshot()); // who has what, as a table
+/// let report = Registry::global().close_all(Duration::from_secs(5));
+/// assert!(report.is_clean(), "{report}");
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone)]
 pub struct Registry(Arc<PerProcess<Roster>>);
 
@@ -57,7 +70,17 @@ pub(crate) trait Member: Send + Sync + 'static {
 pub(crate) type EndClose = Box<dyn FnOnce(Deadline, Deadline) -> CloseReport>;
 
 impl Registry {
-    /// A registry of one's own.
+    /// Makes a registry of one's own.
+    ///
+    /// ```
+    /// use sessile::{Pool, Registry, from_fn};
+    ///
+    /// let own = Registry::new();
+    /// let pool = Pool::builder(from_fn(|_| 0)).registry(&own).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// assert_eq!(own.snapshot().instances.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(PerProcess::new(|| Roster {
@@ -66,7 +89,16 @@ impl Registry {
         })))
     }
 
-    /// The registry of the process, which lists every pool that was given no other.
+    /// Returns the registry of the process, which lists every pool that was given no other.
+    ///
+    /// ```
+    /// use sessile::{Pool, Registry};
+    ///
+    /// let pool = Pool::from_fn(|_| 0);
+    /// pool.with(|n| *n += 1)?;
+    /// assert!(!Registry::global().snapshot().is_empty());
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn global() -> &'static Self {
         static GLOBAL: LazyLock<Registry> = LazyLock::new(Registry::new);
@@ -120,9 +152,23 @@ impl Registry {
         self.roster().members.iter().filter_map(|entry| entry.shortest_age).min()
     }
 
-    /// All live instances, as data: it serializes, and displays as a table.
+    /// Takes down all live instances, as data: it serializes, and displays as a table.
     ///
-    /// Each entry is consistent in itself, the whole is not.
+    /// Each entry is consistent in itself, the whole is not: threads go on meanwhile.
+    ///
+    /// ```
+    /// use sessile::registry::InstanceState;
+    /// use sessile::{Pool, Registry, from_fn};
+    ///
+    /// let registry = Registry::new();
+    /// let pool = Pool::builder(from_fn(|_| 0)).name("counters").registry(&registry).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// let snapshot = registry.snapshot();
+    /// let instance = &snapshot.instances[0];
+    /// assert_eq!((&*instance.pool, instance.state), ("counters", InstanceState::Idle));
+    /// assert!(snapshot.to_string().contains("counters"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let members = self.members();
@@ -131,6 +177,20 @@ impl Registry {
     }
 
     /// Closes every pool, as [`Pool::close`](crate::Pool::close) does, with one deadline for all.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, Registry, from_fn};
+    ///
+    /// let registry = Registry::new();
+    /// let pool = Pool::builder(from_fn(|_| 0)).registry(&registry).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// let report = registry.close_all(Duration::from_secs(5));
+    /// assert!(report.is_clean() && report.closed == 1, "{report}");
+    /// assert!(pool.is_closed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close_all(&self, within: Duration) -> CloseReport {
         let (half, end) = (Deadline::after(within / 2), Deadline::after(within));
         // All are ordered closed before the first is waited for.
@@ -143,13 +203,26 @@ impl Registry {
     }
 
     /// Closes one instance, as [`Pool::close`](crate::Pool::close) does but without waiting. Its
-    /// thread makes a new one on its next use. Says whether there was one that nobody had ordered
-    /// closed before.
+    /// thread makes a new one on its next use. Returns whether there was one that nobody had
+    /// ordered closed before.
+    ///
+    /// ```
+    /// use sessile::{Pool, Registry, from_fn};
+    ///
+    /// let registry = Registry::new();
+    /// let pool = Pool::builder(from_fn(|_| 0)).registry(&registry).build()?;
+    /// pool.with(|n| *n = 7)?;
+    /// let id = registry.snapshot().instances[0].id;
+    /// assert!(registry.evict(id));
+    /// assert_eq!(pool.with(|n| *n)?, 0); // a new one
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn evict(&self, id: InstanceId) -> bool {
         self.members().into_iter().any(|member| member.evict(id))
     }
 
-    /// For `main`: closes every pool when the guard is dropped, waiting no longer than `within`.
+    /// Returns a guard for `main`: when it is dropped, it closes every pool, and waits no longer
+    /// than `within`.
     ///
     /// When `main` returns, other threads are not unwound and their destructors never run; nor are
     /// they by [`process::exit`](std::process::exit), which runs no destructor of `main` either.
@@ -180,7 +253,19 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// Closes every pool of a registry when dropped; see [`Registry::close_on_drop`].
+/// Closes every pool of a registry when it is dropped; [`Registry::close_on_drop`] makes it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::{Pool, Registry, from_fn};
+///
+/// let registry = Registry::new();
+/// let pool = Pool::builder(from_fn(|_| 0)).registry(&registry).build()?;
+/// drop(registry.close_on_drop(Duration::from_secs(5)));
+/// assert!(pool.is_closed());
+/// # Ok::<(), sessile::pool::BuildError>(())
+/// ```
 #[must_use = "dropped at once, it closes everything at once"]
 #[derive(Debug)]
 pub struct CloseGuard {
@@ -189,7 +274,16 @@ pub struct CloseGuard {
 }
 
 impl CloseGuard {
-    /// Closes now, and tells what came of it.
+    /// Closes every pool now, and returns what has come of it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let registry = sessile::Registry::new();
+    /// let guard = registry.close_on_drop(Duration::from_secs(5));
+    /// let report = guard.close();
+    /// assert!(report.is_clean(), "{report}");
+    /// ```
     pub fn close(mut self) -> CloseReport {
         let report = self.registry.close_all(self.within);
         // `drop` closes once more, without waiting: nothing is left, or it has had its time.

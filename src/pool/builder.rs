@@ -43,7 +43,23 @@ impl Limits {
     }
 }
 
-/// Sets up a [`Pool`]. Begun by [`Pool::builder`] or [`Pool::builder_local`].
+/// Sets up a [`Pool`]: [`Pool::builder`] or [`Pool::builder_local`] begins one,
+/// [`build`](Self::build) ends it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::{Pool, from_fn};
+///
+/// let pool = Pool::builder(from_fn(|_| 0))
+///     .name("counters")
+///     .max_size(8)
+///     .wait_timeout(Duration::from_secs(2))
+///     .idle_timeout(Duration::from_secs(600))
+///     .build()?;
+/// pool.with(|n| *n += 1)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct PoolBuilder<T: 'static> {
     manager: Box<dyn Manager<Instance = T>>,
@@ -54,8 +70,15 @@ pub struct PoolBuilder<T: 'static> {
     limits: Limits,
 }
 
-/// Why a builder's `build` failed: an option has a value that makes no sense, or the system has no
-/// thread to give. For the latter, [`source`](Error::source) is the [`io::Error`].
+/// Says why a builder's `build` failed: an option has a value that makes no sense, or the system
+/// has no thread to give. For the latter, [`source`](Error::source) is the [`io::Error`].
+///
+/// ```
+/// use sessile::{Pool, from_fn};
+///
+/// let error = Pool::builder(from_fn(|_| 0)).max_size(0).build().unwrap_err();
+/// assert!(error.to_string().starts_with("`max_size` must not be zero"), "{error}");
+/// ```
 #[derive(Debug)]
 pub struct BuildError(Cause);
 
@@ -112,17 +135,35 @@ impl<T> PoolBuilder<T> {
         Self { manager, from_afar, name: None, registry: None, on_event: None, limits }
     }
 
-    /// What the pool is called in snapshots, events and the names of its instances.
+    /// Sets what the pool is called in snapshots, events, errors and the names of its instances.
     ///
     /// Default: the name of the type of its instances.
+    ///
+    /// ```
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).name("counters").build()?;
+    /// assert_eq!(pool.name(), "counters");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The registry that lists the pool.
+    /// Sets the registry that lists the pool.
     ///
     /// Default: [`Registry::global`].
+    ///
+    /// ```
+    /// use sessile::{Pool, Registry, from_fn};
+    ///
+    /// let own = Registry::new();
+    /// let pool = Pool::builder(from_fn(|_| 0)).registry(&own).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// assert_eq!(own.snapshot().instances.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
@@ -158,84 +199,187 @@ impl<T> PoolBuilder<T> {
         self
     }
 
-    /// How many instances there may be at once, in all threads together.
+    /// Sets how many instances there may be at once, in all threads together.
     ///
     /// A thread that wants one more waits, first come, first served, and an instance of another
     /// thread is closed to make room ([`evict_idle_after`](Self::evict_idle_after)); it is never
     /// handed over.
     ///
-    /// Default: any number. Zero is refused by [`build`](Self::build).
+    /// Default: any number. [`build`](Self::build) refuses zero.
+    ///
+    /// ```
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_size(2).build()?;
+    /// std::thread::scope(|s| {
+    ///     for _ in 0..4 {
+    ///         s.spawn(|| pool.with(|n| *n += 1).unwrap()); // never more than two at once
+    ///     }
+    /// });
+    /// assert!(pool.status().size <= 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_size(mut self, instances: usize) -> Self {
         self.limits.max_size = Some(instances);
         self
     }
 
-    /// How long a use waits for room; `None` waits for ever. [`Pool::get_timeout`] and its like
-    /// take their own.
+    /// Sets how long a use waits for room; with `None` it waits for ever. [`Pool::get_timeout`] and
+    /// its like take their own.
     ///
     /// Default: 30 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_size(8);
+    /// let pool = pool.wait_timeout(Duration::from_secs(1)).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_timeout(mut self, wait: impl Into<Option<Duration>>) -> Self {
         self.limits.wait_timeout = wait.into();
         self
     }
 
-    /// How long an instance must have sat idle before it may be closed to make room for another
-    /// thread's. With zero also a busy one may be, at the moment it is let go. With `None` none is:
-    /// room comes only from threads that end and from instances that are closed for other reasons.
+    /// Sets how long an instance must have sat idle before the pool may close it to make room for
+    /// another thread's. With zero also a busy one may be, at the moment it is let go. With `None`
+    /// none is: room comes only from threads that end and from instances that are closed for other
+    /// reasons.
     ///
     /// Default: zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_size(8);
+    /// let pool = pool.evict_idle_after(Duration::from_secs(5)).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn evict_idle_after(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.limits.evict_idle_after = idle.into();
         self
     }
 
-    /// How long an instance may sit idle before the reaper closes it.
+    /// Sets how long an instance may sit idle before the reaper closes it.
     ///
-    /// It is closed between one and about 1.2 times this long after its last use.
+    /// The reaper is a thread that runs only while some pool needs it. It closes an instance
+    /// between one and about 1.2 times this long after its last use.
     ///
-    /// Default: for ever. Zero is refused by [`build`](Self::build).
+    /// Default: for ever. [`build`](Self::build) refuses zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).idle_timeout(Duration::from_secs(60)).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.limits.idle_timeout = idle.into();
         self
     }
 
-    /// How old an instance may get before it is closed: by the reaper if it is idle, by its owner,
-    /// when it lets go of it, if it is busy.
+    /// Sets how old an instance may get before it is closed: by the reaper if it is idle, by its
+    /// owner, when it lets go of it, if it is busy.
     ///
-    /// Default: any age. Zero is refused by [`build`](Self::build).
+    /// Default: any age. [`build`](Self::build) refuses zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_lifetime(Duration::from_secs(3600)).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_lifetime(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.limits.max_lifetime = age.into();
         self
     }
 
-    /// How often an instance may be used. Its owner closes it after the last time.
+    /// Sets how often an instance may be used. Its owner closes it after the last time.
     ///
-    /// Default: any number. Zero is refused by [`build`](Self::build).
+    /// Default: any number. [`build`](Self::build) refuses zero.
+    ///
+    /// ```
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).max_uses(2).build()?;
+    /// assert_eq!(pool.with(|n| { *n += 1; *n })?, 1);
+    /// assert_eq!(pool.with(|n| { *n += 1; *n })?, 2);
+    /// assert_eq!(pool.with(|n| { *n += 1; *n })?, 1); // a new one
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_uses(mut self, uses: impl Into<Option<u64>>) -> Self {
         self.limits.max_uses = uses.into();
         self
     }
 
-    /// After how long an idle time [`Manager::has_broken`] and [`Manager::is_valid`] are asked
-    /// before an instance is used again.
+    /// Sets after how long an idle time the pool asks [`Manager::has_broken`] and
+    /// [`Manager::is_valid`] before an instance is used again.
     ///
-    /// Default: never. Zero is refused by [`build`](Self::build).
+    /// Default: never. [`build`](Self::build) refuses zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let counters = from_fn(|_| 0).valid_if(|n| *n >= 0);
+    /// let pool = Pool::builder(counters).check_after(Duration::from_secs(30)).build()?;
+    /// pool.with(|n| *n += 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_after(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.limits.check_after = idle.into();
         self
     }
 
-    /// After a creation that failed, for how long the pool refuses to try again, at once and without
-    /// asking the manager: `first`, then twice as long each time, up to `longest`. A creation that
-    /// succeeds sets it back.
+    /// Sets for how long the pool refuses to make an instance after it could not, at once and
+    /// without asking the manager: for `first`, then twice as long each time, up to `longest`. A
+    /// creation that succeeds sets it back.
     ///
     /// Default: no time at all; each use tries.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    ///
+    /// use sessile::{Pool, try_from_fn};
+    ///
+    /// let pool = Pool::builder(try_from_fn(|_| Err::<u8, _>(io::Error::other("down"))))
+    ///     .create_backoff(Duration::from_secs(10), Duration::from_secs(60))
+    ///     .build()?;
+    /// assert!(pool.with(|_| ()).unwrap_err().is_create_failed());
+    /// let error = pool.with(|_| ()).unwrap_err(); // at once: nobody was asked
+    /// assert!(error.is_backing_off() && error.retry_after() <= Some(Duration::from_secs(10)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.limits.backoff = Some((first, longest.max(first)));
         self
     }
 
-    /// Makes the pool. No instance is made yet: the first is by the first use.
+    /// Makes the pool. No instance is made yet: the first use makes the first.
+    ///
+    /// ```
+    /// use sessile::{Pool, from_fn};
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 0)).build()?;
+    /// assert_eq!(pool.status().size, 0);
+    /// pool.with(|n| *n += 1)?;
+    /// assert_eq!(pool.status().size, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

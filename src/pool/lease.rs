@@ -229,17 +229,32 @@ impl<T, const SHARED: bool> Drop for Guarded<'_, T, SHARED> {
     }
 }
 
-/// Exclusive access to this thread's instance; see [`Pool::get`](crate::Pool::get).
+/// Gives exclusive access to this thread's instance; [`Pool::get`](crate::Pool::get) makes it.
 ///
 /// It derefs to the instance, and lets go of it when dropped. It cannot leave the thread, nor live
 /// across an `.await` of a task that may change threads. Dropped by a panic, it poisons the
 /// instance.
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|_| vec![1]);
+/// let mut numbers = pool.get()?;
+/// numbers.push(2);
+/// assert_eq!(*numbers, [1, 2]);
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[must_use = "dropped at once, it has borrowed the instance for nothing"]
 pub struct RefMut<'p, T: 'static>(Guarded<'p, T, false>);
 
-/// Shared access to this thread's instance; see [`Pool::get_ref`](crate::Pool::get_ref).
+/// Gives shared access to this thread's instance; [`Pool::get_ref`](crate::Pool::get_ref) makes it.
 ///
 /// Any number may live at once, all on the owner. In all else it is as [`RefMut`].
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|_| vec![1]);
+/// let (one, other) = (pool.get_ref()?, pool.get_ref()?);
+/// assert_eq!(one.len() + other.len(), 2);
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[must_use = "dropped at once, it has borrowed the instance for nothing"]
 pub struct Ref<'p, T: 'static>(Guarded<'p, T, true>);
 
@@ -249,18 +264,30 @@ impl<'p, T> RefMut<'p, T> {
         Self(Guarded::new(lease))
     }
 
-    /// Gives the instance up: it is spent. It is closed now, and the next use makes a new one.
+    /// Gives the instance up as spent: it is closed now, and the next use makes a new one.
+    ///
+    /// ```
+    /// use sessile::pool::RefMut;
+    ///
+    /// let pool = sessile::Pool::from_fn(|cx| cx.id());
+    /// let kept = pool.get()?;
+    /// let first = *kept;
+    /// RefMut::discard(kept);
+    /// assert_ne!(pool.with(|id| *id)?, first);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     pub fn discard(this: Self) {
         this.0.0.instance().slot.revoke(CloseReason::Discarded);
     }
 
-    /// Whether somebody has ordered the instance closed, which happens when this is dropped.
+    /// Returns whether somebody has ordered the instance closed, which happens when this is
+    /// dropped.
     ///
     /// Who keeps an instance for long asks, and lets go.
     ///
     /// ```
-    /// use sessile::pool::RefMut;
     /// use sessile::Pool;
+    /// use sessile::pool::RefMut;
     ///
     /// let pool = Pool::from_fn(|_| 1);
     /// let kept = pool.get()?;

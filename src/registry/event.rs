@@ -8,7 +8,22 @@ use crate::manager::CloseReason;
 /// What [`PoolBuilder::on_event`](crate::PoolBuilder::on_event) was given.
 pub(crate) type OnEvent = Box<dyn Fn(&InstanceEvent<'_>) + Send + Sync>;
 
-/// Tells what has happened to an instance; see [`PoolBuilder::on_event`](crate::PoolBuilder::on_event).
+/// Tells what has happened to an instance; see
+/// [`PoolBuilder::on_event`](crate::PoolBuilder::on_event).
+///
+/// ```
+/// use sessile::pool::InstanceEvent;
+/// use sessile::{Pool, from_fn};
+///
+/// fn log(event: &InstanceEvent<'_>) {
+///     let InstanceEvent { pool, instance, owner, kind, .. } = event;
+///     println!("{pool}-{instance} of {owner}: {kind:?}");
+/// }
+///
+/// let pool = Pool::builder(from_fn(|_| 0)).on_event(log).build()?;
+/// pool.with(|n| *n += 1)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct InstanceEvent<'a> {
@@ -22,8 +37,30 @@ pub struct InstanceEvent<'a> {
     pub kind: InstanceEventKind<'a>,
 }
 
-/// What has happened to an instance. Each one begins with one of the first two; each that was
-/// created ends with one of the last two.
+/// Says what has happened to an instance.
+///
+/// Each instance begins with `Created` or `CreateFailed`; each that was created ends with `Closed`
+/// or `CloseFailed`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// use sessile::pool::InstanceEventKind;
+/// use sessile::{Pool, from_fn};
+///
+/// let failures = Arc::new(AtomicUsize::new(0));
+/// let count = Arc::clone(&failures);
+/// let pool = Pool::builder(from_fn(|_| 0)).on_event(move |event| match event.kind {
+///     InstanceEventKind::CreateFailed { .. } | InstanceEventKind::CloseFailed { .. } => {
+///         count.fetch_add(1, Ordering::Relaxed);
+///     }
+///     _ => {}
+/// });
+/// pool.build()?.with(|n| *n += 1)?;
+/// assert_eq!(failures.load(Ordering::Relaxed), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum InstanceEventKind<'a> {

@@ -7,7 +7,21 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::InstanceInfo;
 use crate::id::{InstanceId, Owner};
 
-/// What has become of the instances that a close found.
+/// Tells what has become of the instances that a close found.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::{Pool, from_fn};
+///
+/// let pool = Pool::new(from_fn(|_| 0).close_with(|_, _| anyhow::bail!("the disk is full")));
+/// pool.with(|n| *n += 1)?;
+/// let report = pool.close(Duration::from_secs(5));
+/// assert!(!report.is_clean());
+/// assert_eq!(report.failed[0].error, "the disk is full");
+/// assert!(report.to_string().starts_with("0 closed, 1 failed, 0 still open"));
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[must_use = "an instance may still be open"]
 #[non_exhaustive]
@@ -20,7 +34,20 @@ pub struct CloseReport {
     pub still_open: Vec<InstanceInfo>,
 }
 
-/// An instance whose close failed. It is gone nevertheless.
+/// Names an instance whose close failed, and says why. The instance is gone nevertheless.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::{Pool, from_fn};
+///
+/// let pool = Pool::new(from_fn(|_| 0).close_with(|_, _| anyhow::bail!("the disk is full")));
+/// pool.with(|n| *n += 1)?;
+/// for failed in pool.close(Duration::from_secs(5)).failed {
+///     eprintln!("{}-{} of {}: {}", failed.pool, failed.id, failed.owner, failed.error);
+/// }
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FailedClose {
@@ -35,7 +62,14 @@ pub struct FailedClose {
 }
 
 impl CloseReport {
-    /// Whether every instance is closed, and every close went well.
+    /// Returns whether every instance is closed, and every close went well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let report = sessile::Pool::from_fn(|_| 0).close(Duration::from_secs(5));
+    /// assert!(report.is_clean(), "{report}");
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.failed.is_empty() && self.still_open.is_empty()

@@ -8,10 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::crew::WorkersStatus;
 use crate::id::{InstanceId, Owner, PoolId};
 
-/// All live instances, as [`Registry::snapshot`](crate::Registry::snapshot) found them.
+/// Holds all live instances, as [`Registry::snapshot`](crate::Registry::snapshot) found them.
 ///
-/// Each entry is consistent in itself, the whole is not: threads go on while it is taken. An entry
-/// is there from before its instance is created until after its close has ended.
+/// It displays as a table, a line for each instance, and serializes both ways. Each entry is
+/// consistent in itself, the whole is not: threads go on while it is taken. An entry is there from
+/// before its instance is created until after its close has ended.
+///
+/// ```
+/// use sessile::registry::Snapshot;
+/// use sessile::{Pool, Registry};
+///
+/// let pool = Pool::from_fn(|_| 0);
+/// pool.with(|n| *n += 1)?;
+/// let snapshot = Registry::global().snapshot();
+/// let json = serde_json::to_string(&snapshot)?;
+/// let read: Snapshot = serde_json::from_str(&json)?;
+/// assert_eq!(read, snapshot);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -23,7 +37,18 @@ pub struct Snapshot {
     pub instances: Vec<InstanceInfo>,
 }
 
-/// A pool in a [`Snapshot`].
+/// Describes a pool in a [`Snapshot`].
+///
+/// ```
+/// use sessile::{Pool, Registry, from_fn};
+///
+/// let registry = Registry::new();
+/// let pool = Pool::builder(from_fn(|_| 0_u8)).name("counters").registry(&registry).build()?;
+/// let snapshot = registry.snapshot();
+/// let info = &snapshot.pools[0];
+/// assert_eq!((&*info.name, &*info.type_name, info.id), ("counters", "u8", pool.id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolInfo {
@@ -40,7 +65,16 @@ pub struct PoolInfo {
     pub workers: Option<WorkersStatus>,
 }
 
-/// An instance in a [`Snapshot`].
+/// Describes an instance in a [`Snapshot`], and to [`Pool::retain`](crate::Pool::retain).
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|_| 0);
+/// pool.with(|n| *n += 1)?;
+/// // All that has been idle for a minute goes.
+/// let rejected = pool.retain(|instance| instance.idle_ms < 60_000);
+/// assert_eq!(rejected, 0);
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct InstanceInfo {
@@ -71,7 +105,16 @@ pub struct InstanceInfo {
     pub generation: u64,
 }
 
-/// What an instance is doing.
+/// Says what an instance is doing.
+///
+/// ```
+/// use sessile::Registry;
+/// use sessile::registry::InstanceState;
+///
+/// let snapshot = Registry::global().snapshot();
+/// let busy = snapshot.instances.iter().filter(|one| one.state == InstanceState::Busy).count();
+/// assert_eq!(busy, 0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -97,8 +140,16 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// How a pool stands, in numbers. Each is right in itself; together they may be from different
-/// moments.
+/// Counts the instances of a pool; [`Pool::status`](crate::Pool::status) returns it.
+///
+/// Each number is right in itself; together they may be from different moments.
+///
+/// ```
+/// let pool = sessile::Pool::from_fn(|_| 0);
+/// let busy = pool.with(|_| pool.status().busy)?;
+/// assert_eq!((busy, pool.status().busy, pool.status().idle), (1, 0, 1));
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
@@ -140,7 +191,11 @@ impl Snapshot {
         Self { taken_at_unix_ms: millis(now), pools, instances }
     }
 
-    /// Whether there is no live instance.
+    /// Returns whether there is no live instance.
+    ///
+    /// ```
+    /// assert!(sessile::Registry::new().snapshot().is_empty());
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.instances.is_empty()
