@@ -139,6 +139,23 @@ pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
 
+    // The programs of these four are compiled and run by `examples/guides`, with the crates they need.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/pools.md")]
+    pub mod pools {}
+
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/keyed-sessions.md")]
+    pub mod keyed_sessions {}
+
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/shutting-down.md")]
+    pub mod shutting_down {}
+
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/coming-from.md")]
+    pub mod coming_from {}
+
     #[cfg(unix)]
     #[doc = include_str!("../docs/event-loop.md")]
     pub mod event_loop {}
