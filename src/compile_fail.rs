@@ -537,7 +537,7 @@ struct HandlesGoWhereTheirResultsMay;
 /// ```
 struct WorkCrossesThreads;
 
-/// A worker's instance stays inside its work, and a key inside its workers.
+/// A worker's instance stays inside its work.
 ///
 /// ```compile_fail
 /// # use sessile::{Pool, Workers, from_fn};
@@ -552,25 +552,7 @@ struct WorkCrossesThreads;
 /// # let workers = Workers::builder(pool).threads(1).build().unwrap();
 /// workers.submit(|n: &mut u8| *n).unwrap().detach();
 /// ```
-///
-/// ```compile_fail,E0505
-/// # use sessile::{Pool, Workers, from_fn};
-/// # let pool = Pool::builder(from_fn(|_| 0_u8));
-/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
-/// let keyed = workers.keyed("alice".to_owned());
-/// drop(workers);
-/// drop(keyed);
-/// ```
-///
-/// ```
-/// # use sessile::{Pool, Workers, from_fn};
-/// # let pool = Pool::builder(from_fn(|_| 0_u8));
-/// # let workers = Workers::builder(pool).threads(1).build().unwrap();
-/// let keyed = workers.keyed("alice".to_owned()).worker();
-/// drop(workers);
-/// assert_eq!(keyed, 0);
-/// ```
-// The first has no code of its own: rustc reports "lifetime may not live long enough".
+// It has no code of its own: rustc reports "lifetime may not live long enough".
 struct WorkersInstancesStayInside;
 
 /// Threads cannot share an interpreter, which is how their answers would cross.

@@ -5,7 +5,7 @@
 //! it comes back.
 //!
 //! A task is one allocation, the work in it. Who runs it knows the type of the work; the handle knows
-//! only what the work comes back as, by [`Unrun`].
+//! only what the work comes back as, by `Unrun`.
 //!
 //! # Interrupts
 //!

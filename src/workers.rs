@@ -108,7 +108,7 @@ impl<T> Workers<T> {
     /// use sessile::{Pool, Workers, from_fn};
     ///
     /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0))).name("mule").build()?;
-    /// # Ok::<(), sessile::BuildError>(())
+    /// # Ok::<(), sessile::pool::BuildError>(())
     /// ```
     pub fn builder(pool: PoolBuilder<T>) -> WorkersBuilder<T> {
         WorkersBuilder::new(pool)
@@ -152,7 +152,7 @@ where
     /// # use sessile::{Pool, Workers, from_fn};
     /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0))).threads(2).build()?;
     /// assert_eq!(workers.status().running, 0);
-    /// # Ok::<(), sessile::BuildError>(())
+    /// # Ok::<(), sessile::pool::BuildError>(())
     /// ```
     #[must_use]
     pub fn status(&self) -> WorkersStatus {

@@ -136,7 +136,7 @@ impl<T> WorkersBuilder<T> {
     ///
     /// let fixed = Workers::builder(pool()).threads(2).build()?;
     /// assert_eq!(fixed.status().threads, 2);
-    /// # Ok::<(), sessile::BuildError>(())
+    /// # Ok::<(), sessile::pool::BuildError>(())
     /// ```
     pub fn threads(mut self, threads: impl Into<ThreadRange>) -> Self {
         self.threads = threads.into();
@@ -169,7 +169,7 @@ impl<T> WorkersBuilder<T> {
     ///     .start_handler(|n| println!("worker {n} begins"))
     ///     .exit_handler(|n| println!("worker {n} ends"))
     ///     .build()?;
-    /// # Ok::<(), sessile::BuildError>(())
+    /// # Ok::<(), sessile::pool::BuildError>(())
     /// ```
     pub fn start_handler(mut self, handler: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.start_handler = Some(Box::new(handler));
@@ -254,7 +254,7 @@ impl<T> WorkersBuilder<T> {
     /// let workers = Workers::builder(Pool::builder(from_fn(|_| 0)))
     ///     .on_close(OnClose::HandBack)
     ///     .build()?;
-    /// # Ok::<(), sessile::BuildError>(())
+    /// # Ok::<(), sessile::pool::BuildError>(())
     /// ```
     pub fn on_close(mut self, on_close: OnClose) -> Self {
         self.on_close = on_close;

@@ -249,7 +249,7 @@ impl Parameter {
         files = "files";
         #[doc = "Makes one that chooses an app."]
         app = "app-selector";
-        #[doc = "Makes one that chooses a model, as a [`ModelConfig`](super::ModelConfig)."]
+        #[doc = "Makes one that chooses a model, as a `ModelConfig`."]
         model = "model-selector";
         #[doc = "Makes one that chooses tools; for agent strategies."]
         tools = "array[tools]";
