@@ -356,6 +356,7 @@ impl EventLoop {
     /// very thread that would have to run the work, but not this loop: it is another's, which cannot run
     /// meanwhile, or a worker's.
     pub fn run_until<R, B>(&self, handle: &JoinHandle<R, B>) -> io::Result<bool> {
+        let _running = self.enter()?;
         if handle.waits_for_this_thread(self.reach().address()) && !may_run_inside_another() {
             let message = "this thread would wait for work that it has to run itself, \
                            on another loop or as a worker";

@@ -392,14 +392,7 @@ mod thread_specific {
     /// A thread that does nothing but end, with these words in this round of its destructors. Its
     /// memory is given back to the system: it is more than the system keeps.
     fn run_in_round(key: libc::pthread_key_t, round: usize, last_words: LastWords) {
-        static NUMBER: Mutex<usize> = Mutex::new(0);
-        let number = {
-            let mut number = NUMBER.lock().unwrap_or_else(PoisonError::into_inner);
-            *number += 1;
-            *number
-        };
-        let errand = Errand { key, rounds_left: round, last_words: Some(last_words) };
-        errands(|errands| errands.insert(number, errand));
+        let number = enlist(key, round, last_words);
         // SAFETY: plain structures, made by the calls that are there for it; the thread is joined.
         unsafe {
             let (mut attributes, mut id) = (std::mem::zeroed(), std::mem::zeroed());
@@ -412,6 +405,25 @@ mod thread_specific {
             libc::pthread_join(id, ptr::null_mut());
         }
         assert!(errands(|errands| errands.remove(&number).unwrap().last_words.is_none()));
+    }
+
+    /// The same on a thread of the standard library's, which by then knows itself no longer.
+    fn run_in_round_of_std(key: libc::pthread_key_t, round: usize, last_words: LastWords) {
+        let number = enlist(key, round, last_words);
+        std::thread::spawn(move || arm(key, number)).join().unwrap();
+        assert!(errands(|errands| errands.remove(&number).unwrap().last_words.is_none()));
+    }
+
+    fn enlist(key: libc::pthread_key_t, round: usize, last_words: LastWords) -> usize {
+        static NUMBER: Mutex<usize> = Mutex::new(0);
+        let number = {
+            let mut number = NUMBER.lock().unwrap_or_else(PoisonError::into_inner);
+            *number += 1;
+            *number
+        };
+        let errand = Errand { key, rounds_left: round, last_words: Some(last_words) };
+        errands(|errands| errands.insert(number, errand));
+        number
     }
 
     /// Counts what is made and closed. (A [`Stage`] asks for the current thread, which the standard
@@ -492,6 +504,42 @@ mod thread_specific {
         let [made, closed] = counts.made_and_closed();
         assert_eq!(made, closed + left, "each is closed, or listed as open");
         left
+    }
+
+    /// The thread-locals of the thread, the standard library's among them, are gone by then: a loop can
+    /// be made, posted to and dropped; whether it runs or says that it cannot, the process goes on.
+    #[test]
+    fn a_loop_in_any_round_of_destructors_runs_or_says_that_it_cannot() {
+        use sessile::EventLoop;
+
+        let key = new_key().expect("a key can be had");
+        for round in 1..=ROUNDS {
+            for run_in in [run_in_round, run_in_round_of_std] {
+                let (tell, told) = std::sync::mpsc::channel();
+                let last_words = move || {
+                    let event_loop = EventLoop::new();
+                    let (local, handle) = (event_loop.local(), event_loop.handle());
+                    local.call_soon(|| ());
+                    let called = handle.call(|| 7);
+                    let spawned = local.spawn_local(async { 7 });
+                    handle.stop();
+                    let outcomes = [
+                        event_loop.run().map(drop),
+                        event_loop.run_once(Duration::from_millis(1)).map(drop),
+                        event_loop.run_until(&spawned).map(drop),
+                        event_loop.block_on(async {}).map(drop),
+                    ];
+                    drop((event_loop, called, spawned));
+                    tell.send(outcomes).unwrap();
+                };
+                run_in(key, round, Box::new(last_words));
+                for error in told.recv().expect("no abort").into_iter().filter_map(Result::err) {
+                    assert!(error.to_string().contains("the thread is ending"), "{error}");
+                }
+            }
+        }
+        // SAFETY: the key was made here, and no thread has a value for it.
+        unsafe { libc::pthread_key_delete(key) };
     }
 
     fn drop_it<T>(_: &mut T) {}

@@ -9,7 +9,7 @@ use super::local::LocalHandle;
 use super::mailbox::{Job, Posted, Refused};
 use super::reach::Reach;
 use crate::exclusive::Exclusive;
-use crate::task::{JoinHandle, Ran, Runner, RunsOn, task};
+use crate::task::{JoinHandle, Ran, Runner, task};
 
 /// Sends work to a loop from any thread, and always wakes it.
 ///
@@ -271,7 +271,7 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
     {
         let body: Call<R> = Box::new(body);
-        let (runner, mut handle) = task(body, RunsOn::Thread(self.reach.thread_id));
+        let (runner, mut handle) = task(body, self.reach.runs_on);
         handle.set_loop(self.reach.address());
         match self.reach.post(Called(runner)) {
             Ok(Posted::Seen) => Ok(handle),
@@ -323,7 +323,7 @@ impl Handle {
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
-            .field("thread", &self.reach.thread.name())
+            .field("thread", &self.reach.thread.as_ref().and_then(|thread| thread.name()))
             .field("is_closed", &self.is_closed())
             .finish_non_exhaustive()
     }

@@ -14,7 +14,7 @@ use polling::Poller;
 
 use super::handle::Handle;
 use super::mailbox::Inbox;
-use super::reach::Reach;
+use super::reach::{Reach, this_thread};
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
 use super::spawn::{self, LocalFuture};
 use super::timers::{Cancelled, Next, Timers};
@@ -301,13 +301,16 @@ impl LocalHandle {
                 let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
             }
         }
-        let before = CURRENT.try_with(|current| current.replace(Some(self.clone())));
-        let error = |_| {
+        let ending = || {
             let message = "the thread is ending and its thread-locals are being destroyed: \
                            no loop can run on it any more";
             io::Error::other(message)
         };
-        before.map(Restore).map_err(error)
+        if self.local.reach.thread.is_none() || this_thread().is_none() {
+            return Err(ending());
+        }
+        let before = CURRENT.try_with(|current| current.replace(Some(self.clone())));
+        before.map(Restore).map_err(|_| ending())
     }
 
     fn schedule(&self, when: Option<Instant>, callback: impl FnOnce() + 'static) -> Scheduled {

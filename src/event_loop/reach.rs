@@ -2,20 +2,28 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Wake;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use polling::Poller;
 
 use super::mailbox::{Inbox, Job, Mailbox, Posted, Refused};
+use crate::contain::contain;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Ordering, in_one_order, look_out};
+use crate::task::RunsOn;
+
+/// This thread. The standard library does not know it any more once it has destroyed its own
+/// thread-locals, and panics; destructors of POSIX thread-specific data may come after that.
+pub(super) fn this_thread() -> Option<Thread> {
+    contain(thread::current).ok()
+}
 
 /// What the two handles of a loop, and its wakers, have in common: its mailbox and its bell.
 pub(crate) struct Reach {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) thread: Thread,
-    pub(crate) thread_id: ThreadId,
+    /// The owner; unknown if it is so far at its end that it does not know itself. Then no loop runs.
+    pub(crate) thread: Option<Thread>,
+    pub(crate) runs_on: RunsOn,
     /// There is something other than post: a stop, a task to poll, an instance to look after.
     attention: AtomicBool,
     /// Made with the first source; without one the owner parks, which is faster. It is the owner's, and
@@ -33,8 +41,9 @@ impl Reach {
         let (mailbox, inbox) = Mailbox::new(capacity);
         let reach = Arc::new(Self {
             mailbox,
-            thread: thread::current(),
-            thread_id: std::thread::current().id(),
+            thread: this_thread(),
+            runs_on: contain(|| std::thread::current().id())
+                .map_or(RunsOn::Anybody, RunsOn::Thread),
             attention: AtomicBool::new(false),
             poller: OnceLock::new(),
             in_poller: AtomicBool::new(false),
@@ -68,8 +77,8 @@ impl Reach {
             if let Some(poller) = self.poller.get().and_then(Weak::upgrade) {
                 let _ = poller.notify();
             }
-        } else {
-            self.thread.unpark();
+        } else if let Some(thread) = &self.thread {
+            thread.unpark();
         }
     }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::local::{Callback, Entry, Local};
 use super::reach::Reach;
-use crate::task::{JoinHandle, Runner, RunsOn, task_with};
+use crate::task::{JoinHandle, Runner, task_with};
 
 /// A future with its handle's other side.
 pub(super) trait LocalFuture {
@@ -84,8 +84,7 @@ where
     });
     // A cancel has the task polled once more, which drops the future.
     let on_cancel = Waker::from(Arc::clone(&waker));
-    let (runner, mut handle) =
-        task_with((), RunsOn::Thread(local.reach.thread_id), Some(on_cancel));
+    let (runner, mut handle) = task_with((), local.reach.runs_on, Some(on_cancel));
     handle.set_loop(local.reach.address());
     if local.is_closed() {
         return handle; // the runner goes here, and tells the handle
