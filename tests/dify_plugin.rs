@@ -18,8 +18,9 @@ use dify::{endpoint, example};
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
-    Daemon, Dify, Environment, HostedPlugin, HttpRequest, HttpResponse, InvokeKind,
-    LateInvocations, Plugin, ReverseCall, RunningPlugin, Setting, ToolMessage,
+    ActionError, Daemon, Dify, Environment, ErrorType, HostedPlugin, HttpRequest, HttpResponse,
+    InvokeKind, LateInvocations, Plugin, PluginEvent, ReverseCall, RunningPlugin, Setting,
+    ToolMessage,
 };
 use support::{PATIENCE, poll_until, promptly};
 
@@ -354,4 +355,133 @@ fn a_plugin_over_standard_output_is_not_heard_or_stays_behind() {
     let begun = Instant::now();
     assert!(hosted.close(PATIENCE));
     assert!(begun.elapsed() < PATIENCE);
+}
+
+/// All wait for Dify at the same time: nobody is answered before the last has asked.
+#[test]
+fn four_hundred_handlers_wait_for_dify_at_once() {
+    promptly("all are answered", || {
+        let together = Arc::new(std::sync::Barrier::new(400));
+        let daemon = Daemon::new("a key").on_invocation(move |call: ReverseCall| {
+            together.wait();
+            call.respond(&json!({"data": true})).unwrap();
+        });
+        let plugin = Plugin::new(manifest()).tool("desk", "wait", |request| {
+            assert!(request.dify().storage_exists("k")?);
+            Ok(request.send(ToolMessage::text("done"))?)
+        });
+        let (hosted, _running) = meet(&daemon, plugin);
+        let replies: Vec<_> =
+            (0..400).map(|_| hosted.tool("desk", "wait", &json!({})).unwrap()).collect();
+        assert!(replies.into_iter().all(|reply| reply.map(Result::unwrap).count() == 1));
+    });
+}
+
+#[test]
+fn an_error_has_the_type_that_dify_tells_apart() {
+    let plugin = Plugin::new(manifest())
+        .tool("desk", "limit", |_| {
+            let error = ActionError::new(ErrorType::RateLimit, "three a day");
+            Err(anyhow::Error::new(error).context("asking the service"))
+        })
+        .tool("desk", "plain", |_| anyhow::bail!("on purpose"))
+        .validate_credentials("desk", |request| {
+            let key: String = request.credential("key")?;
+            anyhow::ensure!(key == "right", "the key is wrong");
+            Ok(())
+        });
+    let (hosted, _running) = meet(&daemon(), plugin);
+    let told = |mut reply: sessile::session::dify::Reply| {
+        let error = reply.next().unwrap().unwrap_err();
+        let error = error.remote().unwrap().clone();
+        let data = error.data.unwrap().value().unwrap();
+        (error.message, data["error_type"].as_str().unwrap().to_owned())
+    };
+    let (why, kind) = told(hosted.tool("desk", "limit", &json!({})).unwrap());
+    assert_eq!((&*why, &*kind), ("asking the service: three a day", "InvokeRateLimitError"));
+    let (_, kind) = told(hosted.tool("desk", "plain", &json!({})).unwrap());
+    assert_eq!(kind, "Exception");
+    let check = |credentials: Value| {
+        let fields = json!({"provider": "sessile/test/desk", "credentials": credentials});
+        hosted.request("tool", "validate_tool_credentials", &fields).unwrap()
+    };
+    let (why, kind) = told(check(json!({"key": "wrong"})));
+    assert_eq!((&*why, &*kind), ("the key is wrong", "ToolProviderCredentialValidationError"));
+    let (why, _) = told(check(json!({})));
+    assert!(why.contains("`key` is missing"), "{why}");
+    let answer = check(json!({"key": "right"})).next().unwrap().unwrap().value().unwrap();
+    assert_eq!(answer, json!({"result": true}));
+    // Nobody checks these.
+    let fields = json!({"provider": "elsewhere", "credentials": {}});
+    let unchecked = hosted.request("tool", "validate_tool_credentials", &fields).unwrap();
+    assert!(told(unchecked).0.contains("elsewhere"));
+}
+
+/// What a local plugin may say in one line, 5 MiB, is not what it may answer.
+#[test]
+fn what_is_long_goes_out_in_pieces_and_what_cannot_be_cut_is_refused_before_it_is_sent() {
+    let (tell, told) = mpsc::channel();
+    let plugin = Plugin::new(manifest())
+        .endpoint("GET", "/long", |request| {
+            Ok(request.respond(HttpResponse::new(200, vec![b'x'; 9 << 20]))?)
+        })
+        .max_message_size(5 << 20)
+        .tool("desk", "long", move |request| {
+            request.send(ToolMessage::text("x".repeat(6 << 20)))?;
+            let whole = request.send(ToolMessage::json(json!({"x": "x".repeat(6 << 20)})));
+            tell.send(whole.unwrap_err().is_too_large()).unwrap();
+            Ok(request.send(ToolMessage::text("end"))?)
+        });
+    let (hosted, _running) = meet(&daemon(), plugin);
+    assert_eq!(ask(&hosted, "/long").body.len(), 9 << 20);
+    let pieces = hosted.tool("desk", "long", &json!({})).unwrap();
+    let text: String = pieces
+        .map(|piece| {
+            piece.unwrap().value().unwrap()["message"]["text"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(text.len(), (6 << 20) + 3);
+    assert!(told.recv_timeout(PATIENCE).unwrap());
+}
+
+#[test]
+fn a_refused_plugin_says_so_and_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let plugin = Plugin::new(manifest()).tool("t", "t", |_| Ok(()));
+    let refuses = thread::spawn(move || daemon().accept(&listener, PATIENCE).unwrap_err());
+    let error = match plugin.run(&Environment::remote(address, "wrong")) {
+        Ok(running) => running.wait().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.refusal(), Some("handshake failed, invalid key"));
+    assert!(format!("{error:?}").contains("invalid key"));
+    assert!(refuses.join().unwrap().is_connect());
+}
+
+/// What the daemon says of itself, being busy, is told and tried again; it is forgotten when it is over.
+#[test]
+fn a_busy_daemon_is_tried_again_and_its_refusal_does_not_outlive_its_cause() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (tell, told) = mpsc::channel();
+    let plugin = Plugin::new(manifest()).tool("t", "t", |_| Ok(())).on_event(move |event| {
+        tell.send(event.clone()).unwrap();
+    });
+    let busy = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        lines.find(|line| line.as_ref().unwrap().contains(r#""type":"end""#)).unwrap().unwrap();
+        stream.write_all(b"server is busy now, please try again later\n").unwrap();
+        listener
+    });
+    let running = plugin.run(&Environment::remote(address, "a key")).unwrap();
+    let PluginEvent::Refused { why, tries_again } = told.recv_timeout(PATIENCE).unwrap() else {
+        panic!("it is another event")
+    };
+    assert!(tries_again && why.starts_with("server is busy"), "{why}");
+    let listener = busy.join().unwrap();
+    let hosted = daemon().accept(&listener, PATIENCE).unwrap();
+    assert!(hosted.tool("t", "t", &json!({})).unwrap().next().is_none());
+    assert_eq!(running.refusal(), None);
 }

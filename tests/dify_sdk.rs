@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use dify::endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sessile::session::dify::{
-    Daemon, HostedPlugin, HttpRequest, HttpResponse, LateInvocations, ReverseCall,
+    ActionError, ActionRequest, Daemon, Environment, ErrorType, HostedPlugin, HttpRequest,
+    HttpResponse, LateInvocations, LogStep, Manifest, ReverseCall, ToolMessage,
 };
 use support::{PATIENCE, poll_until, poll_within};
 
@@ -46,7 +48,7 @@ const OLD: Sdk = Sdk { requirements: "requirements-old.txt", ..SDK };
 const UNPATCHED: Sdk = Sdk { real_threads: true, ..SDK };
 
 fn command(sdk: Sdk, limit: u32) -> Command {
-    let mut command = Command::new(venv::python(&here(sdk.requirements)));
+    let mut command = Command::new(venv::python_312(&here(sdk.requirements)));
     if sdk.real_threads {
         command.env("PROBE_REAL_THREADS", "yes");
     }
@@ -314,4 +316,192 @@ fn a_plugin_that_is_killed_leaves_its_callers_waiting() {
     assert!(reply.last().unwrap().unwrap_err().is_lost());
     assert!(plugin.hosted.wait_gone(PATIENCE));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Answers as the SDK's `mirror` does.
+fn mirror(request: &mut ActionRequest) -> anyhow::Result<()> {
+    let kind: String = request.parameter("kind")?;
+    let value: Option<Value> = request.parameter("value")?;
+    let value = value.unwrap_or_default();
+    let text = || value.as_str().unwrap_or_default().to_owned();
+    let parts = || value.as_array().cloned().unwrap_or_default().into_iter();
+    match &*kind {
+        "text" => request.send(ToolMessage::text(text()))?,
+        "json" => request.send(ToolMessage::json(value))?,
+        "link" => request.send(ToolMessage::link(text()))?,
+        "image" => request.send(ToolMessage::image(text()))?,
+        "blob" => {
+            let bytes: Vec<u8> = parts().map(|byte| byte.as_u64().unwrap() as u8).collect();
+            request.send(ToolMessage::blob(bytes).meta(json!({"mime_type": "text/plain"})))?;
+        }
+        "variable" => request.send(ToolMessage::variable("v", value))?,
+        "streamed" => {
+            for piece in parts() {
+                request.send(ToolMessage::streamed_variable("v", piece.as_str().unwrap()))?;
+            }
+        }
+        "log" => {
+            let step = LogStep::new("step").data(json!({"a": 1}));
+            request.send(&step)?;
+            request.send(step.finished(json!({"b": 2})))?;
+        }
+        "storage" => {
+            let dify = request.dify();
+            dify.storage_set("k", text().as_bytes())?;
+            let kept = String::from_utf8(dify.storage_get("k")?)?;
+            request.send(ToolMessage::text(kept))?;
+        }
+        "chat" => {
+            for piece in request.dify().chat("app", &text(), &json!({}), None)? {
+                request.send(ToolMessage::json(piece?.value()?))?;
+            }
+        }
+        "credential" => {
+            let key: String = request.credential("key")?;
+            request.send(ToolMessage::text(key))?;
+        }
+        "fail" => {
+            request.send(ToolMessage::text("before"))?;
+            return Err(ActionError::new(ErrorType::Value, text()).into());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Everything that is random or tells of Python is taken out: ids, and tracebacks.
+fn comparable(mut said: Value) -> Value {
+    if let Some(message) = said.get_mut("message").and_then(Value::as_object_mut) {
+        message.remove("id");
+    }
+    if let Some(args) = said.get_mut("args").and_then(Value::as_object_mut) {
+        args.remove("traceback");
+    }
+    said
+}
+
+/// What is said to a request: each piece, and the error that it ends with.
+fn said(hosted: &HostedPlugin, kind: &str, action: &str, fields: &Value) -> Vec<Value> {
+    let pieces = hosted.request(kind, action, fields).unwrap();
+    pieces
+        .map(|piece| match piece {
+            Ok(piece) => comparable(piece.value().unwrap()),
+            Err(error) => {
+                let error = error.remote().expect("it is the plugin's");
+                let data = error.data.as_ref().map(|data| data.value().unwrap());
+                comparable(json!({"message": {"text": error.message}, "data":
+                    data.map(|data| data["error_type"].clone())}))
+            }
+        })
+        .collect()
+}
+
+/// Forty requests, the same to both.
+#[test]
+fn our_plugin_and_the_sdks_say_the_same_field_by_field() {
+    let store = Mutex::new(Value::Null);
+    let daemon = Daemon::new("the key").on_invocation(move |call: ReverseCall| {
+        let asked: Value = call.parse().unwrap();
+        match (call.kind(), asked["opt"].as_str()) {
+            ("app", _) => {
+                for seq in 0..3 {
+                    call.send(&json!({"event": "message", "seq": seq, "tag": asked["query"]}))
+                        .unwrap();
+                }
+                call.finish();
+            }
+            (_, Some("set")) => {
+                *store.lock().unwrap() = asked["value"].clone();
+                call.respond(&json!({"data": "ok"})).unwrap();
+            }
+            _ => {
+                let kept = store.lock().unwrap().clone();
+                call.respond(&json!({"data": kept})).unwrap();
+            }
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ours = sessile::session::dify::Plugin::new(Manifest::new("sessile", "probe", "0.0.1"))
+        .tool("probe", "mirror", mirror)
+        .validate_credentials("probe", |_| Ok(()))
+        .endpoint("POST", "/boats/<id>", |request| {
+            let id = request.path_parameter("id").unwrap_or_default();
+            let colour = request.settings()["colour"].as_str().unwrap_or("None");
+            let body = String::from_utf8_lossy(&request.http().body);
+            let text = format!("{} {id} {colour} {body}", request.http().method);
+            let response = HttpResponse::new(201, text).header("Content-Type", "text/plain");
+            Ok(request.respond(response)?)
+        })
+        .run(&Environment::remote(address, "the key"))
+        .unwrap();
+    let our_host = daemon.accept(&listener, PATIENCE).unwrap();
+    let theirs = remote(&daemon, SDK, 30);
+
+    let tool = |kind: &str, value: Value| {
+        let fields = json!({
+            "provider": "probe", "tool": "mirror", "credentials": {"key": "hunter2"},
+            "credential_type": "api-key", "tool_parameters": {"kind": kind, "value": value},
+        });
+        ("tool", "invoke_tool", fields)
+    };
+    let long = "\u{fc}".repeat(3000);
+    let bytes = |count: usize| json!((0..count).map(|n| n % 256).collect::<Vec<_>>());
+    let post = |path: &str, body: &str| {
+        let length = body.len();
+        let http =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        let hex = data_encoding::HEXLOWER.encode(http.as_bytes());
+        let fields = json!({"settings": {"colour": "red"}, "raw_http_request": hex});
+        ("endpoint", "invoke_endpoint", fields)
+    };
+    let mut requests = vec![
+        tool("text", json!("hello Ann")),
+        tool("text", json!("")),
+        tool("text", json!("\u{1F600} <&> \"quoted\" \\ \n")),
+        tool("text", json!(long)),
+        tool("json", json!({"a": [1, 2.5, null, true], "b": {"c": "d"}})),
+        tool("json", json!([{"a": 1}, "b"])),
+        tool("json", json!({})),
+        tool("link", json!("https://example.com/a?b=c")),
+        tool("image", json!("https://example.com/a.png")),
+        tool("blob", bytes(0)),
+        tool("blob", bytes(1)),
+        tool("blob", bytes(8191)),
+        tool("blob", bytes(8192)),
+        tool("blob", bytes(8193)),
+        tool("blob", bytes(40_000)),
+        tool("variable", json!("text")),
+        tool("variable", json!(7)),
+        tool("variable", json!({"a": [1]})),
+        tool("variable", json!(null)),
+        tool("streamed", json!(["a", "b", "", "c"])),
+        tool("log", json!(null)),
+        tool("storage", json!("kept")),
+        tool("storage", json!("")),
+        tool("chat", json!("hi")),
+        tool("credential", json!(null)),
+        tool("fail", json!("on purpose")),
+        tool("nothing", json!(null)),
+        ("tool", "validate_tool_credentials", json!({"provider": "probe", "credentials": {}})),
+    ];
+    requests.extend(
+        ["7", "a-b", "a%20b", "%C3%A4", "7.5"].map(|id| post(&format!("/boats/{id}"), "b")),
+    );
+    requests.extend(["", "x", &long].map(|body| post("/boats/1", body)));
+    requests.extend((0..4).map(|n| tool("chat", json!(n.to_string()))));
+    assert_eq!(requests.len(), 40);
+    for (kind, action, fields) in requests {
+        let of_ours = said(&our_host, kind, action, &fields);
+        let mut of_theirs = said(&theirs.hosted, kind, action, &fields);
+        for piece in &mut of_theirs {
+            // Without it an HTTP client does not leave before the session ends.
+            if let Some(headers) = piece.get_mut("headers").and_then(Value::as_object_mut) {
+                headers.remove("Content-Length");
+                headers["Content-Type"] = "text/plain".into();
+            }
+        }
+        assert_eq!(of_ours, of_theirs, "{action} {fields}");
+    }
+    drop(ours);
 }

@@ -28,6 +28,31 @@ pub fn python_in(venvs: &Path, requirements: &Path) -> Result<PathBuf, String> {
         .into_iter()
         .find(|python| run(Command::new(python).arg("--version")).is_ok())
         .ok_or("Python 3 is not installed")?;
+    make(venvs, Path::new(system), requirements)
+}
+
+/// For tests: the interpreter of an environment with these requirements, of Python 3.12 if one is to be
+/// had: on the path, or among what a version manager keeps; else of what there is.
+#[allow(dead_code)] // not all need it
+pub fn python_312(requirements: &Path) -> PathBuf {
+    let Some(temporary) = option_env!("CARGO_TARGET_TMPDIR") else {
+        panic!("cargo sets it for tests");
+    };
+    let venvs = Path::new(temporary).parent().expect("it is a folder of `target`").join("venvs");
+    let kept = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let kept =
+        kept.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv")));
+    let versions = kept.and_then(|kept| fs::read_dir(kept.join("versions")).ok());
+    let kept = versions.into_iter().flatten().flatten().map(|version| version.path());
+    let kept = kept.map(|version| version.join("bin/python3.12"));
+    let mut known = std::iter::once(PathBuf::from("python3.12")).chain(kept);
+    match known.find(|python| run(Command::new(python).arg("--version")).is_ok()) {
+        Some(python) => make(&venvs, &python, requirements).unwrap(),
+        None => python_in(&venvs, requirements).unwrap(),
+    }
+}
+
+fn make(venvs: &Path, system: &Path, requirements: &Path) -> Result<PathBuf, String> {
     let told = |error: io::Error| error.to_string();
     let wanted = fs::read_to_string(requirements).map_err(told)?;
     let mut hasher = DefaultHasher::new();

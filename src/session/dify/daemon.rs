@@ -79,7 +79,7 @@ impl Daemon {
             key: key.into(),
             handler: Arc::new(refuse),
             late: LateInvocations::Drop,
-            threads: 4,
+            threads: 1000,
             timeout: Duration::from_secs(300),
         }
     }
@@ -98,7 +98,8 @@ impl Daemon {
         self
     }
 
-    /// How many threads answer invocations, for each plugin. Default: 4.
+    /// How many threads answer invocations at most, for each plugin; they are started when they are
+    /// needed. Default: 1000.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;

@@ -12,14 +12,16 @@ use crate::session::duplex::Request;
 use crate::session::error::Kind;
 use crate::workers::Workers;
 
-/// So many threads, for which so many requests may wait. They have nothing of their own.
+/// Up to so many threads, started when they are needed, for which so many requests may wait. They have
+/// nothing of their own.
 pub(super) fn workers(
     name: &str,
     threads: usize,
     queue: usize,
 ) -> Result<Workers<()>, SessionError> {
     let pool = Pool::builder(try_from_fn(|_| Ok::<_, io::Error>(()))).name(name);
-    let workers = Workers::<()>::builder(pool).name(name).threads(threads).queue_capacity(queue);
+    let workers =
+        Workers::<()>::builder(pool).name(name).threads(1..=threads.max(1)).queue_capacity(queue);
     workers.build().map_err(|error| Kind::Connect(error.into()).into())
 }
 

@@ -101,7 +101,7 @@ impl Plugin {
             triggers: Vec::new(),
             assets: Vec::new(),
             acts: Acts::default(),
-            threads: 16,
+            threads: 1000,
             queue: 1000,
             max_message: MESSAGE,
             on_event: Box::new(|_| ()),
@@ -109,7 +109,8 @@ impl Plugin {
     }
 
     /// Sets how many threads handle requests at most. A handler that waits for Dify takes one up; they
-    /// are started at once. Default: 16.
+    /// are started when they are needed, and end when they have had nothing to do for a while. Default:
+    /// 1000, as the SDK has it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
