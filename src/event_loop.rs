@@ -425,7 +425,8 @@ impl EventLoop {
     }
 
     /// Runs one turn, which sleeps no longer than `timeout` (`None`: until there is something to do).
-    /// Says whether any callback ran.
+    /// Says whether any callback ran; in a turn that met only cancelled ones none has, though more may be
+    /// left.
     ///
     /// ```
     /// use std::time::Duration;
@@ -517,11 +518,13 @@ impl EventLoop {
         let idle = !stops && !has_work;
         let wait =
             if idle { self.until_next_timer(wait).remaining() } else { Some(Duration::ZERO) };
-        if local.sources.borrow().is_empty() && local.on_loan.get().is_none() {
+        let is_inside = local.on_loan.get().is_some();
+        if local.sources.borrow().is_empty() && !is_inside {
             if wait != Some(Duration::ZERO) {
                 reach.sleep(&local.inbox, wait);
             }
-        } else if !has_work || !self.has_looked.get() {
+        } else if !has_work || !self.has_looked.get() || is_inside {
+            // Run inside another, which may tell of each source only once: none may be passed over.
             self.has_looked.set(true);
             let sleeps = wait != Some(Duration::ZERO) && reach.falls_asleep(&local.inbox, true);
             Sources::wait(local, if sleeps { wait } else { Some(Duration::ZERO) })?;

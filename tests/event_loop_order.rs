@@ -594,3 +594,185 @@ fn a_turn_within_a_turn_calls_nothing_twice_and_loses_nothing() {
         assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
     });
 }
+
+// ---- against a model ------------------------------------------------------------------------------
+
+/// What was asked for, and what has been called of it: by source, in order.
+#[derive(Default)]
+struct Books {
+    soon: Vec<usize>,
+    /// By deadline, then in the order of asking.
+    timers: Vec<(Instant, usize)>,
+    posts: Vec<usize>,
+    tasks: Vec<usize>,
+    cancelled: Vec<usize>,
+    called: Vec<(From, usize)>,
+    /// Closures that are gone, called or not.
+    dropped: usize,
+}
+
+type Shared = Arc<std::sync::Mutex<Books>>;
+
+struct Piece(Shared, From, usize);
+
+impl Piece {
+    fn call(&self) {
+        self.0.lock().unwrap().called.push((self.1, self.2));
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().dropped += 1;
+    }
+}
+
+/// Callbacks, timers, posts and futures are asked for in any order, from without and from within, in turns
+/// and in turns within turns; some are cancelled. Each is called exactly once, or never if it was
+/// cancelled; those of a source in their order; and each is dropped once, also where the loop closes before.
+#[test]
+fn whatever_is_asked_for_is_called_once_and_in_the_order_of_its_source() {
+    fn ask(
+        event_loop: &Rc<EventLoop>,
+        books: &Shared,
+        rng: &Rc<RefCell<support::Rng>>,
+        depth: u32,
+    ) {
+        let local = event_loop.local();
+        let number = {
+            let books = books.lock().unwrap();
+            books.soon.len() + books.timers.len() + books.posts.len() + books.tasks.len()
+        };
+        let draw = |below| rng.borrow_mut().below(below);
+        let nests = depth < 3 && draw(4) == 0;
+        let within = {
+            let (event_loop, books, rng) = (Rc::downgrade(event_loop), books.clone(), rng.clone());
+            move || {
+                let Some(event_loop) = event_loop.upgrade().filter(|_| nests) else { return };
+                for _ in 0..2 {
+                    ask(&event_loop, &books, &rng, depth + 1);
+                }
+                if rng.borrow_mut().below(3) == 0 {
+                    event_loop.run_once(Duration::ZERO).unwrap();
+                }
+            }
+        };
+        let piece = |from| Piece(Arc::clone(books), from, number);
+        match draw(4) {
+            0 => {
+                let piece = piece(From::Here);
+                let scheduled = local.call_soon(move || {
+                    piece.call();
+                    within();
+                });
+                let mut books = books.lock().unwrap();
+                books.soon.push(number);
+                if draw(5) == 0 {
+                    scheduled.cancel();
+                    books.cancelled.push(number);
+                }
+            }
+            1 => {
+                let at = Instant::now() + rng.borrow_mut().micros(300);
+                let piece = piece(From::Timer);
+                let scheduled = local.call_at(at, move || {
+                    piece.call();
+                    within();
+                });
+                let mut books = books.lock().unwrap();
+                books.timers.push((at, number));
+                if draw(5) == 0 {
+                    scheduled.cancel();
+                    books.cancelled.push(number);
+                }
+            }
+            2 => {
+                // From another thread, which is through with it before the next.
+                let piece = piece(From::Post);
+                books.lock().unwrap().posts.push(number);
+                let handle = event_loop.handle();
+                let posts = std::thread::spawn(move || {
+                    handle.call_soon_threadsafe(move || piece.call()).unwrap();
+                });
+                posts.join().unwrap();
+            }
+            _ => {
+                let piece = piece(From::Task);
+                let yieldings = draw(3);
+                books.lock().unwrap().tasks.push(number);
+                let task = async move {
+                    for _ in 0..yieldings {
+                        yields().await;
+                    }
+                    piece.call();
+                    within();
+                };
+                local.spawn_local(task).detach();
+            }
+        }
+    }
+
+    let seed = u64::from(std::process::id());
+    promptly("loops", move || {
+        for round in 0..30 {
+            let what = format!("seed {seed}, round {round}");
+            let rng = Rc::new(RefCell::new(support::Rng::new(seed + round)));
+            let batch = [1, 2, 3, 1024][rng.borrow_mut().below(4) as usize];
+            let event_loop = Rc::new(EventLoop::builder().batch(batch).build());
+            let books = Shared::default();
+            for _ in 0..60 {
+                ask(&event_loop, &books, &rng, 0);
+                if rng.borrow_mut().below(3) == 0 {
+                    in_turn(&event_loop);
+                }
+            }
+            let closes_early = rng.borrow_mut().below(4) == 0;
+            // A turn that has met none but the cancelled has called nobody, and yet not been through.
+            let is_left = || event_loop.local().queued() > 0 || event_loop.next_timer().is_some();
+            while !closes_early && (in_turn(&event_loop) || is_left()) {}
+            drop(event_loop);
+
+            let books = books.lock().unwrap();
+            let asked =
+                books.soon.len() + books.timers.len() + books.posts.len() + books.tasks.len();
+            assert_eq!(books.dropped, asked, "{what}: each is dropped once");
+            let called = |from| {
+                let of = books.called.iter().filter(move |(of, _)| *of == from);
+                of.map(|(_, number)| *number).collect::<Vec<_>>()
+            };
+            let live = |numbers: Vec<usize>| {
+                let live = numbers.into_iter().filter(|number| !books.cancelled.contains(number));
+                live.collect::<Vec<_>>()
+            };
+            let mut tasks = called(From::Task);
+            let mut timers = called(From::Timer);
+            let mut expected_timers = live(books.timers.iter().map(|(_, n)| *n).collect());
+            if batch == 1024 && !closes_early {
+                // Asked for before any of them was due, they are called by their deadlines; here some
+                // were asked for later than others were called, so their order is compared in pairs.
+                for pair in timers.windows(2) {
+                    let at = |n| books.timers.iter().find(|(_, m)| *m == n).unwrap().0;
+                    assert!(pair[0] < pair[1] || at(pair[0]) <= at(pair[1]), "{what}: {pair:?}");
+                }
+            }
+            for list in [&mut tasks, &mut timers, &mut expected_timers] {
+                list.sort_unstable();
+            }
+            let all = [
+                (called(From::Here), live(books.soon.clone())),
+                (called(From::Post), books.posts.clone()),
+                (timers, expected_timers),
+                (tasks, books.tasks.clone()),
+            ];
+            for (called, asked) in all {
+                if closes_early {
+                    let mut once = called.clone();
+                    once.dedup();
+                    assert!(once == called && called.len() <= asked.len(), "{what}");
+                } else {
+                    assert_eq!(called, asked, "{what}");
+                }
+            }
+        }
+    });
+}
