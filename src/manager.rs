@@ -81,6 +81,40 @@ pub trait Manager: Send + Sync + 'static {
         false
     }
 
+    /// Says in a few words what should be known of an instance beside its state: what it is connected
+    /// to, what it is held to. The registry shows it, as
+    /// [`InstanceInfo::note`](crate::registry::InstanceInfo::note).
+    ///
+    /// It is asked once, on the owner, when the instance has been made. Default: nothing.
+    ///
+    /// ```
+    /// use sessile::{CreateContext, Manager, Pool, Registry};
+    ///
+    /// struct Shards;
+    ///
+    /// impl Manager for Shards {
+    ///     type Instance = u32;
+    ///
+    ///     fn create(&self, _: &CreateContext) -> anyhow::Result<u32> {
+    ///         Ok(7)
+    ///     }
+    ///
+    ///     fn describe(&self, shard: &u32) -> Option<String> {
+    ///         Some(format!("shard {shard}"))
+    ///     }
+    /// }
+    ///
+    /// let registry = Registry::new();
+    /// let shards = Pool::builder(Shards).registry(&registry).build()?;
+    /// shards.with(|shard| assert_eq!(*shard, 7))?;
+    /// assert_eq!(registry.snapshot().instances[0].note.as_deref(), Some("shard 7"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn describe(&self, instance: &Self::Instance) -> Option<String> {
+        let _ = instance;
+        None
+    }
+
     /// A handle by which a busy instance can be asked, from any thread, to come to an end.
     ///
     /// Asked for once, on the owner, right after [`create`](Self::create).

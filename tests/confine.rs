@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde_json::json;
 use sessile::interpreter::cpython::{CPython, CPythonManager, Confinement};
 use sessile::interpreter::{ExecuteOptions, Interpreter};
+use sessile::{Pool, Registry};
 
 #[path = "support/venv.rs"]
 mod venv;
@@ -455,6 +456,23 @@ fn a_confined_session_is_interrupted_and_keeps_its_state() {
     assert_eq!(error.name, "KeyboardInterrupt");
     interrupter.join().unwrap();
     assert_eq!(run(&mut python, "print(kept)"), "7\n");
+}
+
+#[test]
+fn the_registry_says_what_a_session_is_held_to() {
+    let registry = Registry::new();
+    let note = |confinement| {
+        let pool = Pool::builder(manager(confinement)).registry(&registry).build().unwrap();
+        pool.with(|_| registry.snapshot().instances[0].note.clone().unwrap()).unwrap()
+    };
+    let strict = note(Confinement::strict());
+    assert!(strict.starts_with("Python 3.") && strict.ends_with(", confined"), "{strict}");
+    let targets = Targets::new();
+    let asked = Confinement::strict().unix_socket(targets.dir.join("stream.sock"));
+    if manager(asked.clone()).start().is_err() {
+        let partly = note(asked.best_effort());
+        assert!(partly.contains("confined but for: sockets by path"), "{partly}");
+    }
 }
 
 #[test]

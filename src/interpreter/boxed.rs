@@ -82,6 +82,11 @@ where
         self.0.interrupt(engine.downcast_ref()?)
     }
 
+    fn describe(&self, engine: &BoxInterpreter) -> Option<String> {
+        let engine: &dyn Any = &**engine;
+        self.0.describe(engine.downcast_ref()?)
+    }
+
     fn close(&self, engine: BoxInterpreter, reason: CloseReason) -> anyhow::Result<()> {
         let engine: Box<dyn Any> = engine;
         engine.downcast().map_or(Ok(()), |engine| self.0.close(*engine, reason))

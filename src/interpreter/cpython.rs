@@ -388,6 +388,18 @@ impl Manager for CPythonManager {
         Some(python.interrupt_handle())
     }
 
+    fn describe(&self, python: &CPython) -> Option<String> {
+        #[cfg(all(feature = "confine", target_os = "linux"))]
+        if let Some(enforcement) = python.enforcement() {
+            let (version, missing) = (&python.version, &enforcement.missing);
+            return Some(match missing.is_empty() {
+                true => format!("Python {version}, confined"),
+                false => format!("Python {version}, confined but for: {}", missing.join("; ")),
+            });
+        }
+        Some(format!("Python {}", python.version))
+    }
+
     fn close(&self, mut python: CPython, _: CloseReason) -> anyhow::Result<()> {
         if let Some(child) = python.child.take() {
             let ending = child.close(self.settings.close_timeout);

@@ -34,6 +34,10 @@ macro_rules! delegates {
                 (**self).interrupt(instance)
             }
 
+            fn describe(&self, instance: &Self::Instance) -> Option<String> {
+                (**self).describe(instance)
+            }
+
             fn close(&self, instance: Self::Instance, reason: CloseReason) -> anyhow::Result<()> {
                 (**self).close(instance, reason)
             }

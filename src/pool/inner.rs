@@ -410,6 +410,9 @@ impl<T> Inner<T> {
         if let Ok(Some(interrupt)) = contain(|| self.manager.interrupt(&value)) {
             let _ = instance.interrupt.set(interrupt);
         }
+        if let Ok(Some(note)) = contain(|| self.manager.describe(&value)) {
+            let _ = instance.note.set(note.into());
+        }
         opening.succeeded();
         let books = self.books();
         books.backoff().reset();

@@ -31,6 +31,8 @@ pub(crate) struct Instance<T: 'static> {
     /// See [`set_adrift`](Self::set_adrift).
     pub(super) adrift: AtomicBool,
     pub(super) interrupt: OnceLock<InterruptHandle>,
+    /// What its manager says of it.
+    pub(super) note: OnceLock<Box<str>>,
     /// How its close ended: the error, if it failed.
     pub(super) outcome: OnceLock<Option<String>>,
 }
@@ -61,6 +63,7 @@ impl<T> Instance<T> {
             seen: Seen { uses: AtomicU64::new(0), since: AtomicU64::new(0) },
             adrift: AtomicBool::new(false),
             interrupt: OnceLock::new(),
+            note: OnceLock::new(),
             outcome: OnceLock::new(),
         })
     }
@@ -104,6 +107,7 @@ impl<T> Instance<T> {
             type_name: self.pool.type_name.to_owned(),
             owner: self.thread.owner.clone(),
             key: self.key.clone(),
+            note: self.note.get().map(|note| note.to_string()),
             state: self.state(),
             age_ms: millis(self.age()),
             idle_ms: millis(self.look()),

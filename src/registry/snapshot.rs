@@ -91,6 +91,9 @@ pub struct InstanceInfo {
     /// The key it is kept for, if it is one of [`Workers`](crate::Workers)' keyed instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// What its manager says of it, by [`Manager::describe`](crate::Manager::describe).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// What it is doing.
     pub state: InstanceState,
     /// Milliseconds since its creation began.
