@@ -30,6 +30,39 @@ use crate::id::{InstanceId, Owner};
     label = "not a `Manager`",
     note = "a closure becomes one by `sessile::from_fn(|_| ..)`, or, if it returns a `Result`, by `sessile::try_from_fn(|_| ..)`"
 )]
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::manager::CloseReason;
+/// use sessile::{CreateContext, Manager, Pool};
+///
+/// /// Makes journals, and sees that none is closed with something unsaid in it.
+/// struct Journals;
+///
+/// impl Manager for Journals {
+///     type Instance = Vec<String>;
+///
+///     fn create(&self, cx: &CreateContext) -> anyhow::Result<Vec<String>> {
+///         Ok(vec![format!("{} begins", cx.name())])
+///     }
+///
+///     fn has_broken(&self, journal: &mut Vec<String>) -> bool {
+///         journal.is_empty()
+///     }
+///
+///     fn close(&self, journal: Vec<String>, reason: CloseReason) -> anyhow::Result<()> {
+///         anyhow::ensure!(journal.len() > 1, "nothing was written before: {reason}");
+///         Ok(())
+///     }
+/// }
+///
+/// let journals = Pool::new(Journals);
+/// journals.with(|journal| journal.push("hello".to_owned()))?;
+/// let report = journals.close(Duration::from_secs(5));
+/// assert!(report.is_clean(), "{report}");
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 pub trait Manager: Send + Sync + 'static {
     /// What each thread gets one of. It need not be `Send`.
     type Instance: 'static;
@@ -137,7 +170,13 @@ pub trait Manager: Send + Sync + 'static {
     }
 }
 
-/// What a [`Manager`] is told about the instance it makes.
+/// Tells a [`Manager`] about the instance that it makes.
+///
+/// ```
+/// let names = sessile::Pool::from_fn(|cx| format!("{} of {}", cx.name(), cx.owner()));
+/// println!("{}", names.with(|name| name.clone())?);
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Debug)]
 pub struct CreateContext {
     pub(crate) id: InstanceId,
@@ -148,38 +187,89 @@ pub struct CreateContext {
 }
 
 impl CreateContext {
-    /// The id the instance will have, never used before or again in this process.
+    /// Returns the id that the instance will have, never used before or again in this process.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.id());
+    /// let first = pool.with(|id| *id)?;
+    /// pool.clear();
+    /// assert_ne!(pool.with(|id| *id)?, first);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn id(&self) -> InstanceId {
         self.id
     }
 
-    /// A name to tell the instance by: the pool's, a hyphen, the id.
+    /// Returns a name to tell the instance by: the pool's, a hyphen, the id.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.name().to_owned());
+    /// assert!(pool.with(|name| name.contains('-'))?);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The thread that the instance will belong to: the one that is calling.
+    /// Returns the thread that the instance will belong to: the one that is calling.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.owner().number);
+    /// let mine = pool.with(|number| *number)?;
+    /// let other = std::thread::spawn(move || pool.with(|number| *number)).join().unwrap()?;
+    /// assert_ne!(mine, other);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// The key that the instance is for, if it is a keyed one of [`Workers`](crate::Workers).
+    /// Returns the key that the instance is for, if it is a keyed one of
+    /// [`Workers`](crate::Workers).
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.key().map(str::to_owned));
+    /// assert_eq!(pool.with(|key| key.clone())?, None); // a thread's own
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// How often the pool had been [cleared](crate::Pool::clear) when this creation began.
+    /// Returns how often the pool had been [cleared](crate::Pool::clear) when this creation began.
+    ///
+    /// ```
+    /// let pool = sessile::Pool::from_fn(|cx| cx.generation());
+    /// pool.with(|_| ())?;
+    /// pool.clear();
+    /// assert_eq!(pool.with(|generation| *generation)?, 1);
+    /// # Ok::<(), sessile::PoolError>(())
+    /// ```
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 }
 
-/// Why an instance is closed.
+/// Says why an instance is closed.
+///
+/// ```
+/// use std::sync::mpsc;
+///
+/// use sessile::manager::CloseReason;
+/// use sessile::{Pool, from_fn};
+///
+/// let (sender, reasons) = mpsc::channel();
+/// let pool = Pool::new(from_fn(|_| 0).close_with(move |_, reason| Ok(sender.send(reason)?)));
+/// pool.with(|_| ())?;
+/// pool.close_here()?;
+/// assert_eq!(reasons.recv(), Ok(CloseReason::ClosedHere));
+/// # Ok::<(), sessile::PoolError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
