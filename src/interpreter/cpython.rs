@@ -15,12 +15,36 @@
 //! and `getpass()` are refused with `StdinNotImplementedError`. Each cell begins with working
 //! standard streams, also if the last one closed them.
 //!
+//! A task made by `asyncio.create_task` runs while a cell awaits, and between cells. What lies in the
+//! working directory, or anywhere on the path of cells, is imported by cells only, never by what runs
+//! them.
+//!
+//! # Magics
+//!
+//! The commonest of IPython's are there, without IPython; [`magics`](CPythonManager::magics) switches
+//! them off. They may stand inside blocks. `{expression}` and `$name` in a command stand for values.
+//!
+//! | written | does |
+//! |---|---|
+//! | `!command`, `x = !command`, `!!command` | runs it in a shell; the second and third give its lines |
+//! | `%pip ..` | runs the `pip` of this Python |
+//! | `%cd`, `%pwd`, `%env`, `%set_env`; `%ls`, `%cat`, `%mkdir`, `%cp`, `%mv`, `%rm` | as in a shell, but `%cd` and `%env` hold for the session |
+//! | `%time`, `%%time`, `%timeit`, `%%timeit` | say how long something takes |
+//! | `%%bash`, `%%sh` | run the cell as a script |
+//! | `%%writefile [-a] path` | writes the cell to a file |
+//! | `%%capture [name]` | keeps what the cell prints |
+//! | `%%html`, `%%markdown`, `%%latex` | show the cell as that |
+//! | `%matplotlib inline`, `%config InlineBackend..` | do nothing: figures are shown anyway |
+//! | `object?`, `object??` | tell what it is; its source |
+//!
+//! Any other raises `UsageError`, which says what to write in its place.
+//!
 //! # Whose output it is
 //!
 //! Order is kept between all that Python code prints and what child processes and C code write to
 //! the descriptors; only two descriptors written one after the other, with nothing printed between,
-//! may come in either order. A cell's output is complete when the cell ends. What its threads and
-//! child processes write later never gets into a later cell's output: it is reported beside it,
+//! may come in either order. A cell's output is complete when the cell ends. What its threads,
+//! tasks and child processes write later never gets into a later cell's output: it is reported beside it,
 //! under the cell it belongs to, as [`late`](super::Execution::late). Not all can be told
 //! apart; these count for the cell that is running: threads and processes that C code started
 //! without Python's knowing, and threads that write to the *descriptor* (`os.write(1, ..)`) rather
@@ -30,7 +54,8 @@
 //!
 //! [`CPythonManager`]'s `close` asks the child to end, so that it runs its `atexit` functions,
 //! waits, and kills it if need be. Dropping a [`CPython`] kills it at once. Either way
-//! it is reaped, and what it had started in its session ends with it.
+//! it is reaped, and what it had started ends with it: on Linux also what had left its session, unless
+//! the manager is told to [keep that](CPythonManager::keep_detached).
 //!
 //! On Linux the child also ends, by SIGKILL, with the *thread* that started it, whatever the way
 //! that thread ends. That is what per-thread ownership means; it also means that a `CPython` moved
@@ -137,7 +162,8 @@ impl CPythonManager {
 
     /// Which Python to run: a path, or a name to find on `PATH`.
     ///
-    /// Default: `python3`. Python 3.9 or newer is needed; anything else fails at the start.
+    /// Default: `python3`. Python 3.9 or newer is needed. An older one is refused at the start, by an
+    /// error that names its version.
     #[must_use]
     pub fn python(self, program: impl Into<PathBuf>) -> Self {
         self.with(|settings| settings.python = program.into())

@@ -41,6 +41,8 @@ const DRIVER: &str = concat!(
     include_str!("../short.py"),
     include_str!("driver/variables.py"),
 );
+/// The variable by which Python 3.11 and newer leave the working directory off `sys.path`.
+const SAFE_PATH: &str = "PYTHONSAFEPATH";
 /// How much memory the driver lays by, where memory is limited, to tell of its end.
 const RESERVE: u64 = 8 << 20;
 
@@ -101,6 +103,9 @@ impl Child {
         }
         command.envs(settings.env.iter().map(|(name, value)| (name, value)));
         command.env(MARK, left.mark());
+        if keeps_directory_away(settings) {
+            command.env(SAFE_PATH, "1");
+        }
         if let Some(dir) = current_dir {
             command.current_dir(dir);
         }
@@ -176,10 +181,27 @@ fn not_a_directory(dir: &Path, error: &io::Error) -> String {
     format!("the working directory {} {what}", dir.display())
 }
 
+/// Whether we, and not the caller, have Python keep the working directory off its path: while it
+/// starts, for some versions import modules before they come to our first line. The driver puts it
+/// back.
+fn keeps_directory_away(settings: &Settings) -> bool {
+    let is_set = settings.env.iter().any(|(name, _)| name == SAFE_PATH)
+        || std::env::var_os(SAFE_PATH).is_some();
+    let is_asked = settings.args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        // Options of one letter may be written as one.
+        arg.strip_prefix('-').is_some_and(|letters| {
+            !letters.starts_with(['-', 'X', 'W']) && letters.contains(['P', 'I', 'E'])
+        })
+    });
+    !is_set && !is_asked
+}
+
 fn boot(settings: &Settings) -> String {
     let magics = if settings.magics { "True" } else { "False" };
     // Not so much of what little there may be that nothing can be done with the rest.
     let reserve = settings.limits.memory.map_or(0, |bytes| RESERVE.min(bytes / 8));
-    let options = format!("{{'magics':{magics},'reserve':{reserve}}}");
+    let safe_path = if keeps_directory_away(settings) { "True" } else { "False" };
+    let options = format!("{{'magics':{magics},'reserve':{reserve},'safe_path':{safe_path}}}");
     BOOT.replace("SIZE", &DRIVER.len().to_string()).replace("OPTIONS", &options)
 }

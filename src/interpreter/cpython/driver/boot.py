@@ -4,7 +4,11 @@ if sys.version_info<(3,9):
  sys.exit(1)
 p=sys.path[:]
 if p[:1]==['']:del sys.path[0]
+o=OPTIONS
 import os
+if o['safe_path']:
+ os.environ.pop('PYTHONSAFEPATH',None)
+ if p[:1]!=['']:p.insert(0,'')
 l=os.path.dirname(os.__file__)
 sys.path[:]=[x for x in p if x==l or x.endswith('/lib-dynload') or x.endswith('.zip') and os.path.dirname(x)==os.path.dirname(l)]
 import _socket
@@ -17,4 +21,4 @@ while len(d)<SIZE:
  if not b:os._exit(1)
  d+=b
 d=d.split(b'\0')
-exec(compile(d[0],'<sessile>','exec'),{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':OPTIONS})
+exec(compile(d[0],'<sessile>','exec'),{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':o})

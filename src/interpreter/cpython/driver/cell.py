@@ -143,6 +143,7 @@ def run_cell(cell, code):
     except BaseException as raised:
         reserve = None
         phase = PREPARING
+        pause_tracers()
         error, cut = told_error(raised)
     if getattr(sys, "stdout", None) is not standard[0] or getattr(sys, "stderr", None) is not standard[1]:
         phase = PREPARING

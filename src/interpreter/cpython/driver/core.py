@@ -135,12 +135,15 @@ def library(name):
     for name_of_own in own:
         sys.modules.pop(name_of_own, None)
     kept, sys.path[:] = sys.path[:], standard_path
+    pause_tracers()
     try:
         __import__(name)
         return sys.modules[name]
     finally:
         sys.path[:] = kept
         sys.modules.update(own)
+        if phase == RUNNING:
+            resume_tracers()
 
 
 def to_json(value):

@@ -1,6 +1,10 @@
 """How exceptions are told."""
 
 traceback = library("traceback")
+# It imports these as it formats, when there is more on the path than the standard library.
+for version, name in ((3, 11), "ast"), ((3, 13), "unicodedata"):
+    if sys.version_info >= version:
+        library(name)
 
 
 def without_us(shown):

@@ -448,12 +448,12 @@ def traced_by(look):
 
 
 def pause_tracers():
-    """Between cells nothing is traced."""
+    """Nothing is traced but what cells do."""
     global paused
-    paused = traces[0](), traces[2]()
-    if paused[0]:
+    found = traces[0](), traces[2]()
+    if found != NO_TRACERS:
+        paused = found
         traces[1](None)
-    if paused[1]:
         traces[3](None)
 
 
