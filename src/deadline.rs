@@ -24,6 +24,12 @@ impl Deadline {
         self.0.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
+    /// As [`remaining`](Self::remaining), where for ever is as long as there is.
+    #[cfg(all(feature = "signals", unix))]
+    pub(crate) fn remaining_or_max(self) -> Duration {
+        self.remaining().unwrap_or(Duration::MAX)
+    }
+
     pub(crate) fn has_passed(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())
     }

@@ -29,6 +29,8 @@ mod builder;
 mod job;
 mod key;
 mod keyed;
+#[cfg(all(test, sessile_loom))]
+mod models;
 mod queues;
 mod room;
 mod team;

@@ -625,3 +625,98 @@ mod loops {
         Child(pid).exits_with(0);
     }
 }
+
+mod workers {
+    use std::sync::Arc;
+
+    use sessile::Workers;
+    use sessile::workers::Keyed;
+
+    use super::*;
+
+    fn team(stage: &Stage, registry: &Registry) -> Workers<Session> {
+        let pool = stage.builder(registry);
+        Workers::builder(pool).threads(2).queue_capacity(1).drop_timeout(FOR_EVER).build().unwrap()
+    }
+
+    /// Whatever the parent's threads are at, and whatever locks they hold.
+    #[test]
+    fn a_child_finds_its_parents_workers_closed_and_has_its_own() {
+        let _alone = alone();
+        let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+        let workers = team(&stage, &registry);
+        let alice: Keyed<_, _> = workers.keyed("alice".to_owned());
+        alice.submit(|_| ()).unwrap().join().unwrap();
+        let done = workers.submit(|_| 7).unwrap();
+        support::poll_until("it has run", || done.is_finished());
+        let mut pending = Vec::new();
+        for _ in 0..2 {
+            let holds = gate.clone();
+            pending.push(workers.submit(move |_| holds.pass()).unwrap());
+        }
+        support::poll_until("both run", || workers.status().running == 2);
+        let queued = workers.submit(|_| 8).unwrap();
+        // Taken in the child alone: the parent drops it when the gate is open.
+        let mut inherited = Some((workers, alice, done, queued, pending));
+        let child = fork_and(|| {
+            let mut play = || -> Result<(), c_int> {
+                let (workers, alice, done, queued, pending) = inherited.take().ok_or(25)?;
+                let refused = workers.submit(|_| 1).err().ok_or(1)?;
+                check(refused.is_closed(), 2)?;
+                let refused = workers.submit_timeout(FOR_EVER, |_| 1).err().ok_or(3)?;
+                check(refused.is_closed(), 4)?;
+                check(workers.submit_to(1, |_| 1).is_err_and(|one| one.is_closed()), 5)?;
+                check(workers.broadcast(|_| 1).iter().all(Result::is_err), 6)?;
+                check(alice.submit(|_| 1).is_err_and(|one| one.is_closed()), 7)?;
+                check(alice.close().is_err_and(|one| one.is_closed()), 8)?;
+                check(!alice.is_live() && workers.keys().is_empty(), 9)?;
+                check(workers.status().is_closed, 10)?;
+                // What had ended is there; what was queued comes back; the rest is cancelled.
+                check(done.join().is_ok_and(|n| n == 7), 11)?;
+                check(queued.is_finished(), 12)?;
+                let error = queued.join().err().ok_or(13)?;
+                check(error.is_cancelled() && error.into_body().is_some(), 14)?;
+                for pending in pending {
+                    check(!pending.interrupt(), 15)?;
+                    check(pending.join().is_err_and(|error| error.is_cancelled()), 16)?;
+                }
+                check(
+                    support::block_on(workers.submit_async(|_| 1)).is_some_and(|r| r.is_err()),
+                    17,
+                )?;
+                check(workers.shutdown(FOR_EVER).stragglers.is_empty(), 18)?;
+                check(workers.abort(FOR_EVER).stragglers.is_empty(), 19)?;
+                drop(alice);
+                drop(workers); // would wait for an hour
+                let (stage, registry) = (Stage::new(), Registry::new());
+                let own = team(&stage, &registry);
+                check(own.submit(|_| 9).map_err(|_| 20)?.join().is_ok_and(|n| n == 9), 21)?;
+                let alice = own.keyed("alice".to_owned());
+                check(alice.submit(|_| 9).map_err(|_| 22)?.join().is_ok_and(|n| n == 9), 23)?;
+                check(own.shutdown(PATIENCE).is_clean(), 24)
+            };
+            play().err().unwrap_or(0)
+        });
+        child.exits_with(0);
+        gate.open();
+        drop(inherited);
+    }
+
+    /// The work that has forked goes on in the child; nothing else of the workers does.
+    #[test]
+    fn a_child_forked_inside_a_work_does_nothing_else_of_its_parents() {
+        let _alone = alone();
+        let (stage, registry) = (Stage::new(), Registry::new());
+        let workers = Arc::new(team(&stage, &registry));
+        let inner = Arc::clone(&workers);
+        let child = workers.submit_to(0, move |_| {
+            fork_and(|| {
+                let refused = inner.submit(|_| ()).is_err_and(|refused| refused.is_closed());
+                let here = inner.submit_to(0, |_| ()).is_err_and(|refused| refused.is_closed());
+                i32::from(!(refused && here && inner.shutdown(FOR_EVER).stragglers.is_empty()))
+            })
+        });
+        child.unwrap().join().unwrap().exits_with(0);
+        workers.submit_to(0, |_| ()).unwrap().join().unwrap();
+    }
+}

@@ -131,7 +131,95 @@ const SCENES: &[Scene] = &[
         4,
         &[],
     ),
+    #[cfg(feature = "signals")]
+    (
+        "a signal has queued work done before the process ends by it",
+        || {
+            let within = PATIENCE;
+            sessile::signals::close_on_termination(Registry::global(), within).expect("handlers");
+            let workers = works(4);
+            signal_ourselves();
+            // For as long as the process lives: it is the signal that ends it.
+            let _workers = workers;
+            loop {
+                thread::park();
+            }
+        },
+        BY_SIGNAL,
+        &["done 0", "done 1", "done 2", "done 3", "worker-0: pool closed"],
+    ),
+    #[cfg(feature = "signals")]
+    (
+        "a signal has a shutdown of one's own run, which may end the process",
+        || {
+            let workers = works(2);
+            let registry = Registry::global();
+            sessile::signals::close_on_termination_after(registry, PATIENCE, move |left| {
+                assert!(left <= PATIENCE && !left.is_zero());
+                let clean = workers.shutdown(left).is_clean();
+                say("shut down");
+                std::process::exit(if clean { 7 } else { 8 });
+            })
+            .expect("handlers");
+            signal_ourselves();
+            loop {
+                thread::park();
+            }
+        },
+        7,
+        &["done 0", "done 1", "shut down", "worker-0: closed here"],
+    ),
+    #[cfg(feature = "signals")]
+    (
+        "a shutdown that hangs is not waited for past its time",
+        || {
+            let registry = Registry::global();
+            let within = Duration::from_millis(50);
+            sessile::signals::close_on_termination_after(registry, within, |_| {
+                loop {
+                    thread::park();
+                }
+            })
+            .expect("handlers");
+            signal_ourselves();
+            loop {
+                thread::park();
+            }
+        },
+        BY_SIGNAL,
+        &[],
+    ),
 ];
+
+/// Instead of an exit code.
+const BY_SIGNAL: i32 = -1;
+
+/// One worker, which is not done with the first of so many works before the last is queued.
+#[cfg(feature = "signals")]
+fn works(count: u32) -> sessile::Workers<String> {
+    let workers = sessile::Workers::builder(Pool::builder(Talks)).threads(1).build().expect("one");
+    let (all, queued) = mpsc::channel::<()>();
+    let mut queued = Some(queued);
+    for n in 0..count {
+        let first = queued.take();
+        let work = move |_: &mut String| {
+            if let Some(queued) = first {
+                let _ = queued.recv();
+            }
+            say(&format!("done {n}"));
+        };
+        workers.submit(work).expect("it is open").detach();
+    }
+    drop(all);
+    workers
+}
+
+#[cfg(feature = "signals")]
+fn signal_ourselves() {
+    let this = std::process::id().to_string();
+    let sent = Command::new("kill").args(["-INT", &this]).status().expect("there is a `kill`");
+    assert!(sent.success());
+}
 
 fn play(name: &str) {
     let scene = SCENES.iter().find(|scene| scene.0 == name);
@@ -157,7 +245,7 @@ fn judge(&(name, _, code, expected): &Scene) -> Result<(), String> {
 
     let mut said: Vec<_> = said.lines().collect();
     said.sort_unstable();
-    if status.code() == Some(code) && said == expected {
+    if status.code().unwrap_or(BY_SIGNAL) == code && said == expected {
         return Ok(());
     }
     Err(format!("{status}, expected {code}; said {said:?}, expected {expected:?}\n{err}"))

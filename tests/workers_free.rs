@@ -449,3 +449,237 @@ fn errors_are_carried_by_a_question_mark_and_say_what_happened() {
     assert_eq!(refused.to_string(), "the owner takes no more work");
     assert_eq!(format!("{refused:?}"), "PostError::Closed(..)");
 }
+
+/// A future polled once, by nobody in particular.
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+}
+
+#[test]
+fn threads_and_tasks_get_room_in_the_order_of_asking() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let (workers, gate) = full(&stage, &registry);
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let note = |who: usize| {
+        let order = Arc::clone(&order);
+        move |_: &mut Session| order.lock().unwrap().push(who)
+    };
+    thread::scope(|s| {
+        let mut threads = Vec::new();
+        let mut tasks = Vec::new();
+        for who in 0..6 {
+            let (workers, work) = (&workers, note(who));
+            if who % 2 == 0 {
+                threads.push(s.spawn(move || joined(workers.submit(work).unwrap())));
+            } else {
+                let mut submits = Box::pin(workers.submit_async(work));
+                assert!(poll_once(submits.as_mut()).is_pending());
+                tasks.push(submits);
+            }
+            support::poll_until("it is in line", || workers.status().waiting == who + 1);
+        }
+        gate.open();
+        for submits in tasks {
+            joined(support::block_on(submits).unwrap().unwrap());
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    // A task that was given its place takes it when it is polled; the others do not wait for that.
+    let order = order.lock().unwrap();
+    let threads: Vec<_> = order.iter().filter(|who| *who % 2 == 0).collect();
+    assert_eq!((order.len(), threads), (6, vec![&0, &2, &4]));
+}
+
+#[test]
+fn a_submission_that_is_dropped_takes_no_room_and_leaves_no_hole() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let (workers, gate) = full(&stage, &registry);
+    let mut waits: Vec<_> = (0..3).map(|_| Box::pin(workers.submit_async(|_| ()))).collect();
+    for submits in &mut waits {
+        assert!(poll_once(submits.as_mut()).is_pending());
+    }
+    drop(waits.remove(0)); // in line
+    assert_eq!(workers.status().waiting, 2);
+    gate.open();
+    support::poll_until("they have room", || workers.status().waiting == 0);
+    drop(waits); // with a place each, which they give back
+    for _ in 0..2 {
+        let gate = Gate::new();
+        let holds = gate.clone();
+        let held = workers.submit(move |_| holds.pass()).unwrap();
+        gate.wait_for_arrival();
+        let fit: Vec<_> = (0..2).map(|_| workers.try_submit(|_| ()).unwrap()).collect();
+        assert!(workers.try_submit(|_| ()).is_err_and(|refused| refused.is_full()));
+        gate.open();
+        fit.into_iter().for_each(joined);
+        joined(held);
+    }
+}
+
+/// It compiles: a submission of work for instances that must not leave their thread may itself.
+#[test]
+fn a_submission_may_cross_threads_whatever_the_instance_is() {
+    fn send<F: Send>(future: F) -> F {
+        future
+    }
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = workers(stage.builder_local(&registry), 1);
+    let keyed = workers.keyed("alice".to_owned());
+    let one = send(workers.submit_async(|_: &mut Stay| 7));
+    let other = send(keyed.submit_async(|_: &mut Stay| 8));
+    assert_eq!(joined(support::block_on(one).unwrap().unwrap()), 7);
+    assert_eq!(joined(support::block_on(other).unwrap().unwrap()), 8);
+}
+
+#[test]
+fn an_interrupt_stops_the_work_it_is_for_and_no_other() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let (asked, opens) = (Gate::new(), gate.clone());
+    let asks = asked.clone();
+    stage.on_interrupt(support::first(move || {
+        opens.open();
+        asks.pass();
+    }));
+    let workers = workers(stage.builder(&registry), 1);
+    let holds = gate.clone();
+    let running = workers.submit(move |_| holds.pass()).unwrap();
+    gate.wait_for_arrival();
+    let next = workers.submit(|session| session.touch()).unwrap();
+    let cancelled = workers.submit(|_| ()).unwrap();
+    assert!(cancelled.interrupt(), "queued, it is cancelled");
+    assert!(cancelled.join().unwrap_err().is_cancelled());
+    thread::scope(|s| {
+        let interrupts = s.spawn(|| running.interrupt());
+        asked.wait_for_arrival();
+        // The work ends; but the worker begins nothing while the interrupt is being called.
+        support::poll_until("it has ended", || running.is_finished());
+        for _ in 0..100 {
+            thread::yield_now();
+            assert!(!next.is_finished());
+        }
+        asked.open();
+        assert!(interrupts.join().unwrap());
+    });
+    joined(next);
+    assert!(!running.interrupt(), "it has ended");
+    joined(running);
+    assert_eq!(stage.count(What::Interrupt), 1);
+}
+
+#[test]
+fn a_handle_that_cancels_on_drop_stops_queued_and_running_work() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let opens = gate.clone();
+    stage.on_interrupt(support::first(move || opens.open()));
+    let workers = workers(stage.builder(&registry), 1);
+    let (holds, ran) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+    let running = workers.submit(move |_| holds.pass()).unwrap().cancel_on_drop();
+    gate.wait_for_arrival();
+    let counts = Arc::clone(&ran);
+    let queued = workers.submit(move |_| counts.fetch_add(1, Ordering::SeqCst)).unwrap();
+    drop(queued.cancel_on_drop());
+    let kept = workers.submit(|_| 7).unwrap().cancel_on_drop();
+    drop(running); // or the worker would be held for ever
+    assert_eq!(support::block_on(kept).unwrap().unwrap(), 7);
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    assert_eq!(stage.count(What::Interrupt), 1);
+}
+
+#[test]
+fn the_status_tells_what_is_queued_and_what_runs() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let workers = Workers::builder(stage.builder(&registry)).threads(2).build().unwrap();
+    let alice = workers.keyed("alice".to_owned());
+    let mut all = Vec::new();
+    let holds = gate.clone();
+    all.push(alice.submit(move |_| holds.pass()).unwrap());
+    gate.wait_for_arrival();
+    all.extend((0..3).map(|_| alice.submit(|_| ()).unwrap()));
+    thread::sleep(Duration::from_millis(20)); // it is told how long the work has been running
+    let status = workers.status();
+    assert_eq!((status.threads, status.max_threads), (2, 2));
+    assert_eq!((status.queued, status.running, status.is_closed), (3, 1, false));
+    let worker = status.workers.iter().find(|one| one.number == alice.worker()).unwrap();
+    assert!(worker.running_ms.is_some_and(|ms| ms >= 10), "{worker:?}");
+    assert_eq!((worker.key.as_deref(), worker.queued, worker.keys), (Some("alice"), 3, 1));
+    let key = &status.keys[0];
+    assert_eq!((&*key.key, key.queued, key.is_running), ("alice", 3, true));
+    // The registry has it too, as data and, what is live, as a table.
+    let snapshot = registry.snapshot();
+    let json = serde_json::to_string(&snapshot).unwrap();
+    let back: sessile::registry::Snapshot = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.pools[0].workers.as_ref().unwrap().keys, status.keys);
+    let table = snapshot.to_string();
+    assert!(table.lines().next().unwrap().contains("KEY") && table.contains("alice"), "{table}");
+    gate.open();
+    all.into_iter().for_each(joined);
+    support::poll_until("nothing runs", || workers.status().running == 0);
+    assert!(workers.status().keys.is_empty());
+}
+
+#[test]
+fn threads_come_on_demand_and_end_when_they_are_idle() {
+    let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (begins, ends) = (Arc::clone(&begun), Arc::clone(&ended));
+    let workers = Workers::builder(stage.builder(&registry))
+        .threads(1..=100)
+        .stack_size(64 * 1024)
+        .keep_threads_for(Duration::from_millis(20))
+        .start_handler(move |_| _ = begins.fetch_add(1, Ordering::SeqCst))
+        .exit_handler(move |_| _ = ends.fetch_add(1, Ordering::SeqCst))
+        .build()
+        .unwrap();
+    assert_eq!((workers.threads(), workers.status().threads), (100, 1));
+    // All at once: none of them comes to an end before the last has begun.
+    let all: Vec<_> = (0..100)
+        .map(|_| {
+            let holds = gate.clone();
+            workers.submit(move |_| holds.pass()).unwrap()
+        })
+        .collect();
+    support::poll_until("all run", || workers.status().running == 100);
+    assert_eq!(begun.load(Ordering::SeqCst), 100);
+    gate.open();
+    all.into_iter().for_each(joined);
+    support::poll_until("they have ended", || ended.load(Ordering::SeqCst) == 99);
+    assert_eq!(workers.status().threads, 1);
+    support::poll_until("theirs are closed", || registry.snapshot().instances.len() <= 1);
+    // And they come again.
+    let gate = Gate::new();
+    let all: Vec<_> = (0..10)
+        .map(|_| {
+            let holds = gate.clone();
+            workers.submit(move |_| holds.pass()).unwrap()
+        })
+        .collect();
+    support::poll_until("all run", || workers.status().running == 10);
+    gate.open();
+    all.into_iter().for_each(joined);
+    assert!(workers.shutdown(PATIENCE).is_clean());
+    assert_eq!(begun.load(Ordering::SeqCst), ended.load(Ordering::SeqCst));
+}
+
+#[test]
+fn without_a_thread_kept_the_first_work_starts_one() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Workers::builder(stage.builder_local(&registry))
+        .threads(..=2)
+        .keep_threads_for(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    for round in 0..20 {
+        assert_eq!(joined(workers.submit(move |_| round).unwrap()), round);
+        assert_eq!(joined(workers.submit_to(1, move |_| round).unwrap()), round);
+        if round % 4 == 0 {
+            support::poll_until("none is left", || workers.status().threads == 0);
+        }
+    }
+    // A key's instance keeps its thread.
+    let alice = workers.keyed("alice".to_owned());
+    let id = joined(alice.submit(Stay::touch).unwrap());
+    thread::sleep(Duration::from_millis(10)); // longer than an idle thread is kept
+    assert_eq!(joined(alice.submit(Stay::touch).unwrap()), id);
+    assert!(workers.shutdown(PATIENCE).is_clean());
+    stage.assert_each_closed_once();
+}

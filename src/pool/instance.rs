@@ -116,6 +116,11 @@ impl<T> Instance<T> {
         }
     }
 
+    /// Whether somebody has ordered it closed, or has closed it.
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self.slot.notice(), Notice::Revoked(_) | Notice::Taken(_))
+    }
+
     /// Asks what it is doing to come to an end, if the manager gave a way to.
     pub(crate) fn ask_to_stop(&self) {
         if let Some(interrupt) = self.interrupt.get() {

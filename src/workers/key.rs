@@ -7,6 +7,7 @@
 //! anew.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::job::Job;
@@ -19,6 +20,8 @@ pub(super) struct Key<T: 'static, K> {
     /// For its work.
     pub(super) room: Room,
     state: Mutex<KeyState<T>>,
+    /// It is not the key's any more. Written under the lock.
+    retired: AtomicBool,
 }
 
 pub(super) struct KeyState<T: 'static> {
@@ -33,8 +36,6 @@ pub(super) struct KeyState<T: 'static> {
     /// Where its worker has it among those that it keeps; when it was used last.
     pub(super) filed: u64,
     pub(super) used: u64,
-    /// It is not the key's any more.
-    pub(super) retired: bool,
 }
 
 impl<T, K> Key<T, K> {
@@ -51,9 +52,17 @@ impl<T, K> Key<T, K> {
                 id: None,
                 filed: 0,
                 used: 0,
-                retired: false,
             }),
+            retired: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn has_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub(super) fn retire(&self, _: &mut KeyState<T>) {
+        self.retired.store(true, Ordering::Release);
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, KeyState<T>> {

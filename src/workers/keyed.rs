@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::job::Job;
@@ -41,8 +41,8 @@ use crate::task::{JoinHandle, RunsOn};
 pub struct Keyed<T: 'static, K> {
     team: Arc<Team<T, K>>,
     key: K,
-    /// As it was listed when it was last looked for.
-    found: Mutex<Option<Arc<Key<T, K>>>>,
+    /// As it was listed when it was first looked for.
+    found: OnceLock<Arc<Key<T, K>>>,
 }
 
 impl<T, K> Keyed<T, K>
@@ -50,7 +50,7 @@ where
     K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
 {
     pub(super) fn new(team: Arc<Team<T, K>>, key: K) -> Self {
-        Self { team, key, found: Mutex::new(None) }
+        Self { team, key, found: OnceLock::new() }
     }
 
     /// Lends the key.
@@ -244,16 +244,12 @@ where
         Ok(handle.expect("made as it was put"))
     }
 
-    /// The key as it is listed now.
+    /// The key as it is listed. It may be about to retire: whoever puts work there is told.
     fn listed(&self) -> Arc<Key<T, K>> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*found {
-            Some(key) if !key.state().retired => Arc::clone(key),
-            _ => {
-                let key = self.team.key(&self.key);
-                *found = Some(Arc::clone(&key));
-                key
-            }
+        match self.found.get() {
+            Some(key) if !key.has_retired() => Arc::clone(key),
+            Some(_) => self.team.key(&self.key),
+            None => Arc::clone(self.found.get_or_init(|| self.team.key(&self.key))),
         }
     }
 
@@ -272,7 +268,7 @@ where
 
 impl<T, K: Clone> Clone for Keyed<T, K> {
     fn clone(&self) -> Self {
-        Self { team: Arc::clone(&self.team), key: self.key.clone(), found: Mutex::new(None) }
+        Self { team: Arc::clone(&self.team), key: self.key.clone(), found: OnceLock::new() }
     }
 }
 

@@ -44,7 +44,7 @@
 //! is left, and takes everything out again. There is no moment between.
 
 use std::mem;
-use std::sync::{Condvar, OnceLock, PoisonError};
+use std::sync::{Condvar, PoisonError};
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -68,8 +68,6 @@ pub(super) struct Queues<X> {
     /// Rung, under `ends`, when a thread has ended.
     ended: Condvar,
     ends: std::sync::Mutex<usize>,
-    /// So many may look out for work at a time.
-    lookouts: usize,
     least: usize,
 }
 
@@ -139,7 +137,6 @@ impl<X> Queues<X> {
             }),
             ended: Condvar::new(),
             ends: std::sync::Mutex::new(0),
-            lookouts: processors(),
             least,
         }
     }
@@ -406,8 +403,8 @@ impl<X> Queues<X> {
             }
             if !searching {
                 searching = true;
-                let others = self.searching.fetch_add(1, Ordering::SeqCst);
-                if others < self.lookouts && look_out(|| self.has_something(seat)) {
+                self.searching.fetch_add(1, Ordering::SeqCst);
+                if look_out(|| self.has_something(seat)) {
                     continue;
                 }
             }
@@ -511,9 +508,4 @@ fn late<X>(queue: &Queue<X>) -> Pushed<X> {
 
 fn drain<X>(queue: &Queue<X>) -> Vec<X> {
     std::iter::from_fn(|| queue.pop()).collect()
-}
-
-fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

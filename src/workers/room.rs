@@ -24,7 +24,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::deadline::Deadline;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, look_out};
 
 pub(super) struct Room {
     word: AtomicUsize,
@@ -38,7 +38,11 @@ struct Line {
 }
 
 /// A place in the line. What is in it is guarded by the line's lock.
-struct Ticket(Mutex<Outcome>);
+struct Ticket {
+    outcome: Mutex<Outcome>,
+    /// Whether it has been called. For looking without the lock.
+    called: AtomicBool,
+}
 
 enum Outcome {
     Waits(Waker),
@@ -113,11 +117,26 @@ impl Room {
         if deadline.has_passed() {
             return Err(NoRoom::Late);
         }
+        // Before it gets in line: as long as nobody is there, nobody is overtaken who has been waiting.
+        let mut claimed = false;
+        look_out(|| {
+            claimed = self.claim();
+            claimed || self.word.load(Ordering::Relaxed) % PLACE == SOMEBODY_WAITS
+        });
+        if claimed {
+            return Ok(());
+        }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut entering = self.enter();
         loop {
             if let Poll::Ready(outcome) = entering.ask(&waker) {
                 return outcome;
+            }
+            // In line, but a place may be on its way: whoever makes it may want this very processor.
+            let called =
+                || entering.ticket.as_ref().is_none_or(|it| it.called.load(Ordering::Acquire));
+            if look_out(called) {
+                continue;
             }
             match deadline.remaining() {
                 None => thread::park(),
@@ -167,12 +186,14 @@ impl Room {
 
 impl Ticket {
     fn outcome(&self) -> MutexGuard<'_, Outcome> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what has come of it. Whoever waits is to be woken.
     fn call(&self, outcome: Outcome) -> Option<Waker> {
-        match std::mem::replace(&mut *self.outcome(), outcome) {
+        let before = std::mem::replace(&mut *self.outcome(), outcome);
+        self.called.store(true, Ordering::Release);
+        match before {
             Outcome::Waits(waker) => Some(waker),
             _ => None,
         }
@@ -214,7 +235,10 @@ impl Entering<'_> {
         if self.room.claim() {
             return Poll::Ready(Ok(()));
         }
-        let ticket = Arc::new(Ticket(Mutex::new(Outcome::Waits(waker.clone()))));
+        let ticket = Arc::new(Ticket {
+            outcome: Mutex::new(Outcome::Waits(waker.clone())),
+            called: AtomicBool::new(false),
+        });
         let mut line = self.room.line();
         if line.closed {
             return Poll::Ready(Err(NoRoom::Closed));

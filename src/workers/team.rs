@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -22,8 +22,8 @@ use crate::event_loop::{Refusal, Whose};
 use crate::fork;
 use crate::pool::Pool;
 use crate::registry::crew::{Crew, KeyStatus, WorkerStatus, WorkersStatus};
-use crate::registry::snapshot::millis;
 use crate::task::{RunsOn, Seat, seat, take_seat};
+use crate::thread::coarse_ms;
 
 pub(super) struct Team<T: 'static, K> {
     /// Never the same twice.
@@ -48,7 +48,6 @@ pub(super) struct Team<T: 'static, K> {
     pub(super) on_close: OnClose,
     threads: Mutex<Vec<Hired>>,
     start: StartThread,
-    since: Instant,
 }
 
 /// A thread that was started.
@@ -82,20 +81,19 @@ pub(super) struct Load {
     pub(super) queued: AtomicUsize,
     /// Keys that belong to it.
     pub(super) keys: AtomicUsize,
-    /// Since when it has been doing the work at hand, in nanoseconds of the team's; zero is never.
+    /// Since when it has been doing the work at hand, in milliseconds of the clock; zero is never.
     running_since: AtomicU64,
 }
 
 impl Load {
-    pub(super) fn begin<T, K>(&self, team: &Team<T, K>) -> impl Drop + use<'_, T, K> {
+    pub(super) fn begin(&self) -> impl Drop + '_ {
         struct Busy<'l>(&'l Load);
         impl Drop for Busy<'_> {
             fn drop(&mut self) {
                 self.0.running_since.store(0, Ordering::Relaxed);
             }
         }
-        let now = u64::try_from(team.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.running_since.store(now.max(1), Ordering::Relaxed);
+        self.running_since.store(coarse_ms().max(1), Ordering::Relaxed);
         Busy(self)
     }
 
@@ -149,7 +147,6 @@ where
             on_close: setup.on_close,
             threads: Mutex::new(Vec::new()),
             start: setup.start,
-            since: Instant::now(),
         });
         let crew: Weak<Self> = Arc::downgrade(&team);
         team.pool.inner().set_crew(crew);
@@ -245,13 +242,13 @@ where
     /// The key as it is listed; now, if it was not.
     pub(super) fn key(&self, key: &K) -> Arc<Key<T, K>> {
         if let Some(found) = self.keys.get(key)
-            && !found.state().retired
+            && !found.has_retired()
         {
             return Arc::clone(&found);
         }
         match self.keys.entry(key.clone()) {
             Entry::Occupied(mut found) => {
-                if found.get().state().retired {
+                if found.get().has_retired() {
                     found.insert(Key::new(key.clone(), self.key_queue_capacity));
                 }
                 Arc::clone(found.get())
@@ -271,7 +268,7 @@ where
         make: impl FnOnce(RunsOn) -> Job<T>,
     ) -> Result<(), NotPut> {
         let mut state = key.state();
-        if state.retired {
+        if key.has_retired() {
             return Err(NotPut::Retired);
         }
         let seat = match state.seat {
@@ -320,10 +317,10 @@ where
     /// If a key has neither work nor an instance, it belongs to no worker any more, and retires.
     pub(super) fn settle(&self, key: &Arc<Key<T, K>>) {
         let mut state = key.state();
-        if state.retired || state.has_turn || state.id.is_some() || !state.line.is_empty() {
+        if key.has_retired() || state.has_turn || state.id.is_some() || !state.line.is_empty() {
             return;
         }
-        state.retired = true;
+        key.retire(&mut state);
         if let Some(seat) = state.seat.take() {
             self.loads[seat].keys.fetch_sub(1, Ordering::Relaxed);
         }
@@ -458,21 +455,21 @@ where
             is_closed: self.queues.is_closed(),
             ..WorkersStatus::default()
         };
-        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = coarse_ms();
         for (number, load) in self.loads.iter().enumerate() {
             status.waiting += self.own_rooms[number].waiting();
             if !self.queues.is_taken(number) {
                 continue;
             }
             let since = load.running_since.load(Ordering::Relaxed);
-            let running = (since != 0).then(|| Duration::from_nanos(now.saturating_sub(since)));
+            let running = (since != 0).then(|| now.saturating_sub(since));
             let queued = load.queued.load(Ordering::Relaxed);
             status.queued += queued;
             status.running += usize::from(running.is_some());
             status.workers.push(WorkerStatus {
                 number,
                 queued,
-                running_ms: running.map(millis),
+                running_ms: running,
                 key: None,
                 keys: load.keys.load(Ordering::Relaxed),
             });

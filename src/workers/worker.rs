@@ -102,7 +102,7 @@ where
         } else {
             self.team.room.leave();
         }
-        let _busy = load.begin(&self.team);
+        let _busy = load.begin();
         job.perform(&mut Own(&self.team));
     }
 
@@ -120,12 +120,12 @@ where
         if let Some(job) = job {
             load.queued.fetch_sub(1, Ordering::Relaxed);
             key.room.leave();
-            let _busy = load.begin(&team);
+            let _busy = load.begin();
             let _ = contain(|| job.perform(&mut kept));
         }
         let mut instance = kept.instance;
         // Spent by this use, or poisoned, or ordered closed meanwhile: not to be kept for nothing.
-        if instance.as_ref().is_some_and(|instance| Arc::clone(instance).attend()) {
+        if instance.as_ref().is_some_and(|one| one.is_ordered() && Arc::clone(one).attend()) {
             instance = None;
         }
         self.now += 1;
