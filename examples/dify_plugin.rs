@@ -67,7 +67,8 @@ fn call(dify: &Dify, app: &str, thread: u32, rows: u32) -> Report {
         .map(|row| {
             let query = format!("t{thread}-{row}");
             let begun = Instant::now();
-            let answer: Result<Vec<_>, _> = dify.chat(app, &query, &json!({}), None)?.collect();
+            let answers = dify.chat(app, &query, &json!({}), None)?;
+            let answer: Result<Vec<_>, _> = answers.into_iter().collect();
             answer.map(|_| begun.elapsed())
         })
         .collect()

@@ -4,7 +4,7 @@
 //! JSON, and requests that can be answered. What comes in pieces must be the same however it is
 //! cut, and no more of it may be kept than the limit allows.
 
-use crate::session::{Incoming, JsonRpc, Outgoing, Payload, Protocol, RemoteError};
+use crate::session::{Incoming, JsonRpc, Lsp, Mcp, Outgoing, Payload, Protocol, RemoteError};
 
 fn is_sound(protocol: &impl Protocol, frame: &[u8]) {
     let mut messages = Vec::new();
@@ -15,8 +15,8 @@ fn is_sound(protocol: &impl Protocol, frame: &[u8]) {
     let is_json = |payload: &Payload| {
         serde_json::from_str::<serde::de::IgnoredAny>(payload.as_str()).expect("a payload is JSON");
     };
-    for message in &messages {
-        match message {
+    while let Some(message) = messages.pop() {
+        match &message {
             Incoming::Request { id, params, meta, .. } => {
                 [params, meta].into_iter().flatten().for_each(is_json);
                 let value = &Payload::null();
@@ -31,12 +31,17 @@ fn is_sound(protocol: &impl Protocol, frame: &[u8]) {
                     assert!(!frame.contains(&b'\n'), "a frame is one line");
                 }
             }
-            Incoming::Notification { params, .. } => params.iter().for_each(is_json),
-            Incoming::Item { value, .. } | Incoming::Answer { value, .. } => is_json(value),
+            Incoming::Notification { params, meta, .. } => {
+                [params, meta].into_iter().flatten().for_each(is_json);
+            }
+            Incoming::Item { value, .. }
+            | Incoming::Answer { value, .. }
+            | Incoming::Progress { value, .. } => is_json(value),
             Incoming::Failure { error, .. } => error.data.iter().for_each(is_json),
             Incoming::Malformed(malformed) => {
                 assert!(malformed.to_string().len() < 200, "an error quotes what came");
             }
+            Incoming::Batch(batch) => messages.extend(batch.iter().cloned()),
             Incoming::Cancel { .. } | Incoming::End { .. } | Incoming::Heartbeat => {}
         }
     }
@@ -45,7 +50,8 @@ fn is_sound(protocol: &impl Protocol, frame: &[u8]) {
 /// A frame to JSON-RPC messages.
 pub fn json_rpc(frame: &[u8]) {
     is_sound(&JsonRpc::new(), frame);
-    is_sound(&JsonRpc::new().partial_results(), frame);
+    is_sound(&Lsp::new(), frame);
+    is_sound(&Mcp::new(), frame);
 }
 
 /// A line to messages of Dify's plugin protocol, on either side.
@@ -164,44 +170,75 @@ fn cuts(bytes: &[u8], seed: u8) -> impl Iterator<Item = Vec<&[u8]>> {
 /// Bytes to lines: a limit, a seed for the cuts, and the bytes.
 #[cfg(all(feature = "duplex", unix))]
 pub fn lines(input: &[u8]) {
-    use crate::session::duplex::Splitter;
+    use crate::session::duplex::Lines;
 
     let [limit, seed, bytes @ ..] = input else { return };
     let limit = usize::from(*limit);
 
     // What a line is, said as simply as can be.
     let strip = |line: &'_ [u8]| line.strip_suffix(b"\r").unwrap_or(line).to_vec();
-    let mut should = (Vec::new(), true);
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(strip).peekable();
-    while let Some(line) = lines.next() {
-        if line.len() > limit {
-            should.1 = false;
-            break;
-        }
-        if lines.peek().is_some() && !line.is_empty() {
-            should.0.push(line);
-        }
-    }
+    let mut lines: Vec<_> = bytes.split(|byte| *byte == b'\n').map(strip).collect();
+    lines.pop(); // what has no end
+    lines.retain(|line| !line.is_empty());
+    let (should, over): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.len() <= limit);
 
-    let split = |pieces: &[&[u8]]| {
-        let (mut splitter, mut frames) = (Splitter::new(limit), Vec::new());
-        for piece in pieces {
-            splitter.room()[..piece.len()].copy_from_slice(piece);
-            if splitter.take(piece.len(), &mut |frame| frames.push(frame.to_vec())).is_err() {
-                return (frames, false);
-            }
-            let (kept, room) = splitter.held();
-            assert!(kept <= limit + 1, "{kept} bytes of a line are kept");
-            assert!(room <= 1 << 18, "{room} bytes of memory");
-        }
-        (frames, true)
-    };
     for pieces in cuts(bytes, *seed) {
-        assert_eq!(split(&pieces), should, "in pieces of {:?}", pieces.first().map(|p| p.len()));
+        let (frames, passed) =
+            frames(Lines::new(), limit, &pieces).expect("a line is found always");
+        assert_eq!(frames, should, "in pieces of {:?}", pieces.first().map(|p| p.len()));
+        assert_eq!(passed, over.len(), "so many were over the limit");
     }
-    let again = should.0.iter().flat_map(|line| [line, &b"\r\n"[..]]).flatten().copied();
+    let again = should.iter().flat_map(|line| [line, &b"\r\n"[..]]).flatten().copied();
     let again: Vec<u8> = again.collect();
-    assert_eq!(split(&[&again]), (should.0, true), "lines that are written are read");
+    let read = frames(Lines::new(), limit, &[&again]).expect("a line is found always");
+    assert_eq!(read, (should, 0), "lines that are written are read");
+}
+
+/// Bytes to frames after their length: a limit, a seed for the cuts, and the bytes.
+#[cfg(all(feature = "duplex", unix))]
+pub fn content_length(input: &[u8]) {
+    use crate::session::duplex::{ContentLength, Framing};
+
+    let [limit, seed, bytes @ ..] = input else { return };
+    let limit = usize::from(*limit);
+    let mut all = None;
+    for pieces in cuts(bytes, *seed) {
+        let read = frames(ContentLength::new(), limit, &pieces);
+        assert!(read.iter().flat_map(|(frames, _)| frames).all(|frame| frame.len() <= limit));
+        let first = all.get_or_insert_with(|| read.clone());
+        assert_eq!(*first, read, "in pieces of {:?}", pieces.first().map(|p| p.len()));
+    }
+    // Whatever the bytes of a frame, it is read as it was written.
+    let mut written = Vec::new();
+    for frame in bytes.chunks(limit.max(1)) {
+        ContentLength::new().encode(frame, &mut written);
+    }
+    let read = frames(ContentLength::new(), limit.max(1), &[&written]).expect("it was written");
+    assert_eq!(read.0.concat(), bytes);
+}
+
+/// The frames in these pieces, and how many were passed over. `None`: the stream is broken.
+#[cfg(all(feature = "duplex", unix))]
+fn frames(
+    framing: impl crate::session::duplex::Framing,
+    limit: usize,
+    pieces: &[&[u8]],
+) -> Option<(Vec<Vec<u8>>, usize)> {
+    use crate::session::duplex::{Deframer, SLACK};
+
+    let (mut deframer, mut frames, mut passed) =
+        (Deframer::new(Box::new(framing), limit), vec![], 0);
+    for piece in pieces {
+        deframer.room()[..piece.len()].copy_from_slice(piece);
+        deframer.take(piece.len(), &mut |frame| frames.push(frame.to_vec())).ok()?;
+        let over = deframer.passed_over();
+        assert!(over.iter().all(|frame| frame.head.len() <= 1024 && frame.tail.len() <= 256));
+        passed += over.len();
+        let (kept, room) = deframer.held();
+        assert!(kept <= limit + 2 * SLACK, "{kept} bytes of a frame are kept");
+        assert!(room <= 1 << 18, "{room} bytes of memory");
+    }
+    Some((frames, passed))
 }
 
 /// Bytes to WebSocket messages, and to those of JSON-RPC in them: whose side we are on, the limits,

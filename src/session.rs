@@ -4,6 +4,7 @@
 //! message looks on the wire is a [`Protocol`], of which [`JsonRpc`] is supplied; what goes in and
 //! comes out is a [`Payload`]; what can go wrong is a [`SessionError`].
 
+mod conventions;
 #[cfg(any(feature = "ws", all(feature = "duplex", unix)))]
 mod dial;
 #[cfg(all(feature = "dify", unix))]
@@ -21,10 +22,13 @@ pub(crate) mod rfc6455;
 #[cfg(feature = "ws")]
 pub mod websocket;
 
+pub use self::conventions::{Lsp, Mcp};
 pub use self::error::{RemoteError, SessionError};
 pub use self::json_rpc::JsonRpc;
 pub use self::payload::Payload;
-pub use self::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
+pub use self::protocol::{
+    Incoming, Malformed, Notification, Outgoing, Protocol, RequestId, Unsupported,
+};
 #[cfg(feature = "ws")]
 pub use self::rfc6455::ConnectOptions;
 /// The library in whose words [`tls_config`](ConnectOptions::tls_config) is written.

@@ -185,7 +185,9 @@ fn calls_of_threads_that_outlive_their_handler_are_lost() {
                         let answers =
                             dify.chat("app", &format!("{thread}-{row}"), &json!({}), None);
                         let answers = answers.and_then(|all| {
-                            all.map(|piece| Ok(piece?.value().unwrap()["tag"].clone())).collect()
+                            all.into_iter()
+                                .map(|piece| Ok(piece?.value().unwrap()["tag"].clone()))
+                                .collect()
                         });
                         tell.send(answers).unwrap();
                     }
@@ -296,7 +298,7 @@ fn a_lost_connection_leaves_calls_waiting_or_is_made_twice() {
     assert!(first.close(PATIENCE));
     drop(reply);
     for call in told.recv_timeout(PATIENCE).unwrap() {
-        assert!(call.unwrap().last().unwrap().unwrap_err().is_lost());
+        assert!(call.unwrap().into_iter().last().unwrap().unwrap_err().is_lost());
     }
     let second = daemon.accept(&listener, PATIENCE).unwrap();
     assert_eq!(second.declarations().manifest["name"], "test");

@@ -33,7 +33,7 @@ fn says_twice(invoked: ReverseCall) {
 /// Asks an app, and takes all it says.
 fn chat(dify: &Dify, tag: &str) -> Result<(), SessionError> {
     let pieces = dify.chat("app", tag, &json!({}), None)?;
-    let pieces = pieces.map(|piece| Ok(piece?.value().unwrap()));
+    let pieces = pieces.into_iter().map(|piece| Ok(piece?.value().unwrap()));
     let said = pieces.collect::<Result<Vec<_>, SessionError>>()?;
     assert_eq!(said, [0, 1].map(|seq| json!({"seq": seq, "tag": tag})), "torn, cut, or another's");
     Ok(())

@@ -48,8 +48,8 @@ fn an_answer_of_an_odd_shape_fails_its_one_caller_at_once() {
         let (session, mut peer, _place) = pair(|builder| builder);
         let invoker = session.invoker();
         let calls = thread::spawn(move || {
-            let odd = invoker.call::<Value, _>("m", &[1]);
-            (odd, invoker.call::<Value, _>("next", &[2]))
+            let odd = invoker.call::<Value>("m", &[1]);
+            (odd, invoker.call::<Value>("next", &[2]))
         });
         let request = peer.hear().expect("a request");
         shape.said(&request).iter().for_each(|said| peer.say_raw(format!("{said}\n").as_bytes()));
@@ -113,7 +113,8 @@ fn a_stream_of_answers_is_cut_short_or_out_of_order() {
     let (id, _) = peer.asked();
     (0..3).for_each(|n| peer.item(id, n));
     peer.answer(id, 3);
-    let got: Vec<u64> = invocation.map(|answer| answer.unwrap().parse().unwrap()).collect();
+    let got: Vec<u64> =
+        invocation.into_iter().map(|answer| answer.unwrap().parse().unwrap()).collect();
     assert_eq!(got, [0, 1, 2, 3]);
 }
 
@@ -136,7 +137,7 @@ fn a_peer_that_dies_in_mid_frame_leaves_callers_waiting() {
             is_lost(&call.answer().unwrap_err());
         }
     });
-    assert!(session.wait_down(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
     is_lost(&session.invoker().invoke("m", &()).unwrap_err());
     assert_eq!(session.stats().queued_bytes, 0);
 }
@@ -167,20 +168,29 @@ fn garbage_and_unknown_ids_do_harm_or_are_not_counted() {
 }
 
 #[test]
-fn a_frame_over_the_limit_fills_the_memory() {
-    let (session, mut peer, _place) = pair(|builder| builder.max_frame(1000));
-    let call = session.invoker().invoke("m", &()).unwrap();
-    peer.asked();
-    peer.say_raw(&vec![b'x'; 1001]);
-    let error = call.answer().unwrap_err();
-    is_lost(&error);
-    assert!(error.to_string().contains("1000 bytes"), "{error}");
-    assert!(peer.is_left());
+fn an_answer_over_the_limit_fails_its_caller_and_nobody_else() {
+    let (session, mut peer, _place) = pair(|builder| builder.max_message_size(1000));
+    let calls: Vec<_> = (0..3).map(|_| session.invoker().invoke("m", &()).unwrap()).collect();
+    let ids: Vec<_> = calls.iter().map(|_| peer.asked().0).collect();
+    // One that may be of any length, and one that names its request at its end.
+    peer.answer(ids[0], "x".repeat(100_000));
+    let (long, id) = ("y".repeat(1001), ids[1]);
+    peer.say_raw(format!("{{\"result\":\"{long}\",\"id\":{id}}}\n").as_bytes());
+    peer.say_raw(format!("{}\n", "z".repeat(5000)).as_bytes());
+    peer.answer(ids[2], 3);
+    let mut answers = calls.into_iter().map(|call| call.answer());
+    for _ in 0..2 {
+        let error = answers.next().unwrap().unwrap_err();
+        assert!(error.is_too_large(), "{error:?}");
+        assert!(error.to_string().contains("1000"), "{error}");
+    }
+    assert_eq!(answers.next().unwrap().unwrap().as_str(), "3");
+    assert_eq!(session.stats().oversized, 3);
 }
 
 #[test]
 fn a_frame_of_ours_over_the_limit_goes_out() {
-    let (session, mut peer, _place) = pair(|builder| builder.max_frame(1000));
+    let (session, mut peer, _place) = pair(|builder| builder.max_message_size(1000));
     let error = session.invoker().invoke("m", &"x".repeat(1000)).unwrap_err();
     assert!(error.is_too_large(), "{error:?}");
     drop(session.invoker().invoke("next", &()).unwrap());
@@ -193,7 +203,7 @@ fn line_breaks_inside_of_json_tear_the_frame() {
     let (session, mut peer, _place) = pair(|builder| builder);
     let pretty = "{\r\n  \"a\": [\n    1\n  ],\n  \"b\": \"x\\ny\"\n}".to_owned();
     let raw = serde_json::value::RawValue::from_string(pretty.clone()).unwrap();
-    drop(session.invoker().invoke("m", &raw).unwrap());
+    session.invoker().notify("m", &raw).unwrap();
     let heard = peer.hear().unwrap();
     assert_eq!(heard["params"], serde_json::from_str::<Value>(&pretty).unwrap());
 }
@@ -225,7 +235,7 @@ fn an_end_after_a_failure_is_taken_for_a_stray() {
     let id = peer.hear().unwrap()["ask"].as_u64().unwrap();
     peer.say(&json!({"item": 1, "to": id}));
     peer.say(&json!({"end": id}));
-    assert_eq!(next.map(Result::unwrap).count(), 1);
+    assert_eq!(next.into_iter().map(Result::unwrap).count(), 1);
     assert_eq!((session.stats().late, session.stats().unknown), (0, 0));
 }
 
@@ -263,10 +273,10 @@ fn a_call_that_was_answered_is_given_up_on() {
     let mut invocation = session.invoker().invoke("m", &()).unwrap();
     let (id, _) = peer.asked();
     peer.answer(id, 1);
-    assert_eq!(invocation.next().unwrap().unwrap().as_str(), "1");
+    assert_eq!(invocation.next_timeout(PATIENCE).unwrap().unwrap().as_str(), "1");
     assert_eq!(session.stats().in_flight, 0);
     assert!(format!("{invocation:?}").contains("is_over: true"));
-    assert!(invocation.next().is_none());
+    assert!(invocation.next_timeout(PATIENCE).unwrap().is_none());
 }
 
 /// The answer and the cancel cross: whichever wins, nothing is left, and the next call is answered.
@@ -287,7 +297,7 @@ fn a_cancel_that_races_its_answer_leaves_something() {
         }
         drop(call);
     }
-    assert_eq!(session.invoker().call::<u64, _>("m", &()).unwrap(), 1);
+    assert_eq!(session.invoker().call::<u64>("m", &()).unwrap(), 1);
     assert_eq!(session.stats().in_flight, 0);
     drop(session);
     peer.join().unwrap();
@@ -331,7 +341,7 @@ fn a_greeting_is_said_once_or_out_of_turn() {
 
 #[test]
 fn a_silent_peer_is_taken_for_alive() {
-    let (session, mut peer, _place) = pair(|builder| builder.silence(SHORT));
+    let (session, mut peer, _place) = pair(|builder| builder.keep_alive_timeout(SHORT));
     let call = session.invoker().invoke("m", &()).unwrap();
     peer.asked();
     let error = call.answer().unwrap_err();
@@ -363,7 +373,7 @@ fn a_wait_on_the_sessions_own_thread_hangs() {
     let (_session, peer, _place) = pair(move |builder| {
         builder.on_request(move |request| {
             let invoker = request.invoker();
-            tell.send(invoker.call::<u64, _>("back", &()).unwrap_err().is_deadlock()).unwrap();
+            tell.send(invoker.call::<u64>("back", &()).unwrap_err().is_deadlock()).unwrap();
             request.respond(&1).unwrap();
         })
     });

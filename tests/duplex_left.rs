@@ -25,6 +25,6 @@ fn a_session_that_closes_leaves_callers_waiting_or_threads_behind() {
         assert!(peer.hear().is_none());
         drop((session, peer, place)); // the invoker lives on: what it keeps is memory
         poll_until("nothing is left", || peer::left() == before);
-        assert!(told.call::<u64, _>("m", &()).unwrap_err().is_closed());
+        assert!(told.call::<u64>("m", &()).unwrap_err().is_closed());
     });
 }

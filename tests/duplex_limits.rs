@@ -28,7 +28,8 @@ fn is_idle(session: &Session) -> bool {
 
 /// The `n`th of many items: the number, and so much to carry.
 fn item(id: u64, n: usize, carries: usize) -> String {
-    let params = json!({"token": id, "value": [n, "x".repeat(carries)]});
+    let params =
+        json!({"token": format!("sessile-partial-{id}"), "value": [n, "x".repeat(carries)]});
     format!("{}\n", json!({"jsonrpc": "2.0", "method": "$/progress", "params": params}))
 }
 
@@ -40,7 +41,7 @@ fn number(answer: &sessile::session::Payload) -> usize {
 
 #[test]
 fn a_reader_that_is_slow_fails_the_others() {
-    let (session, mut peer, _place) = pair(|builder| builder.answers_capacity(KIB));
+    let (session, mut peer, _place) = pair(|builder| builder.answer_capacity(KIB));
     let slow = session.invoker().invoke("slow", &()).unwrap();
     let other = session.invoker().invoke("other", &()).unwrap();
     let ((slow_id, _), (other_id, _)) = (peer.asked(), peer.asked());
@@ -57,11 +58,11 @@ fn a_reader_that_is_slow_fails_the_others() {
     peer.say(&json!({"jsonrpc": "2.0", "id": "p", "method": "m"}));
     assert_eq!(peer.hear().unwrap()["id"], "p");
     peer.answer(other_id, 2);
-    let got: Vec<u64> = other.map(|answer| answer.unwrap().parse().unwrap()).collect();
+    let got: Vec<u64> = other.into_iter().map(|answer| answer.unwrap().parse().unwrap()).collect();
     assert_eq!(got, [1, 2]);
 
     // What it had not read is let go, so that the memory is free before it looks.
-    let mut slow = slow;
+    let mut slow = slow.into_iter();
     assert!(slow.next().unwrap().unwrap_err().is_overflow());
     assert!(slow.next().is_none());
     assert_eq!(session.stats().overflows, 1);
@@ -71,17 +72,17 @@ fn a_reader_that_is_slow_fails_the_others() {
 /// Few large answers, each of which alone is over the capacity.
 #[test]
 fn an_answer_that_is_larger_than_the_capacity_never_arrives() {
-    let (session, mut peer, _place) = pair(|builder| builder.answers_capacity(10));
+    let (session, mut peer, _place) = pair(|builder| builder.answer_capacity(10));
     let mut call = session.invoker().invoke("m", &()).unwrap();
     let (id, _) = peer.asked();
     for n in 0..3 {
         peer.say_raw(item(id, n, KIB).as_bytes());
-        assert_eq!(number(&call.next().unwrap().unwrap()), n);
+        assert_eq!(number(&call.next_timeout(PATIENCE).unwrap().unwrap()), n);
     }
 }
 
 fn pausing(builder: SessionBuilder) -> SessionBuilder {
-    builder.overflow(Overflow::Pause).answers_capacity(10 * KIB)
+    builder.overflow(Overflow::Pause).answer_capacity(10 * KIB)
 }
 
 /// A peer that says so many items, and then what else there is, on a thread of its own.
@@ -129,7 +130,7 @@ fn who_drops_the_answers_leaves_the_session_stopped() {
     // Its answer is behind all that, where the session does not get yet.
     assert!(other.next_timeout(SHORT).unwrap_err().is_timeout());
     drop(dropped);
-    assert_eq!(number(&other.next().unwrap().unwrap()), 0);
+    assert_eq!(number(&other.next_timeout(PATIENCE).unwrap().unwrap()), 0);
     drop(other);
     drop(peer.join().unwrap());
     poll_until("nothing is left", || is_idle(&session));
@@ -147,7 +148,7 @@ fn a_session_that_has_stopped_reading_is_stuck() {
     assert_eq!(peer.hear().unwrap()["method"], "still here");
     promptly("it closes", move || {
         assert!(session.close(FOR_EVER));
-        assert!(slow.last().unwrap().unwrap_err().is_closed());
+        assert!(slow.into_iter().last().unwrap().unwrap_err().is_closed());
     });
 }
 
@@ -188,7 +189,8 @@ fn a_reader_that_catches_up_lets_in_more_for_one_that_does_not() {
     assert!(error.is_timeout(), "{error:?}");
     assert!(taken * KIB <= 10 * KIB + 3 * READ_AT_ONCE, "{taken} answers lie unread");
     drop(sleeps);
-    (taken..MANY).for_each(|n| assert_eq!(number(&reads.next().unwrap().unwrap()), n));
+    (taken..MANY)
+        .for_each(|n| assert_eq!(number(&reads.next_timeout(PATIENCE).unwrap().unwrap()), n));
     drop(peer.join().unwrap());
 }
 
@@ -196,15 +198,19 @@ fn a_reader_that_catches_up_lets_in_more_for_one_that_does_not() {
 #[test]
 fn a_session_that_has_stopped_reading_takes_its_peer_for_silent() {
     let silence = 10 * SHORT; // until it is full, the peer is to be heard
-    let (session, mut peer, _place) = pair(|builder| pausing(builder).silence(silence));
+    let (session, mut peer, _place) = pair(|builder| pausing(builder).keep_alive_timeout(silence));
     let call = session.invoker().invoke("m", &()).unwrap();
     let (id, _) = peer.asked();
     let says: String = (0..30).map(|n| item(id, n, KIB)).collect();
     peer.say_raw(says.as_bytes());
     poll_until("it is full", || session.stats().frames_read >= 10);
-    assert!(!session.wait_down(2 * silence));
+    assert!(!session.wait_closed(2 * silence));
     let mut numbers = Vec::new();
-    let error = call.map(|a| a.map(|a| numbers.push(number(&a)))).find_map(Result::err).unwrap();
+    let error = call
+        .into_iter()
+        .map(|a| a.map(|a| numbers.push(number(&a))))
+        .find_map(Result::err)
+        .unwrap();
     assert_eq!(numbers, Vec::from_iter(0..30));
     assert!(error.to_string().contains("nothing was heard"), "{error}");
 }
@@ -218,7 +224,11 @@ fn what_a_peer_said_before_it_died_is_lost_to_a_slow_reader() {
     poll_until("it is full", || session.stats().frames_read >= 10);
     let dies = thread::spawn(move || peer.join().unwrap().die());
     let mut numbers = Vec::new();
-    let error = call.map(|a| a.map(|a| numbers.push(number(&a)))).find_map(Result::err).unwrap();
+    let error = call
+        .into_iter()
+        .map(|a| a.map(|a| numbers.push(number(&a))))
+        .find_map(Result::err)
+        .unwrap();
     assert_eq!(numbers, Vec::from_iter(0..200));
     assert!(error.is_lost(), "{error:?}");
     dies.join().unwrap();
@@ -235,7 +245,8 @@ const LARGE: usize = QUEUE - 512 * KIB;
 fn choked(setup: impl FnOnce(SessionBuilder) -> SessionBuilder) -> (Session, Peer, Place, usize) {
     let place = Place::new();
     socket2::SockRef::from(&place.listener).set_recv_buffer_size(64 * KIB).unwrap();
-    let builder = Session::builder(JsonRpc::new()).timeout(PATIENCE).max_queued_bytes(QUEUE);
+    let builder =
+        Session::builder(JsonRpc::new()).request_timeout(PATIENCE).max_queued_bytes(QUEUE);
     let session = setup(builder).connect(Tcp::new(place.address())).unwrap();
     let peer = place.accept();
     let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), "x".repeat(256 * KIB));
@@ -280,7 +291,7 @@ fn who_waits_for_room_waits_for_ever_or_not_at_all() {
     assert!(invoker.clone().timeout(SHORT).invoke("m", &large).unwrap_err().is_full());
     assert!(before.elapsed() >= SHORT);
 
-    let calls = thread::spawn(move || invoker.call::<u64, _>("waits", &large));
+    let calls = thread::spawn(move || invoker.call::<u64>("waits", &large));
     hears_all(&mut peer, told);
     let (id, method) = peer.asked();
     assert_eq!(method, "waits");
@@ -334,7 +345,7 @@ fn a_peer_that_dies_leaves_those_waiting_for_room() {
 #[test]
 fn a_peer_that_only_asks_fills_the_memory() {
     let (session, mut peer, _place) =
-        pair(|builder| builder.max_queued_bytes(64 * KIB).max_frame(64 * KIB));
+        pair(|builder| builder.max_queued_bytes(64 * KIB).max_message_size(64 * KIB));
     let call = session.invoker().invoke("m", &()).unwrap();
     peer.asked();
     let stream = peer.stream().try_clone().unwrap();
@@ -377,7 +388,7 @@ fn more_invocations_than_may_be_are_in_flight() {
     // One that is answered makes room, and so does one that is dropped.
     let waiting = [3, 4].map(|n| {
         let invoker = invoker.clone();
-        thread::spawn(move || invoker.call::<u64, _>("waits", &n))
+        thread::spawn(move || invoker.call::<u64>("waits", &n))
     });
     peer.answer(first_id, 1);
     first.answer().unwrap();
@@ -424,7 +435,7 @@ fn a_wake_up_for_room_is_lost() {
         .map(|_| {
             let invoker = session.invoker();
             thread::spawn(move || {
-                (0..20).for_each(|_| assert_eq!(invoker.call::<u64, _>("m", &()).unwrap(), 1));
+                (0..20).for_each(|_| assert_eq!(invoker.call::<u64>("m", &()).unwrap(), 1));
             })
         })
         .collect();

@@ -41,7 +41,7 @@ fn leaves_nothing(mut many_times: impl FnMut()) {
 #[test]
 fn a_call_that_was_awaited_and_dropped_stays_until_its_time_is_over() {
     let _alone = alone();
-    let (session, mut peer, _place) = pair(|builder| builder.timeout(FOR_EVER));
+    let (session, mut peer, _place) = pair(|builder| builder.request_timeout(FOR_EVER));
     let hears = thread::spawn(move || while peer.hear().is_some() {});
     leaves_nothing(|| {
         for _ in 0..MANY {
@@ -60,7 +60,7 @@ fn a_call_that_was_awaited_and_dropped_stays_until_its_time_is_over() {
 fn a_request_that_was_held_and_let_go_stays_until_the_limit() {
     let _alone = alone();
     let (session, mut peer, _place) = pair_with(Apart, |builder| {
-        builder.hold_limit(FOR_EVER).on_request(|request: Request| {
+        builder.end_timeout(FOR_EVER).on_request(|request: Request| {
             let invoker = request.invoker(); // it goes after the answer
             request.respond(&1).unwrap();
             drop(invoker);

@@ -38,7 +38,7 @@ fn away() -> (Session, Place, Gate) {
     let (place, told) = (Place::new(), Gate::new());
     let connector = WhenTold { tcp: Tcp::new(place.address()), first: true, told: told.clone() };
     let session = Session::builder(JsonRpc::new())
-        .timeout(FOR_EVER)
+        .request_timeout(FOR_EVER)
         .max_in_flight(1 << 20)
         .reconnect(SHORT, SHORT)
         .connect(connector)
@@ -67,7 +67,7 @@ fn calls_that_wait_for_a_connection_are_lost_change_places_or_are_made_though_no
     let (first, dropped) = (call("first"), call("dropped"));
     invoker.notify("told", &()).unwrap();
     let (second, late) = (call("second"), invoker.clone().timeout(SHORT));
-    assert!(late.call::<u64, _>("late", &()).unwrap_err().is_timeout());
+    assert!(late.call::<u64>("late", &()).unwrap_err().is_timeout());
     drop(dropped);
     let third = call("third");
     told.open();

@@ -61,7 +61,7 @@ fn a_session_is_left_open_by_its_registry_or_loses_what_was_said() {
     let report = promptly("it closes", move || registry.close_all(PATIENCE));
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.closed, 1);
-    assert!(session.is_down());
+    assert!(session.is_closed());
     assert!(waits.join().unwrap().is_closed());
     assert!(session.invoker().notify("more", &()).unwrap_err().is_closed());
     (0..100).for_each(|n| assert_eq!(peer.hear().unwrap()["params"], n));
@@ -74,17 +74,17 @@ fn a_session_that_is_evicted_stays() {
     let ((session, mut peer), (other, _peer)) =
         (of(&registry, |builder| builder), of(&registry, |builder| builder));
     assert!(registry.evict(listed(&registry)[0].id));
-    assert!(session.wait_down(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
     assert!(peer.is_left());
     poll_until("it is listed no more", || listed(&registry).len() == 1);
-    assert!(!other.is_down());
+    assert!(!other.is_closed());
 }
 
 /// What it cannot be told it is not told.
 #[test]
 fn a_peer_that_does_not_read_keeps_the_registry_from_closing() {
     let registry = Registry::new();
-    let (session, _peer) = of(&registry, |builder| builder.drop_timeout(SHORT));
+    let (session, _peer) = of(&registry, |builder| builder.close_timeout(SHORT));
     session.invoker().notify("fill", &"x".repeat(15 << 20)).unwrap();
     let report = promptly("it closes", move || registry.close_all(TOO_LONG));
     assert!(report.is_clean(), "{report:?}");
@@ -103,7 +103,7 @@ fn a_session_whose_thread_closes_all_waits_for_itself() {
     peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
     let report = told.recv_timeout(PATIENCE).unwrap();
     assert_eq!((report.closed, report.still_open.len()), (0, 1));
-    assert!(session.wait_down(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
     poll_until("it is listed no more", || listed(&registry).is_empty());
 }
 
@@ -122,7 +122,7 @@ fn a_session_whose_handler_blocks_is_said_to_be_closed() {
     assert_eq!(registry.close_all(SHORT).still_open.len(), 1);
     assert_eq!(listed(&registry)[0].state, InstanceState::Closing);
     gate.open();
-    assert!(session.wait_down(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
     assert!(registry.close_all(PATIENCE).is_clean());
     assert!(listed(&registry).is_empty());
 }
@@ -159,7 +159,7 @@ fn a_session_that_waits_to_dial_is_waited_for() {
     peer.die();
     poll_until("it is lost", || session.wait_connected(Duration::ZERO).is_err());
     assert!(registry.close_all(PATIENCE).is_clean());
-    assert!(session.is_down());
+    assert!(session.is_closed());
 }
 
 #[test]

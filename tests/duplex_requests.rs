@@ -6,6 +6,7 @@
 mod peer;
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use peer::{Apart, Peer, SHORT, pair, pair_with};
 use serde_json::{Value, json};
 use sessile::session::duplex::{Request, Session};
+use sessile::session::{Mcp, RemoteError};
 use sessile::{Pool, Workers, from_fn};
 use support::{Gate, PATIENCE, poll_until};
 
@@ -41,12 +43,13 @@ fn calls_of_threads_that_outlive_their_handler_are_dropped_without_a_word() {
     let (done, over) = mpsc::channel();
     let (session, mut peer, _place) = pair_with(Apart, move |builder| {
         let done = Mutex::new(done);
-        builder.handlers(workers(2, 16), move |(), request: Request| {
+        builder.request_handlers(workers(2, 16), move |(), request: Request| {
             for row in 0..24 {
                 let (invoker, done) = (request.invoker(), done.lock().unwrap().clone());
                 thread::spawn(move || {
                     let answers = invoker.invoke("chat", &row).unwrap();
-                    let heard: Vec<u64> = answers.map(|a| a.unwrap().parse().unwrap()).collect();
+                    let heard: Vec<u64> =
+                        answers.into_iter().map(|a| a.unwrap().parse().unwrap()).collect();
                     done.send((row, heard)).unwrap();
                 });
             }
@@ -91,7 +94,7 @@ fn an_end_that_was_said_on_purpose_lets_later_calls_wait() {
     let request = told.recv_timeout(PATIENCE).unwrap();
     let invoker = request.invoker();
     request.item(&1).unwrap();
-    request.end_now();
+    request.finish_now();
     let error = invoker.invoke("late", &()).unwrap_err();
     assert!(error.is_ended(), "{error:?}");
     drop(invoker);
@@ -107,7 +110,7 @@ fn an_end_that_was_said_on_purpose_lets_later_calls_wait() {
 fn an_invoker_that_is_forgotten_keeps_the_end_back_for_ever() {
     let (tell, told) = mpsc::channel();
     let (_session, mut peer, _place) = pair_with(Apart, move |builder| {
-        builder.hold_limit(SHORT).on_request(move |request| tell.send(request).unwrap())
+        builder.end_timeout(SHORT).on_request(move |request| tell.send(request).unwrap())
     });
     ask(&peer, "s", "m");
     let request = told.recv_timeout(PATIENCE).unwrap();
@@ -121,7 +124,7 @@ fn an_invoker_that_is_forgotten_keeps_the_end_back_for_ever() {
 #[test]
 fn a_request_that_is_dropped_or_whose_handler_panics_is_never_answered() {
     let (session, mut peer, _place) = pair(|builder| {
-        builder.handlers(workers(1, 16), |(), request: Request| match request.method() {
+        builder.request_handlers(workers(1, 16), |(), request: Request| match request.method() {
             "panics" => panic!("on purpose"),
             "drops" => {}
             _ => request.respond(&true).unwrap(),
@@ -144,7 +147,7 @@ fn handlers_that_are_all_busy_block_the_session_or_fill_the_memory() {
     let gate = Gate::new();
     let held = gate.clone();
     let (session, mut peer, _place) = pair(move |builder| {
-        builder.handlers(workers(1, 1), move |(), request: Request| {
+        builder.request_handlers(workers(1, 1), move |(), request: Request| {
             held.pass();
             request.respond(&()).unwrap();
         })
@@ -205,7 +208,7 @@ fn an_id_that_is_in_use_is_answered_twice() {
 fn an_id_that_is_used_again_after_its_answer_is_taken_for_one_in_use() {
     let kept = Mutex::new(Vec::new());
     let (session, mut peer, _place) = pair(move |builder| {
-        builder.handlers(workers(2, 16), move |(), request: Request| {
+        builder.request_handlers(workers(2, 16), move |(), request: Request| {
             kept.lock().unwrap().push(request.invoker());
             let asked: u64 = request.parse().unwrap();
             request.respond(&asked).unwrap();
@@ -261,32 +264,63 @@ fn an_answer_to_a_connection_that_is_gone_goes_over_the_next() {
 }
 
 #[test]
-fn a_request_that_was_called_off_is_still_answered() {
+fn a_request_that_was_called_off_is_answered_only_where_the_protocol_says_so() {
     let (tell, told) = mpsc::channel();
-    let (_session, mut peer, _place) =
-        pair(move |builder| builder.on_request(move |request| tell.send(request).unwrap()));
+    let (_session, mut peer, _place) = pair_with(Mcp::new(), move |builder| {
+        builder.on_request(move |request| tell.send(request).unwrap())
+    });
     peer.say(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
     let request: Request = told.recv_timeout(PATIENCE).unwrap();
-    peer.say(&json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}}));
-    poll_until("it is told", || request.is_cancelled());
-    assert!(request.item(&1).unwrap_err().is_ended());
+    let cancel = json!({"method": "notifications/cancelled", "params": {"requestId": 1}});
+    peer.say(&cancel);
+    assert!(request.wait_cancelled(PATIENCE));
     assert!(request.respond(&1).unwrap_err().is_ended());
     peer.say(&json!({"jsonrpc": "2.0", "id": 2, "method": "m"}));
     told.recv_timeout(PATIENCE).unwrap().respond(&2).unwrap();
     assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": 2, "result": 2}));
+
+    let (tell, told) = mpsc::channel();
+    let (_session, mut peer, _place) =
+        pair(move |builder| builder.on_request(move |request| tell.send(request).unwrap()));
+    for (id, say) in [(1, "respond"), (2, "fail"), (3, "drop")] {
+        peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
+        let request: Request = told.recv_timeout(PATIENCE).unwrap();
+        let (woken, wakes) = mpsc::channel();
+        assert!(!request.is_cancelled() && !request.wait_cancelled(Duration::ZERO));
+        request.on_cancel(move || woken.send(()).unwrap());
+        peer.say(&json!({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": id}}));
+        wakes.recv_timeout(PATIENCE).unwrap(); // without looking again and again
+        assert!(request.is_cancelled());
+        let late = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&late);
+        request.on_cancel(move || seen.store(true, Ordering::SeqCst));
+        assert!(late.load(Ordering::SeqCst), "it has been called off already");
+        match say {
+            "respond" => request.respond(&1).unwrap(),
+            "fail" => request.fail(&RemoteError::new("no").with_code(-1)),
+            _ => drop(request),
+        }
+        let heard = peer.hear().unwrap();
+        assert_eq!(heard["id"], id);
+        let code = heard["error"]["code"].as_i64();
+        let is = [None, Some(-1), Some(RemoteError::REQUEST_CANCELLED)][id - 1];
+        assert_eq!(code, is, "{heard}");
+    }
 }
 
 #[test]
 fn answers_of_a_stream_are_reordered_or_its_end_is_missing() {
     let (_session, mut peer, _place) = pair(|builder| {
-        builder.handlers(workers(2, 16), |(), request: Request| {
+        builder.request_handlers(workers(2, 16), |(), request: Request| {
             (0..100).for_each(|n| request.item(&n).unwrap());
             request.finish();
         })
     });
-    peer.say(&json!({"jsonrpc": "2.0", "id": "s", "method": "m"}));
+    let params = json!({"partialResultToken": "of theirs"});
+    peer.say(&json!({"jsonrpc": "2.0", "id": "s", "method": "m", "params": params}));
     for n in 0..100 {
-        assert_eq!(peer.hear().unwrap()["params"], json!({"token": "s", "value": n}));
+        let token = "of theirs";
+        assert_eq!(peer.hear().unwrap()["params"], json!({"token": token, "value": n}));
     }
     assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": "s", "result": null}));
 }
@@ -296,10 +330,10 @@ fn a_notification_is_lost_or_a_panic_over_it_ends_the_session() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);
     let (session, mut peer, _place) = pair(move |builder| {
-        builder.on_notification(move |method, params| {
-            assert!(method != "panic", "on purpose");
-            let params: Value = params.unwrap().parse().unwrap();
-            hears.lock().unwrap().push((method, params));
+        builder.on_notification(move |_, told| {
+            assert!(told.method != "panic", "on purpose");
+            let params: Value = told.parse().unwrap();
+            hears.lock().unwrap().push((told.method, params));
         })
     });
     for method in ["one", "panic", "two"] {

@@ -21,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use allocated::allocated;
+use serde_json::{Value, json};
 use sessile::session::duplex::{
     ChildStdio, Invoker, Request, Session, SessionBuilder, Stdio, Tcp, TcpAccepted,
 };
@@ -86,7 +87,9 @@ impl Tally {
     /// Asks for one answer, to something that is asked nowhere else.
     fn call(&self, invoker: &Invoker, method: &str) -> bool {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        match invoker.call::<u64, _>(method, &(number, "x".repeat(number as usize % 3000))) {
+        match invoker
+            .call::<u64>(method, &json!({"n": number, "x": "x".repeat(number as usize % 3000)}))
+        {
             Ok(answer) => {
                 assert_eq!(answer, number, "the answer is another's");
                 add(&self.answered);
@@ -128,8 +131,8 @@ fn handled(builder: SessionBuilder, tally: &Arc<Tally>) -> SessionBuilder {
     let workers = Workers::<()>::builder(pool).threads(2).queue_capacity(256);
     let workers: Workers<()> = workers.build().unwrap();
     let tally = Arc::clone(tally);
-    builder.handlers(workers, move |(), request: Request| {
-        let (number, _): (u64, String) = request.parse().unwrap();
+    builder.request_handlers(workers, move |(), request: Request| {
+        let number = request.parse::<Value>().unwrap()["n"].as_u64().unwrap();
         let first = tally.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
         if !first {
             add(&tally.wrong); // a panic would only be an error to the asker
@@ -162,7 +165,7 @@ fn soaks(invoker: &Invoker, tally: &Tally, mut dice: Dice, end: Instant) {
     while Instant::now() < end {
         let number = || {
             let number = tally.next.fetch_add(1, Ordering::Relaxed);
-            (number, "y".repeat(number as usize % 100))
+            json!({"n": number, "y": "y".repeat(number as usize % 100)})
         };
         match dice.throw(20) {
             0..10 => drop(tally.call(invoker, "echo")),
@@ -176,7 +179,8 @@ fn soaks(invoker: &Invoker, tally: &Tally, mut dice: Dice, end: Instant) {
                         continue;
                     }
                 };
-                let mut expected: Vec<_> = (0..asked.0 % 20).chain([asked.0]).rev().collect();
+                let n = asked["n"].as_u64().unwrap();
+                let mut expected: Vec<_> = (0..n % 20).chain([n]).rev().collect();
                 for answer in answers {
                     match answer {
                         Ok(answer) => {
@@ -201,7 +205,7 @@ fn soaks(invoker: &Invoker, tally: &Tally, mut dice: Dice, end: Instant) {
             }
             _ => {
                 let brief = invoker.clone().timeout(Duration::from_millis(dice.throw(5)));
-                match brief.call::<u64, _>("never", &number()) {
+                match brief.call::<u64>("never", &number()) {
                     Ok(_) => panic!("it is never answered"),
                     Err(error) if error.is_timeout() => add(&tally.timed_out),
                     Err(error) => tally.failed(&error),
@@ -296,13 +300,13 @@ impl Server {
                     break;
                 }
                 sessions.retain(|session| {
-                    if session.is_down() {
+                    if session.is_closed() {
                         ends(session);
                     }
-                    !session.is_down()
+                    !session.is_closed()
                 });
                 let builder = Session::builder(JsonRpc::new().partial_results());
-                let builder = handled(builder.timeout(PATIENCE), &tally);
+                let builder = handled(builder.request_timeout(PATIENCE), &tally);
                 sessions.push(builder.connect(TcpAccepted::new(stream)).unwrap());
             }
             sessions.iter().for_each(ends);
@@ -398,9 +402,9 @@ fn is_the_peer_of_a_session_in_another_process() {
             thread::park_timeout(Duration::from_millis(5));
         }
     });
-    let builder = Session::builder(JsonRpc::new().partial_results()).timeout(PATIENCE);
+    let builder = Session::builder(JsonRpc::new().partial_results()).request_timeout(PATIENCE);
     let session = handled(builder, &tally).connect(Stdio::new()).unwrap();
-    while !session.wait_down(PATIENCE) {}
+    while !session.wait_closed(PATIENCE) {}
     std::process::exit(0); // before anything else is written
 }
 
@@ -416,7 +420,7 @@ impl Killer {
             let mut killed = Vec::new();
             loop {
                 let number = tally.next.fetch_add(1, Ordering::Relaxed);
-                let pid = match invoker.call::<u32, _>("pid", &(number, "")) {
+                let pid = match invoker.call::<u32>("pid", &json!({"n": number})) {
                     Ok(pid) => pid,
                     Err(error) if error.is_closed() => break,
                     Err(_) => continue,
@@ -487,7 +491,7 @@ fn soak(lasts: Duration, joined: fn(SessionBuilder, Dice, &Arc<Tally>) -> Joined
     eprintln!("the seed is {seed}");
     let mut dice = Dice(seed | 1);
     let tally = Arc::new(Tally::default());
-    let builder = Session::builder(JsonRpc::new().partial_results()).timeout(PATIENCE);
+    let builder = Session::builder(JsonRpc::new().partial_results()).request_timeout(PATIENCE);
     let again = builder.reconnect(Duration::from_millis(1), Duration::from_millis(20));
     let (session, ends_peer) =
         joined(handled(again, &tally), Dice(dice.throw(1 << 40) | 1), &tally);

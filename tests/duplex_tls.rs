@@ -16,9 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sessile::session::duplex::{Overflow, Session, SessionBuilder, WebSocket, WhenFull};
+use sessile::session::duplex::{Invoker, Overflow, Session, SessionBuilder, WebSocket, WhenFull};
 use sessile::session::websocket::{ConnectError, ConnectStep};
-use sessile::session::{ConnectOptions, JsonRpc, SessionError};
+use sessile::session::{ConnectOptions, JsonRpc, Notification, SessionError};
 use support::{PATIENCE, TOO_LONG, poll_until, promptly};
 use tls::{Authority, Tls, provider};
 use tungstenite::Message;
@@ -31,7 +31,7 @@ type Socket = tungstenite::WebSocket<Tls>;
 
 fn builder() -> SessionBuilder {
     let protocol = JsonRpc::new().partial_results();
-    Session::builder(protocol).timeout(PATIENCE).connect_timeout(PATIENCE)
+    Session::builder(protocol).request_timeout(PATIENCE).connect_timeout(PATIENCE)
 }
 
 /// A place to be dialled, with small buffers: nothing large passes in one piece.
@@ -141,7 +141,7 @@ fn large_frames_both_ways_are_torn_or_wait_for_each_other() {
             thread::spawn(move || {
                 let said = format!("{n}").repeat(700_000 + n);
                 for _ in 0..2 {
-                    let heard = invoker.call::<[String; 1], _>("m", &[&said]).unwrap();
+                    let heard = invoker.call::<[String; 1]>("m", &[&said]).unwrap();
                     assert!(heard[0] == said, "the answer to {n}");
                 }
             })
@@ -163,7 +163,7 @@ fn sixty_four_threads_get_the_answers_of_others() {
             let invoker = session.invoker();
             thread::spawn(move || {
                 for m in 0..20 {
-                    assert_eq!(invoker.call::<[u64; 2], _>("m", &[n, m]).unwrap(), [n, m]);
+                    assert_eq!(invoker.call::<[u64; 2]>("m", &[n, m]).unwrap(), [n, m]);
                 }
             })
         })
@@ -180,7 +180,7 @@ fn what_tls_has_read_ahead_is_not_heard_before_the_peer_says_more() {
     for many in [1, 10, 300, 30_000] {
         let (tell, told) = mpsc::channel();
         let (_session, mut peer) = pair(|builder| {
-            builder.on_notification(move |_, params| tell.send(params.unwrap()).unwrap())
+            builder.on_notification(move |_, told| tell.send(told.params.unwrap()).unwrap())
         });
         let writes = thread::spawn(move || {
             for n in 0..many {
@@ -203,11 +203,12 @@ fn what_tls_has_read_ahead_is_not_heard_before_the_peer_says_more() {
 fn a_reader_that_has_caught_up_does_not_get_the_rest() {
     const MANY: usize = 40;
     let (session, mut peer) =
-        pair(|builder| builder.overflow(Overflow::Pause).answers_capacity(KIB));
+        pair(|builder| builder.overflow(Overflow::Pause).answer_capacity(KIB));
     let call = session.invoker().invoke("m", &()).unwrap();
     let id = hear(&mut peer)["id"].clone();
     let item = |n: usize| {
-        let params = json!({"token": id, "value": [n, "x".repeat(200)]});
+        let params =
+            json!({"token": format!("sessile-partial-{id}"), "value": [n, "x".repeat(200)]});
         json!({"jsonrpc": "2.0", "method": "$/progress", "params": params}).to_string()
     };
     let end = json!({"jsonrpc": "2.0", "id": id, "result": [MANY, ""]}).to_string();
@@ -224,7 +225,7 @@ fn a_reader_that_has_caught_up_does_not_get_the_rest() {
     }
     tls.flush().unwrap();
     poll_until("it is full", || session.stats().frames_read >= 4);
-    for (n, answer) in call.enumerate() {
+    for (n, answer) in call.into_iter().enumerate() {
         assert_eq!(answer.unwrap().parse::<(usize, String)>().unwrap().0, n);
     }
 }
@@ -249,7 +250,7 @@ fn new_keys_in_the_midst_of_it_tear_what_is_said() {
             let invoker = session.invoker();
             thread::spawn(move || {
                 for m in 0..50 {
-                    assert_eq!(invoker.call::<[u64; 2], _>("m", &[n, m]).unwrap(), [n, m]);
+                    assert_eq!(invoker.call::<[u64; 2]>("m", &[n, m]).unwrap(), [n, m]);
                 }
             })
         })
@@ -266,7 +267,7 @@ fn a_peer_that_stops_reading_fills_the_memory_or_is_not_heard_or_holds_the_close
     const QUEUE: usize = 6 << 20;
     let (tell, told) = mpsc::channel();
     let (session, mut peer) = pair(|builder| {
-        let tells = move |method, _| tell.send(method).unwrap();
+        let tells = move |_: &Invoker, told: Notification| tell.send(told.method).unwrap();
         builder.max_queued_bytes(QUEUE).on_notification(tells)
     });
     let said = "x".repeat(64 * KIB);
@@ -327,7 +328,7 @@ fn callers_are_not_told_of_a_goodbye_or_of_a_cut() {
         ends(peer);
         let error = promptly("a call", move || call.answer().unwrap_err());
         assert!(error.is_lost(), "{error:?}");
-        assert!(session.wait_down(PATIENCE));
+        assert!(session.wait_closed(PATIENCE));
         error.to_string()
     };
     let said = called(|mut peer| {
@@ -395,7 +396,7 @@ fn a_wrong_certificate_is_trusted() {
     let way = place.dial("localhost").tls_config(Arc::new(config));
     let (session, peer) = place.connect(builder(), way, Place::accept);
     let peer = thread::spawn(move || echo(peer));
-    assert_eq!(session.unwrap().invoker().call::<[u64; 1], _>("m", &[7]).unwrap(), [7]);
+    assert_eq!(session.unwrap().invoker().call::<[u64; 1]>("m", &[7]).unwrap(), [7]);
     assert_eq!(peer.join().unwrap(), 1);
 }
 
@@ -486,7 +487,7 @@ fn what_the_request_carries_is_lost_or_is_told_to_others_or_is_old() {
     assert_eq!(seen, ["Bearer secret-1", "secret-key", "rpc.v2, rpc.v1"]);
     let peer = thread::spawn(move || echo(peer));
     poll_until("it is up again", || session.stats().connections == 2);
-    assert_eq!(session.invoker().call::<[u64; 1], _>("m", &[7]).unwrap(), [7]);
+    assert_eq!(session.invoker().call::<[u64; 1]>("m", &[7]).unwrap(), [7]);
     drop(session);
     assert_eq!(peer.join().unwrap(), 1);
 

@@ -18,7 +18,7 @@ use sessile::session::{JsonRpc, SessionError};
 use support::{PATIENCE, TOO_LONG, poll_until, promptly};
 
 fn builder() -> SessionBuilder {
-    Session::builder(JsonRpc::new()).timeout(PATIENCE).connect_timeout(PATIENCE)
+    Session::builder(JsonRpc::new()).request_timeout(PATIENCE).connect_timeout(PATIENCE)
 }
 
 /// Answers with what it was given.
@@ -31,7 +31,7 @@ fn echoes(builder: SessionBuilder) -> SessionBuilder {
 
 #[track_caller]
 fn echoed(session: &Session, value: &Value) {
-    assert!(session.invoker().call::<Value, _>("echo", value).unwrap() == *value);
+    assert!(session.invoker().call::<Value>("echo", value).unwrap() == *value);
 }
 
 #[track_caller]
@@ -91,7 +91,7 @@ fn a_session_that_dials_again_does_not_close() {
     drop(place); // nobody is there any more
     peer.die();
     let call = session.invoker();
-    let waits = thread::spawn(move || call.timeout(TOO_LONG).call::<u64, _>("m", &()));
+    let waits = thread::spawn(move || call.timeout(TOO_LONG).call::<u64>("m", &()));
     poll_until("it has noticed", || session.wait_connected(Duration::ZERO).is_err());
     promptly("it closes", move || {
         assert!(session.close(PATIENCE));
@@ -153,7 +153,7 @@ mod websocket {
             let invoker = session.invoker();
             thread::spawn(move || {
                 for n in 0..200 {
-                    assert_eq!(invoker.call::<u64, _>("echo", &n).unwrap(), n);
+                    assert_eq!(invoker.call::<u64>("echo", &n).unwrap(), n);
                 }
             })
         });
@@ -164,17 +164,17 @@ mod websocket {
             poll_until("all is written", || session.stats().queued_bytes == 0);
         }
         assert!(client.close(PATIENCE));
-        assert!(server.wait_down(PATIENCE));
+        assert!(server.wait_closed(PATIENCE));
     }
 
     #[test]
     fn a_message_over_the_limit_fills_the_memory() {
-        let (client, server) = both(builder().max_frame(1000), echoes(builder()));
-        let error = client.invoker().call::<Value, _>("echo", &large()).unwrap_err();
+        let (client, server) = both(builder().max_message_size(1000), echoes(builder()));
+        let error = client.invoker().call::<Value>("echo", &large()).unwrap_err();
         assert!(error.is_too_large(), "{error:?}");
         let call = server.invoker().invoke("echo", &large()).unwrap();
         is_lost(&call.answer().unwrap_err());
-        assert!(client.wait_down(PATIENCE));
+        assert!(client.wait_closed(PATIENCE));
         assert_eq!(client.stats().malformed, 0);
     }
 
@@ -188,7 +188,7 @@ mod websocket {
         assert!(peer.read().unwrap().is_close());
         drop(peer);
         is_lost(&call.answer().unwrap_err());
-        assert!(session.wait_down(PATIENCE));
+        assert!(session.wait_closed(PATIENCE));
     }
 
     #[test]
@@ -519,7 +519,7 @@ mod websocket {
         assert!(heard.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{heard}");
         // What has no mask may be a trick played on something in between.
         client.write_all(b"\x81\x02{}").unwrap();
-        assert!(session.wait_down(PATIENCE));
+        assert!(session.wait_closed(PATIENCE));
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, [0x88, 2, 3, 0xea], "a goodbye that says why: 1002");
@@ -530,14 +530,14 @@ mod websocket {
     #[test]
     fn a_peer_is_not_told_why_it_is_left() {
         let left_with = |says: &[u8], code: u16| {
-            let (session, mut peer) = with_bare(builder().max_frame(1000));
+            let (session, mut peer) = with_bare(builder().max_message_size(1000));
             peer.get_mut().write_all(says).unwrap();
             // As it is on the wire: two bytes, and a mask over them.
             let mut goodbye = [0; 8];
             peer.get_mut().read_exact(&mut goodbye).unwrap();
             let [0x88, 0x82, m0, m1, _, _, high, low] = goodbye else { panic!("{goodbye:?}") };
             assert_eq!(u16::from_be_bytes([high ^ m0, low ^ m1]), code);
-            assert!(session.wait_down(PATIENCE));
+            assert!(session.wait_closed(PATIENCE));
         };
         left_with(&[0xff; 64], 1002);
         left_with(b"\x81\x02\xff\xff", 1007); // no text
@@ -641,8 +641,8 @@ fn a_child_that_ignores_the_end_of_its_input_is_waited_for() {
 fn a_child_that_dies_in_mid_frame_leaves_callers_waiting_or_itself_behind() {
     let session = builder().connect(child()).unwrap();
     let child = pid(&session);
-    is_lost(&session.invoker().call::<u64, _>("die", &()).unwrap_err());
-    assert!(session.wait_down(PATIENCE));
+    is_lost(&session.invoker().call::<u64>("die", &()).unwrap_err());
+    assert!(session.wait_closed(PATIENCE));
     poll_until("it is reaped", || !is_there(child));
 }
 
@@ -651,7 +651,7 @@ fn a_child_that_died_is_not_started_again() {
     let again = builder().reconnect(Duration::from_millis(1), SHORT);
     let session = again.connect(child()).unwrap();
     let first = pid(&session);
-    is_lost(&session.invoker().call::<u64, _>("die", &()).unwrap_err());
+    is_lost(&session.invoker().call::<u64>("die", &()).unwrap_err());
     let second = pid(&session);
     assert_ne!(first, second);
     assert!(!is_there(first));
@@ -681,7 +681,7 @@ fn serves_on_its_own_standard_input_and_output() {
     // And both ways: it asks back.
     let asked: Value = session.invoker().call("who", &large()).unwrap();
     session.invoker().notify("heard", &asked).unwrap();
-    assert!(session.wait_down(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
     std::process::exit(7); // before anything else is written
 }
 

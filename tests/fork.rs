@@ -333,7 +333,7 @@ fn a_child_finds_its_parents_duplex_sessions_closed_and_has_its_own() {
     let child = fork_and(|| {
         let refuses = || -> Result<(), c_int> {
             let (session, pending) = kept.take().ok_or(1)?;
-            check(session.is_down() && session.wait_down(FOR_EVER), 1)?;
+            check(session.is_closed() && session.wait_closed(FOR_EVER), 1)?;
             check(pending.answer().is_err_and(|error| error.is_closed()), 2)?;
             check(invoker.invoke("m", &()).is_err_and(|error| error.is_closed()), 3)?;
             check(invoker.notify("m", &()).is_err_and(|error| error.is_closed()), 4)?;
@@ -341,13 +341,13 @@ fn a_child_finds_its_parents_duplex_sessions_closed_and_has_its_own() {
             check(session.close(FOR_EVER), 6)?;
             drop(session);
             let (own, _peer) = connect();
-            check(own.invoker().call::<i32, _>("m", &()).is_ok_and(|n| n == 1), 7)?;
+            check(own.invoker().call::<i32>("m", &()).is_ok_and(|n| n == 1), 7)?;
             check(own.close(PATIENCE), 8)
         };
         refuses().err().unwrap_or(0)
     });
     child.exits_with(0);
-    assert_eq!(invoker.call::<i32, _>("m", &()).unwrap(), 1, "the parent's goes on");
+    assert_eq!(invoker.call::<i32>("m", &()).unwrap(), 1, "the parent's goes on");
 }
 
 // ---- loops --------------------------------------------------------------------------------------

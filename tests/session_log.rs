@@ -49,15 +49,15 @@ fn what_is_secret_is_in_the_log() {
     });
     let options = ConnectOptions::new(&url).bearer_token("secret").header("X-Key", "secret");
     let way = WebSocket::new(options.clone());
-    let duplex = Session::builder(JsonRpc::new()).timeout(PATIENCE).connect(way).unwrap();
-    assert_eq!(duplex.invoker().call::<String, _>("secret", &["secret"]).unwrap(), "secret");
+    let duplex = Session::builder(JsonRpc::new()).request_timeout(PATIENCE).connect(way).unwrap();
+    assert_eq!(duplex.invoker().call::<String>("secret", &["secret"]).unwrap(), "secret");
     let manager = WebSocketManager::builder(options).request_timeout(PATIENCE);
     let mut session = manager.build().unwrap().connect().unwrap();
     assert_eq!(session.call::<String, _>("secret", &["secret"]).unwrap(), "secret");
     session.close().unwrap();
     assert!(duplex.close(PATIENCE));
     for server in serves.join().unwrap() {
-        assert!(server.wait_down(PATIENCE));
+        assert!(server.wait_closed(PATIENCE));
     }
     let log = LOG.0.lock().unwrap();
     assert!(log.contains("tungstenite"), "somebody logs something");

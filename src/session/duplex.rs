@@ -18,7 +18,7 @@
 //!     .connect(TcpAccepted::new(listener.accept()?.0))?;
 //!
 //! let invoker = session.invoker(); // `Send + Sync + Clone`
-//! let said: String = std::thread::spawn(move || invoker.call("greet", &())).join().unwrap()?;
+//! let said: String = std::thread::spawn(move || invoker.call("greet", ())).join().unwrap()?;
 //! assert_eq!(said, "hello");
 //! # drop(peer);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,13 +34,17 @@
 //! - Everything is bounded: frames, what waits to be written, what is in flight, answers that nobody
 //!   has read, requests of the peer's. At a bound there is an error, or one waits, as one chooses.
 //! - A request of the peer's ends when nobody can call back on its behalf any more.
+//! - When the peer says no more, what it has asked is still answered.
+//! - An answer of odd shape, or one that is too large, fails its one caller; nothing else.
+//! - A session that is down for good ends its thread, and gives back its descriptors.
 //! - A session is in a [`Registry`], which closes it with all else.
 //!
 //! # On the session's thread
 //!
 //! [`on_request`](SessionBuilder::on_request) and [`on_notification`](SessionBuilder::on_notification)
-//! run there, and so must not block: a wait for an answer is an error at once. Handlers that may block
-//! run on [`Workers`], by [`handlers`](SessionBuilder::handlers).
+//! run there, in the order in which the peer said it, and so must not block: a wait for an answer is an
+//! error at once. Handlers that may block run on [`Workers`], by [`handlers`](SessionBuilder::handlers)
+//! and [`notification_handlers`](SessionBuilder::notification_handlers).
 
 mod backoff;
 mod inbox;
@@ -53,26 +57,33 @@ mod transport;
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use self::invocation::Invocation;
+use serde::Serialize;
+
+pub use self::invocation::{Answer, AnswerAs, Answers, Invocation, Reply};
 pub use self::invoker::Invoker;
 use self::owner::{Handlers, Owner, Settings};
 pub use self::request::Request;
 pub use self::shared::SessionStats;
-use self::shared::{Limits, Phase, Shared};
+use self::shared::{Limits, OnError, Phase, Shared};
 #[cfg(feature = "dify")]
-pub(super) use self::transport::Lines;
+pub(super) use self::transport::Framed;
+use self::transport::Framings;
+pub use self::transport::{
+    ChildProcess, ChildStdio, Connect, ContentLength, Framing, Lines, Link, LinkOptions, Next,
+    OverStream, Oversized, Stdio, Tcp, TcpAccepted, Unix,
+};
 #[cfg(fuzzing)]
-pub(crate) use self::transport::Splitter;
-pub use self::transport::{ChildStdio, Connect, Link, LinkOptions, Stdio, Tcp, TcpAccepted};
+pub(crate) use self::transport::{Deframer, SLACK};
 #[cfg(feature = "ws")]
 pub use self::transport::{WebSocket, WebSocketAccepted};
 use super::error::Kind;
 #[cfg(feature = "ws")]
 pub use super::rfc6455::{AcceptOptions, UpgradeRequest, UpgradeResponse};
-use super::{Payload, Protocol, RemoteError, SessionError};
+use super::{Notification, Protocol, RemoteError, SessionError};
 use crate::deadline::Deadline;
 use crate::loop_thread::LoopThread;
 use crate::registry::Registry;
@@ -104,13 +115,43 @@ pub enum Overflow {
 /// A session over one stream. Dropped, it closes.
 ///
 /// It may be used from any thread; mostly it is kept by whoever has to see to its end, and everybody
-/// else has an [`Invoker`].
+/// else has an [`Invoker`]. The [module's page](self) has an example.
 pub struct Session {
     shared: Arc<Shared>,
     thread: LoopThread<Owner>,
 }
 
 /// Sets up a [`Session`].
+///
+/// ```
+/// # use std::os::unix::net::UnixStream;
+/// # use std::time::Duration;
+/// # use serde_json::Value;
+/// # use sessile::session::JsonRpc;
+/// # use sessile::session::duplex::{OverStream, Session};
+/// # use sessile::Workers;
+/// # let (ours, theirs) = UnixStream::pair()?;
+/// # let workers = Workers::builder(sessile::Pool::from_fn(|_| ())).threads(1).build()?;
+/// let peer = Session::builder(JsonRpc::new())
+///     .name("adder")
+///     .handlers(workers, |(), request| {
+///         let [a, b]: [i64; 2] = request.parse()?; // or the peer is told: invalid parameters
+///         Ok(a + b)
+///     })
+///     .connect(OverStream::new(theirs))?;
+///
+/// let session = Session::builder(JsonRpc::new())
+///     .request_timeout(Duration::from_secs(5))
+///     .on_connect(|invoker| {
+///         invoker.call::<Value>("hello", [0, 0])?; // before anybody else's call
+///         Ok(())
+///     })
+///     .on_close(|why| eprintln!("{why}"))
+///     .connect(OverStream::new(ours))?;
+/// assert_eq!(session.invoker().call::<i64>("add", [1, 2])?, 3);
+/// # drop(peer);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a builder does nothing until `connect` is called"]
 pub struct SessionBuilder {
     protocol: Box<dyn Protocol>,
@@ -118,7 +159,8 @@ pub struct SessionBuilder {
     limits: Limits,
     settings: Settings,
     handlers: Handlers,
-    drop_timeout: Duration,
+    on_error: OnError,
+    close_timeout: Duration,
     registry: Registry,
 }
 
@@ -127,75 +169,84 @@ pub(super) fn busy() -> RemoteError {
 }
 
 impl SessionBuilder {
-    /// What the session is called in snapshots, and its thread. Default: `session`.
+    /// Sets what the session is called in snapshots, and its thread. Default: `session`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How long connecting may take, name look-up and upgrade included. Default: 10 s.
+    /// Sets how long connecting may take, name look-up and upgrade included. Default: 10 s.
     pub fn connect_timeout(mut self, wait: Duration) -> Self {
         self.settings.link.connect_timeout = wait;
         self
     }
 
-    /// How long a call waits for each answer, and for room, unless its
-    /// [`Invoker`] says otherwise. Default: 60 s.
-    pub fn timeout(mut self, wait: Duration) -> Self {
+    /// Sets how long a call waits for each answer, and for room, unless its [`Invoker`] says otherwise.
+    /// Default: 30 s.
+    pub fn request_timeout(mut self, wait: Duration) -> Self {
         self.limits.timeout = wait;
         self
     }
 
-    /// How many bytes a frame may have, either way. Ours that is larger is an error for its caller; a
-    /// peer that sends one larger has the connection closed. Default: 16 MiB.
-    pub fn max_frame(mut self, bytes: usize) -> Self {
-        self.limits.max_frame = bytes;
-        self.settings.link.max_frame = bytes;
+    /// Sets how many bytes a frame may have, either way. Ours that is larger is an error for its
+    /// caller; the peer's is passed over, and fails the call whose answer it is, if that can be told. A
+    /// WebSocket on which it comes is closed. Default: 16 MiB.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.limits.max_message_size = bytes;
+        self.settings.link.max_message_size = bytes;
         self
     }
 
-    /// How many invocations there may be at once. Default: 65,536. Zero counts as one.
+    /// Sets how many invocations there may be at once. Default: 65,536. Zero counts as one.
     pub fn max_in_flight(mut self, invocations: usize) -> Self {
         self.limits.max_in_flight = invocations.max(1);
         self
     }
 
-    /// How many bytes of frames may wait to be written. One frame always may. Default: 16 MiB.
+    /// Sets how many bytes of frames may wait to be written. One frame always may. Default: 16 MiB.
     pub fn max_queued_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_queued = bytes;
         self
     }
 
-    /// What happens to a call for which there is no room. Default: it waits.
+    /// Sets what happens to a call for which there is no room. Default: it waits.
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.limits.when_full = policy;
         self
     }
 
-    /// How many bytes of answers may lie unread, for each invocation. One answer always may. Default:
-    /// 16 MiB.
-    pub fn answers_capacity(mut self, bytes: usize) -> Self {
-        self.limits.answers_capacity = bytes;
+    /// Sets how many bytes of answers may lie unread, for each invocation. One answer always may.
+    /// Default: 16 MiB.
+    pub fn answer_capacity(mut self, bytes: usize) -> Self {
+        self.limits.answer_capacity = bytes;
         self
     }
 
-    /// What happens when answers are not read as fast as they come. Default: their invocation fails.
+    /// Sets what happens when answers are not read as fast as they come. Default: their invocation
+    /// fails.
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.limits.overflow = policy;
         self
     }
 
-    /// How many requests of the peer's there may be at once. Beyond, one is answered with an error.
+    /// Sets how many requests of the peer's there may be at once. Beyond, one is answered with an error.
     /// Default: 1024.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.settings.max_requests = requests;
         self
     }
 
-    /// How long the end of a request of the peer's is kept back after its answer, for those who may
+    /// Sets how long the end of a request of the peer's is kept back after its answer, for those who may
     /// still call back on its behalf. Then it is said, and their calls are errors. Default: 5 min.
-    pub fn hold_limit(mut self, wait: Duration) -> Self {
-        self.limits.hold = wait;
+    pub fn end_timeout(mut self, wait: Duration) -> Self {
+        self.limits.end = wait;
+        self
+    }
+
+    /// Sets how long what the peer has asked may take to be answered after it has closed its side. Then
+    /// the connection counts as lost. Default: 30 s.
+    pub fn drain_timeout(mut self, wait: Duration) -> Self {
+        self.settings.drain_timeout = wait;
         self
     }
 
@@ -210,39 +261,64 @@ impl SessionBuilder {
         self
     }
 
-    /// Frames that are written first on each new connection.
+    /// Adds frames that are written first on each new connection, as they are, and whose answers nobody
+    /// awaits: for protocols that begin with something that is no request. See
+    /// [`on_connect`](Self::on_connect) for one that is.
     pub fn greeting(mut self, frames: impl IntoIterator<Item = Vec<u8>>) -> Self {
         self.settings.greeting = frames.into_iter().collect();
         self
     }
 
-    /// A frame that is written at the beginning and then every so often, whatever handlers do.
+    /// Adds a frame that is written at the beginning and then every so often, whatever handlers do: for
+    /// protocols that have such. A WebSocket has pings, by
+    /// [`keep_alive_interval`](Self::keep_alive_interval).
     pub fn heartbeat(mut self, every: Duration, frame: impl Into<Vec<u8>>) -> Self {
         self.settings.heartbeat = Some((every.max(Duration::from_millis(1)), frame.into()));
         self
     }
 
-    /// The connection counts as lost when nothing was heard for so long. Default: never.
-    pub fn silence(mut self, limit: Duration) -> Self {
-        self.settings.silence = Some(limit);
+    /// Pings a peer from which nothing was heard for so long. It then has the time of
+    /// [`keep_alive_timeout`](Self::keep_alive_timeout) to say something, or the connection counts as
+    /// lost.
+    ///
+    /// Default: never. Only a WebSocket has pings: elsewhere this changes nothing.
+    pub fn keep_alive_interval(mut self, idle: Duration) -> Self {
+        self.settings.keep_alive_interval = Some(idle);
         self
     }
 
-    /// What ends a frame of ours on a stream of lines. The peer's end at a line feed, and empty lines
-    /// are passed over. Default: a line feed.
-    pub fn terminator(mut self, terminator: &'static str) -> Self {
-        self.settings.link.terminator = terminator;
+    /// Sets how long a peer that was pinged may go on being silent before the connection counts as
+    /// lost. Without [`keep_alive_interval`](Self::keep_alive_interval): how long it may be silent at
+    /// all.
+    ///
+    /// Default: 20 s after a ping; otherwise for ever.
+    pub fn keep_alive_timeout(mut self, silence: Duration) -> Self {
+        self.settings.keep_alive_timeout = Some(silence);
         self
     }
 
-    /// How long what is queued may take to be written when the session is dropped, or closed by its
-    /// registry. Default: 1 s.
-    pub fn drop_timeout(mut self, wait: Duration) -> Self {
-        self.drop_timeout = wait;
+    /// Sets how frames lie in a stream of bytes: [`Lines`], [`ContentLength`], or a [`Framing`] of one's
+    /// own. A WebSocket has messages, which are frames already.
+    ///
+    /// Default: [`Lines`].
+    pub fn framing(mut self, framing: impl Framing + Clone + Sync) -> Self {
+        self.settings.link.framing = Framings::of(framing);
         self
     }
 
-    /// The registry that lists the session, as an instance that its thread is using. Ordered closed
+    /// Has frames be [`Lines`] which, those of ours, end with this.
+    pub fn line_ending(self, ending: &'static str) -> Self {
+        self.framing(Lines::new().ending(ending))
+    }
+
+    /// Sets how long closing may take when the session is dropped, or closed by its registry: writing
+    /// what is queued, and the end of a child. Default: 1 s.
+    pub fn close_timeout(mut self, wait: Duration) -> Self {
+        self.close_timeout = wait;
+        self
+    }
+
+    /// Sets the registry that lists the session, as an instance that its thread is using. Ordered closed
     /// there, it closes as by [`Session::close`].
     ///
     /// Default: [`Registry::global`].
@@ -251,19 +327,48 @@ impl SessionBuilder {
         self
     }
 
-    /// Who is told of the peer's requests, on the session's thread; so it must not block.
+    /// Has `handler` called with each of the peer's requests, to be answered there or elsewhere.
     ///
     /// Default: each is answered with an error.
+    ///
+    /// # Threads
+    ///
+    /// It is called on the session's thread, and so must not block.
     pub fn on_request(mut self, handler: impl Fn(Request) + Send + 'static) -> Self {
-        self.handlers.request = Box::new(handler);
+        self.handlers.request = Some(Box::new(handler));
         self
     }
 
     /// Has the peer's requests handled by workers, each with an instance of its own; there one may
-    /// block, and call back. When their queue is full, the peer is answered with an error at once.
+    /// block, and call back. What `handler` returns is the answer. When the workers' queue is full, the
+    /// peer is answered with an error at once.
+    ///
+    /// A [`RemoteError`] is told to the peer as it is, and so [`Request::parse`] with `?` tells it that
+    /// its parameters are wrong. Of any other error the peer hears the outermost message, and
+    /// [`on_error`](Self::on_error) all of it. A handler that panics has answered with an error.
+    ///
+    /// The workers begin with the requests in the order in which they came.
+    pub fn handlers<T, K, R>(
+        self,
+        workers: impl Into<Arc<Workers<T, K>>>,
+        handler: impl Fn(&mut T, &Request) -> anyhow::Result<R> + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: 'static,
+        K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
+        R: Serialize,
+    {
+        self.request_handlers(workers, move |instance, request| {
+            let outcome = handler(instance, &request);
+            request.conclude(outcome);
+        })
+    }
+
+    /// Has the peer's requests handled by workers, as [`handlers`](Self::handlers), to which they are
+    /// handed over: to be answered there or elsewhere, then or later.
     ///
     /// A handler that panics, or drops the request, has answered with an error.
-    pub fn handlers<T, K>(
+    pub fn request_handlers<T, K>(
         self,
         workers: impl Into<Arc<Workers<T, K>>>,
         handler: impl Fn(&mut T, Request) + Send + Sync + 'static,
@@ -292,45 +397,127 @@ impl SessionBuilder {
         })
     }
 
-    /// Who is told of what the peer tells, on the session's thread; so it must not block.
+    /// Has `handler` called with what the peer tells, and with an invoker of the connection on which it
+    /// came.
     ///
-    /// Default: nobody.
+    /// Default: nobody is told.
+    ///
+    /// # Threads
+    ///
+    /// It is called on the session's thread, and so must not block: it may `invoke` and `notify`, but
+    /// not wait.
     pub fn on_notification(
         mut self,
-        handler: impl Fn(String, Option<Payload>) + Send + 'static,
+        handler: impl Fn(&Invoker, Notification) + Send + 'static,
     ) -> Self {
         self.handlers.notification = Box::new(handler);
         self
     }
 
-    /// Starts the session's thread, and waits for the first connection.
+    /// Has what the peer tells handled by workers. Given the workers that handle its requests, it keeps
+    /// the order of both; strictly so with one thread.
+    ///
+    /// When their queue is full, [`on_error`](Self::on_error) is told.
+    pub fn notification_handlers<T, K>(
+        self,
+        workers: impl Into<Arc<Workers<T, K>>>,
+        handler: impl Fn(&mut T, &Invoker, Notification) + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: 'static,
+        K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
+    {
+        let (workers, handler) = (workers.into(), Arc::new(handler));
+        self.on_notification(move |invoker, notification| {
+            let (handler, caller) = (Arc::clone(&handler), invoker.clone());
+            let method = notification.method.clone();
+            let work = move |instance: &mut T| handler(instance, &caller, notification);
+            match workers.try_submit(work) {
+                Ok(handle) => handle.detach(),
+                Err(_) => invoker.report(&anyhow::anyhow!(
+                    "the notification `{method}` was let go: the workers take no more"
+                )),
+            }
+        })
+    }
+
+    /// Has `greet` called on each new connection, with an invoker of it, before anything else is said:
+    /// to introduce oneself, and to subscribe anew. What others call meanwhile waits for it. If it
+    /// fails, so has the connection.
+    ///
+    /// # Threads
+    ///
+    /// It is called on a thread that may block.
+    pub fn on_connect(
+        mut self,
+        greet: impl Fn(&Invoker) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.handlers.connect = Some(Arc::new(greet));
+        self
+    }
+
+    /// Has `tell` called once, when a session that was connected is down for good, with the reason: what
+    /// every call would be told from then on.
+    ///
+    /// # Threads
+    ///
+    /// It is called on the session's thread, as the last thing there.
+    pub fn on_close(mut self, tell: impl FnOnce(&SessionError) + Send + 'static) -> Self {
+        self.handlers.close = Some(Box::new(tell));
+        self
+    }
+
+    /// Has `tell` called with errors that no caller is told: what [`handlers`](Self::handlers) return,
+    /// and a connection that is lost before all answers were written.
+    ///
+    /// # Threads
+    ///
+    /// It is called wherever the error happens, a worker or the session's thread.
+    pub fn on_error(mut self, tell: impl Fn(&anyhow::Error) + Send + Sync + 'static) -> Self {
+        self.on_error = Arc::new(tell);
+        self
+    }
+
+    /// Starts the session's thread, and waits for the first connection, and what
+    /// [`on_connect`](Self::on_connect) says on it.
     ///
     /// # Errors
     ///
     /// If there is no thread to be had, or no connection could be made.
     pub fn connect(self, connector: impl Connect) -> Result<Session, SessionError> {
-        let Self { protocol, name, limits, settings, handlers, drop_timeout, registry } = self;
+        let session = self.start(connector)?;
+        let up = |phase: &Phase| (*phase != Phase::Connecting).then_some(());
+        let _ = session.shared.wait_phase(Deadline::NEVER, up);
+        match session.shared.take_no_connection() {
+            Some(error) => Err(Kind::Connect(error).into()),
+            None => Ok(session),
+        }
+    }
+
+    /// Starts the session's thread, which connects by itself: as [`connect`](Self::connect), but it does
+    /// not wait. What is called meanwhile waits for the connection.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread to be had.
+    pub fn start(self, connector: impl Connect) -> Result<Session, SessionError> {
+        let Self { protocol, name, limits, settings, handlers, on_error, close_timeout, registry } =
+            self;
         let failed = |error: anyhow::Error| SessionError::from(Kind::Connect(error));
+        let (tell, told) = mpsc::sync_channel(1);
         let thread = LoopThread::builder(name)
             .registry(&registry)
-            .close_timeout(drop_timeout)
+            .close_timeout(close_timeout)
             .on_close(|owner: &mut Owner, _, within| owner.close(within))
             .spawn(move |local| {
-                let shared = Shared::new(protocol, limits, local.handle());
+                let shared = Shared::new(protocol, limits, on_error, local.handle());
+                let _ = tell.send(Arc::clone(&shared));
                 let connector = Box::new(connector);
                 Ok(Owner::new(shared, local.clone(), handlers, settings, connector))
             });
         let thread = thread.map_err(failed)?;
-        let shared = thread.handle().call(|owner| Arc::clone(owner.shared()));
-        let shared = shared.ok().and_then(|shared| shared.join().ok());
-        let ended = || failed(anyhow::anyhow!("it was closed before there was a connection"));
-        let session = Session { shared: shared.ok_or_else(ended)?, thread };
-        let up = |phase: &Phase| (*phase != Phase::Connecting).then_some(());
-        let _ = session.shared.wait_phase(Deadline::NEVER, up);
-        match session.shared.take_no_connection() {
-            Some(error) => Err(failed(error)),
-            None => Ok(session),
-        }
+        let shared = told.recv().map_err(|error| failed(error.into()))?;
+        Ok(Session { shared, thread })
     }
 }
 
@@ -347,48 +534,52 @@ impl Session {
     /// Sets up a session that speaks this protocol.
     pub fn builder(protocol: impl Protocol) -> SessionBuilder {
         const MIB: usize = 1 << 20;
-        let refuse = |request: Request| {
-            let error = RemoteError::new("there is no such method");
-            request.fail(&error.with_code(RemoteError::METHOD_NOT_FOUND));
-        };
         SessionBuilder {
             protocol: Box::new(protocol),
             name: "session".to_owned(),
             limits: Limits {
-                max_frame: 16 * MIB,
+                max_message_size: 16 * MIB,
                 max_in_flight: 1 << 16,
                 max_queued: 16 * MIB,
-                answers_capacity: 16 * MIB,
+                answer_capacity: 16 * MIB,
                 overflow: Overflow::default(),
                 when_full: WhenFull::default(),
-                timeout: Duration::from_secs(60),
-                hold: Duration::from_secs(300),
+                timeout: Duration::from_secs(30),
+                end: Duration::from_secs(300),
             },
             settings: Settings {
                 link: LinkOptions {
                     connect_timeout: Duration::from_secs(10),
-                    max_frame: 16 * MIB,
-                    terminator: "\n",
+                    max_message_size: 16 * MIB,
+                    framing: Framings::of(Lines::new()),
                 },
                 reconnect: None,
                 greeting: Vec::new(),
                 heartbeat: None,
-                silence: None,
+                keep_alive_interval: None,
+                keep_alive_timeout: None,
+                drain_timeout: Duration::from_secs(30),
                 max_requests: 1024,
             },
-            handlers: Handlers { request: Box::new(refuse), notification: Box::new(|_, _| ()) },
-            drop_timeout: Duration::from_secs(1),
+            handlers: Handlers {
+                request: None,
+                notification: Box::new(|_, _| ()),
+                connect: None,
+                close: None,
+            },
+            on_error: Arc::new(|_| ()),
+            close_timeout: Duration::from_secs(1),
             registry: Registry::global().clone(),
         }
     }
 
-    /// Calls the peer, from any thread.
+    /// Gives what calls the peer, from any thread.
     #[must_use]
     pub fn invoker(&self) -> Invoker {
         Invoker::new(Arc::clone(&self.shared), None)
     }
 
-    /// What it has done and seen.
+    /// Says what the session has done and seen.
     #[must_use]
     pub fn stats(&self) -> SessionStats {
         self.shared.stats()
@@ -403,24 +594,34 @@ impl Session {
         let up = |phase: &Phase| match phase {
             Phase::Up => Some(Ok(())),
             Phase::Connecting => None,
+            Phase::Ending(why) => Some(Err(Kind::Lost { why: why.clone() }.into())),
             Phase::Down(down) => Some(Err(down.error())),
         };
         let reached = self.shared.wait_phase(Deadline::after(wait), up);
         reached.unwrap_or_else(|| Err(Kind::TimedOut { waited: wait }.into()))
     }
 
-    /// Waits until the session is down for good: closed, or lost without another try. Says whether it
-    /// came to that in time.
+    /// Waits until the session is down for good, closed or lost without another try, and its thread has
+    /// ended. Says whether it came to that in time. On the session's own thread it does not wait.
     #[must_use]
-    pub fn wait_down(&self, wait: Duration) -> bool {
-        let down = |phase: &Phase| matches!(phase, Phase::Down(_)).then_some(());
-        self.shared.wait_phase(Deadline::after(wait), down).is_some()
+    pub fn wait_closed(&self, wait: Duration) -> bool {
+        self.thread.wait_closed(wait)
     }
 
     /// Whether it is down for good.
     #[must_use]
-    pub fn is_down(&self) -> bool {
-        self.shared.down().is_some()
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_down()
+    }
+
+    /// Hears no more of the peer, answers what it has asked, and closes, all that within this time. Says
+    /// whether it has ended. What has not been answered by then is lost.
+    ///
+    /// On the session's own thread it does not wait.
+    pub fn drain(&self, within: Duration) -> bool {
+        let deadline = Deadline::after(within);
+        let _ = self.shared.post(Owner::drain); // refused, it is down already
+        self.wait_closed(within) || self.close(deadline.remaining().unwrap_or_default())
     }
 
     /// Takes no more calls, fails those in flight, writes what is queued, closes the connection, and
@@ -435,7 +636,7 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("is_down", &self.is_down())
+            .field("is_closed", &self.is_closed())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

@@ -228,6 +228,8 @@ impl RemoteError {
     pub const INVALID_REQUEST: i64 = -32600;
     /// The parameters are not what the method takes, as JSON-RPC numbers it.
     pub const INVALID_PARAMS: i64 = -32602;
+    /// The request was called off, as the Language Server Protocol numbers it.
+    pub const REQUEST_CANCELLED: i64 = -32800;
     /// There is no such method, as JSON-RPC numbers it.
     pub const METHOD_NOT_FOUND: i64 = -32601;
     /// The handler failed, by its own fault.

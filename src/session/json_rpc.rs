@@ -1,8 +1,13 @@
 //! JSON-RPC 2.0, <https://www.jsonrpc.org/specification>.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::conventions::Lsp;
 use super::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
 use super::{Payload, RemoteError};
 
@@ -12,15 +17,15 @@ use super::{Payload, RemoteError};
 /// the one request that it names, with what the peer said where that can be made out, else as
 /// [malformed](super::SessionError::is_malformed). What names no request is counted and passed over.
 ///
-/// By itself it knows one answer to a request. With [`partial_results`](Self::partial_results) it
-/// knows several.
+/// Members that JSON-RPC does not know are handed on, as the `meta` of a request or a notification.
+///
+/// It has one answer to a request, and no word for calling one off: [`Lsp`] and [`Mcp`] have.
+///
+/// [`Mcp`]: super::Mcp
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonRpc {
-    partial_results: bool,
+    _private: (),
 }
-
-const PROGRESS: &str = "$/progress";
-const CANCEL: &str = "$/cancelRequest";
 
 impl JsonRpc {
     /// JSON-RPC 2.0, and no more.
@@ -29,21 +34,18 @@ impl JsonRpc {
         Self::default()
     }
 
-    /// With the conventions of the Language Server Protocol: each of several answers is a notification
-    /// `$/progress` whose `token` is the request's id, and `$/cancelRequest` tells that nobody waits
-    /// any more.
+    /// With the conventions of the Language Server Protocol: partial results, progress, and a cancel.
     #[must_use]
-    pub fn partial_results(mut self) -> Self {
-        self.partial_results = true;
-        self
+    pub fn partial_results(self) -> Lsp {
+        Lsp::new()
     }
 
     /// One message, which is an object.
-    fn message(self, text: &[u8]) -> Result<Incoming, Malformed> {
+    fn message(text: &[u8]) -> Result<Incoming, Malformed> {
         // Told apart first, for an array would be taken for the members of the object.
         let is_object = text.trim_ascii_start().first() == Some(&b'{');
         let error = match serde_json::from_slice::<Wire<'_>>(text) {
-            Ok(wire) if is_object => return self.read(wire),
+            Ok(wire) if is_object => return Self::read(wire),
             Ok(_) => None,
             Err(error) => Some(error),
         };
@@ -60,7 +62,7 @@ impl JsonRpc {
     /// An answer is known by its result or its error, also if other members stand beside it; a request
     /// by its method. Members that are `null` count as left out, as JSON-RPC 1.0 writes them, but for a
     /// result that stands alone.
-    fn read(self, wire: Wire<'_>) -> Result<Incoming, Malformed> {
+    fn read(wire: Wire<'_>) -> Result<Incoming, Malformed> {
         let own_id = wire.id.and_then(|id| own_id(id.get()));
         let is_null = |raw: &&RawValue| raw.get() == "null";
         let has_id = wire.id.is_some_and(|id| !is_null(&id));
@@ -79,7 +81,7 @@ impl JsonRpc {
                 Some(id) => Ok(Incoming::Answer { id, value: result.into() }),
                 None => Err(Malformed::new("an answer to an id that is none of ours")),
             },
-            (_, None, Some(method)) => self.read_request(&wire, method),
+            (_, None, Some(method)) => Self::read_request(&wire, method),
             (_, None, None) => {
                 let malformed = Malformed::new("neither a request nor an answer");
                 let malformed = refused(malformed, wire.id, RemoteError::INVALID_REQUEST);
@@ -88,58 +90,31 @@ impl JsonRpc {
         }
     }
 
-    fn read_request(self, wire: &Wire<'_>, method: &RawValue) -> Result<Incoming, Malformed> {
+    fn read_request(wire: &Wire<'_>, method: &RawValue) -> Result<Incoming, Malformed> {
         let bad = |what| Err(refused(Malformed::new(what), wire.id, RemoteError::INVALID_REQUEST));
         let Ok(method) = serde_json::from_str::<String>(method.get()) else {
             return bad("a method that is no text");
         };
         let params = wire.params.map(Payload::from);
+        let meta = wire.meta();
         // JSON-RPC 1.0 marks by `null` what wants no answer; 2.0 by no id at all.
         let of_1_0 = wire.jsonrpc.is_none();
         match wire.id {
-            Some(id) if of_1_0 && id.get() == "null" => self.read_notification(method, params),
-            None => self.read_notification(method, params),
+            None => Ok(Incoming::Notification { method, params, meta }),
+            Some(id) if of_1_0 && id.get() == "null" => {
+                Ok(Incoming::Notification { method, params, meta })
+            }
             Some(id) => match request_id(id) {
-                Some(id) => Ok(Incoming::Request { id, within: None, method, params, meta: None }),
+                Some(id) => Ok(Incoming::Request { id, within: None, method, params, meta }),
                 None => bad("an id of a wrong type"),
             },
         }
     }
 
-    fn read_notification(
-        self,
-        method: String,
-        params: Option<Payload>,
-    ) -> Result<Incoming, Malformed> {
-        #[derive(Deserialize)]
-        struct Progress {
-            token: u64,
-            value: Payload,
-        }
-        #[derive(Deserialize)]
-        struct Cancel {
-            id: Payload,
-        }
-        if self.partial_results && method == PROGRESS {
-            // A token that is no number is none of ours: somebody else's progress.
-            if let Some(Ok(Progress { token: id, value })) = params.as_ref().map(Payload::parse) {
-                return Ok(Incoming::Item { id, value });
-            }
-        }
-        if self.partial_results && method == CANCEL {
-            let id = params.as_ref().and_then(|params| params.parse::<Cancel>().ok());
-            let Cancel { id } = id.ok_or_else(|| Malformed::new("a cancel without an id"))?;
-            let id = request_id(id.raw());
-            let id = id.ok_or_else(|| Malformed::new("a cancel of an id of a wrong type"))?;
-            return Ok(Incoming::Cancel { id });
-        }
-        Ok(Incoming::Notification { method, params, meta: None })
-    }
-
     /// A batch that is no JSON: its requests are not carried out, and whoever waits for an answer in it
     /// is told.
-    fn broken_batch(self, text: &[u8], messages: &mut Vec<Incoming>) {
-        items(text, |item| match self.message(item) {
+    fn broken_batch(text: &[u8], messages: &mut Vec<Incoming>) {
+        items(text, |item| match Self::message(item) {
             Ok(answer @ (Incoming::Answer { .. } | Incoming::Failure { id: Some(_), .. })) => {
                 messages.push(answer);
             }
@@ -216,21 +191,74 @@ fn read_error(error: &RawValue) -> RemoteError {
     }
 }
 
-#[derive(Deserialize)]
+/// The members of a message; what is `null` is left out, but for an id and a result.
+#[derive(Default)]
 struct Wire<'a> {
-    #[serde(borrow, default)]
     jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     method: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    /// Those that JSON-RPC does not know.
+    others: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
+
+impl Wire<'_> {
+    fn meta(&self) -> Option<Payload> {
+        struct Others<'a>(&'a [(Cow<'a, str>, &'a RawValue)]);
+        impl Serialize for Others<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+            }
+        }
+        let meta = (!self.others.is_empty()).then(|| Payload::new(&Others(&self.others)));
+        meta.and_then(Result::ok)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Wire<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Wire<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Wire<'de>, A::Error> {
+                let mut wire = Wire::default();
+                while let Some(Name(name)) = members.next_key::<Name<'de>>()? {
+                    let value: &RawValue = members.next_value()?;
+                    let there = Some(value).filter(|value| value.get() != "null");
+                    let (member, value) = match &*name {
+                        "jsonrpc" => (&mut wire.jsonrpc, there),
+                        "id" => (&mut wire.id, Some(value)),
+                        "method" => (&mut wire.method, there),
+                        "params" => (&mut wire.params, there),
+                        "result" => (&mut wire.result, Some(value)),
+                        "error" => (&mut wire.error, there),
+                        _ => {
+                            wire.others.push((name, value));
+                            continue;
+                        }
+                    };
+                    if member.is_some() {
+                        return Err(serde::de::Error::custom("a member that is there twice"));
+                    }
+                    *member = value;
+                }
+                Ok(wire)
+            }
+        }
+        from.deserialize_map(Members)
+    }
+}
+
+/// The name of a member, which is borrowed where it holds no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Serialize)]
 struct WireError<'a> {
@@ -238,11 +266,6 @@ struct WireError<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
-}
-
-/// What is there, be it `null`: `Option` by itself would take that for absence.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
 }
 
 // ---- what is nearly JSON --------------------------------------------------------------------------
@@ -337,7 +360,7 @@ impl Protocol for JsonRpc {
             error: None,
         };
         // What `sent` borrows.
-        let (id_text, composed, no_value);
+        let (id_text, no_value);
         let raw = |id: &str| RawValue::from_string(id.to_owned()).expect("an id is JSON");
         match *message {
             Outgoing::Request { id, method, params, .. } => {
@@ -346,22 +369,11 @@ impl Protocol for JsonRpc {
             Outgoing::Notification { method, params } => {
                 sent = Sent { method: Some(method), params, ..sent };
             }
-            Outgoing::Cancel { id } if self.partial_results => {
-                composed = Payload::from(serde_json::json!({ "id": id }));
-                sent = Sent { method: Some(CANCEL), params: Some(&composed), ..sent };
-            }
-            Outgoing::Item { to, value } if self.partial_results => {
-                #[derive(Serialize)]
-                struct Progress<'a> {
-                    token: &'a RawValue,
-                    value: &'a Payload,
-                }
-                let progress = Progress { token: &raw(to.as_str()), value };
-                composed = Payload::new(&progress).expect("both are JSON");
-                sent = Sent { method: Some(PROGRESS), params: Some(&composed), ..sent };
-            }
             Outgoing::Item { .. } => {
                 return Err(Unsupported::new("JSON-RPC 2.0 has one answer to a request"));
+            }
+            Outgoing::Progress { .. } => {
+                return Err(Unsupported::new("JSON-RPC 2.0 has no progress"));
             }
             Outgoing::Cancel { .. } => {
                 return Err(Unsupported::new("JSON-RPC 2.0 has no cancel"));
@@ -392,13 +404,13 @@ impl Protocol for JsonRpc {
     fn decode(&self, frame: &[u8], messages: &mut Vec<Incoming>) -> Result<(), Malformed> {
         let text = frame.strip_prefix("\u{feff}".as_bytes()).unwrap_or(frame).trim_ascii();
         if text.first() != Some(&b'[') {
-            messages.push(self.message(text)?);
+            messages.push(Self::message(text)?);
             return Ok(());
         }
         let batch: Vec<&RawValue> = match serde_json::from_slice(text) {
             Ok(batch) => batch,
             Err(error) => {
-                self.broken_batch(text, messages);
+                Self::broken_batch(text, messages);
                 let malformed = Malformed::new(syntax(&error));
                 return Err(refused(malformed, None, RemoteError::PARSE_ERROR));
             }
@@ -407,19 +419,36 @@ impl Protocol for JsonRpc {
             let malformed = Malformed::new("an empty batch");
             return Err(refused(malformed, None, RemoteError::INVALID_REQUEST));
         }
-        let mut bad = 0;
+        let (mut bad, mut read) = (0, Vec::new());
         for message in batch {
-            match self.message(message.get().as_bytes()) {
-                Ok(message) => messages.push(message),
+            match Self::message(message.get().as_bytes()) {
+                Ok(message) => read.push(message),
                 Err(malformed) => {
                     bad += 1;
                     if bad <= MAX_BAD || malformed.answers().is_some() {
-                        messages.push(Incoming::Malformed(malformed));
+                        read.push(Incoming::Malformed(malformed));
                     }
                 }
             }
         }
+        // What is answered to it is one frame, too.
+        let is_answered = |message: &Incoming| match message {
+            Incoming::Request { .. } => true,
+            Incoming::Malformed(malformed) => malformed.refusal().is_some(),
+            _ => false,
+        };
+        if read.iter().any(is_answered) {
+            messages.push(Incoming::Batch(read));
+        } else {
+            messages.append(&mut read);
+        }
         Ok(())
+    }
+
+    fn join(&self, answers: &[&[u8]], frame: &mut Vec<u8>) {
+        frame.push(b'[');
+        frame.extend(answers.join(&b','));
+        frame.push(b']');
     }
 
     /// By an id near the beginning or at the very end, which is where peers write it.
@@ -487,7 +516,8 @@ mod tests {
             decode(JsonRpc::new(), bad).expect_err(bad);
         }
         let messages = decode(JsonRpc::new(), "[1, [2]]").unwrap();
-        assert!(messages.iter().all(|message| matches!(message, Incoming::Malformed(_))));
+        let [Incoming::Batch(bad)] = &*messages else { panic!("{messages:?}") };
+        assert!(bad.iter().all(|message| matches!(message, Incoming::Malformed(_))));
     }
 
     #[test]
@@ -539,7 +569,9 @@ mod tests {
     #[test]
     fn a_batch_of_nothing_but_bad_ones_takes_little_memory() {
         let batch = format!("[{}1]", "1,".repeat(100_000));
-        assert_eq!(decode(JsonRpc::new(), &batch).unwrap().len(), MAX_BAD);
+        let messages = decode(JsonRpc::new(), &batch).unwrap();
+        let [Incoming::Batch(bad)] = &*messages else { panic!("{} messages", messages.len()) };
+        assert_eq!(bad.len(), MAX_BAD);
     }
 
     #[test]
@@ -552,19 +584,5 @@ mod tests {
         assert_eq!(id(r#"{"id":7,"method":"m","params":"xxx"#, r#"xxx"}"#), None);
         assert_eq!(id(r#"{"method":"m","params":"xxx"#, r#"xxx","id":7}"#), None);
         assert_eq!(id("[[[[", "]]]]"), None);
-    }
-
-    #[test]
-    fn several_answers_go_by_progress_and_only_if_asked_for() {
-        let lsp = JsonRpc::new().partial_results();
-        let (to, value) = (&RequestId::new("7"), &Payload::from(serde_json::json!([1])));
-        let said = encode(lsp, Outgoing::Item { to, value });
-        let messages = decode(lsp, &said).unwrap();
-        assert!(matches!(&*messages, [Incoming::Item { id: 7, .. }]), "{messages:?}");
-        let messages = decode(JsonRpc::new(), &said).unwrap();
-        assert!(matches!(&*messages, [Incoming::Notification { .. }]), "{messages:?}");
-        JsonRpc::new().encode(&Outgoing::Item { to, value }, &mut Vec::new()).unwrap_err();
-        let messages = decode(lsp, &encode(lsp, Outgoing::Cancel { id: 7 })).unwrap();
-        assert!(matches!(&*messages, [Incoming::Cancel { id }] if id == to), "{messages:?}");
     }
 }

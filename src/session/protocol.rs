@@ -1,8 +1,12 @@
 //! How messages look on the wire.
 
+use std::cmp::Ordering;
 use std::error::Error;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
 
 use super::{Payload, RemoteError};
 
@@ -82,6 +86,23 @@ pub trait Protocol: Send + Sync + 'static {
         None
     }
 
+    /// Rewrites the parameters of our request `id` so that the peer tells of its progress, and sends
+    /// answers piece by piece, where the protocol has words for that. `None`: they are sent as they are.
+    fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {
+        let _ = (id, params);
+        None
+    }
+
+    /// Joins what was answered to the requests of a batch, each an encoded message, into one frame.
+    fn join(&self, answers: &[&[u8]], frame: &mut Vec<u8>) {
+        frame.extend(answers.join(&b' '));
+    }
+
+    /// Whether the peer waits for an answer also to a request that it has called off.
+    fn answers_cancelled(&self) -> bool {
+        false
+    }
+
     /// Whether the end of a request is a message of its own, after its answers or its failure.
     ///
     /// Where it is, what is called on behalf of a request must come before its end.
@@ -122,6 +143,13 @@ pub enum Outgoing<'a> {
         /// The request.
         to: &'a RequestId,
         /// The answer.
+        value: &'a Payload,
+    },
+    /// How far a request of the peer's has come. It is no answer.
+    Progress {
+        /// The request.
+        to: &'a RequestId,
+        /// How far it has come.
         value: &'a Payload,
     },
     /// The only answer, or the last. It ends the request, unless
@@ -184,6 +212,15 @@ pub enum Incoming {
         /// The answer.
         value: Payload,
     },
+    /// How far a request of ours has come. It is no answer.
+    Progress {
+        /// The request.
+        id: u64,
+        /// How far it has come.
+        value: Payload,
+    },
+    /// Messages that came in one frame, and whose requests are to be answered in one.
+    Batch(Vec<Incoming>),
     /// The only answer to a request of ours, or the last.
     Answer {
         /// The request.
@@ -210,33 +247,110 @@ pub enum Incoming {
     Malformed(Malformed),
 }
 
+/// Something that the peer tells, and wants no answer to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Notification {
+    /// What it tells of.
+    pub method: String,
+    /// The particulars.
+    pub params: Option<Payload>,
+    /// What else the message said.
+    pub meta: Option<Payload>,
+}
+
+impl Notification {
+    /// A notification with nothing but this.
+    #[must_use]
+    pub fn new(method: impl Into<String>, params: Option<Payload>) -> Self {
+        Self { method: method.into(), params, meta: None }
+    }
+
+    /// Reads the particulars as a `T`; absent ones as `null`.
+    ///
+    /// # Errors
+    ///
+    /// If they are something else.
+    pub fn parse<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        match &self.params {
+            Some(params) => params.parse(),
+            None => serde_json::from_str("null"),
+        }
+    }
+}
+
 /// How the peer calls a request of its own. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(Arc<str>);
+///
+/// Two are equal if they are called the same, whatever [token](Self::token) they carry.
+#[derive(Clone)]
+pub struct RequestId {
+    id: Arc<str>,
+    token: Option<Arc<str>>,
+}
 
 impl RequestId {
     /// As the protocol writes it.
     #[must_use]
     pub fn new(id: &str) -> Self {
-        Self(id.into())
+        Self { id: id.into(), token: None }
+    }
+
+    /// The same, with what the protocol has to write into all that is said of the request before its
+    /// answer.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(token.into());
+        self
     }
 
     /// As the protocol writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.id
+    }
+
+    /// What [`with_token`](Self::with_token) was given.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for RequestId {}
+
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl PartialOrd for RequestId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RequestId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id.cmp(&other.id)
     }
 }
 
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestId({})", self.0)
+        write!(f, "RequestId({})", self.id)
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.id)
     }
 }
 

@@ -64,7 +64,8 @@ mod session;
 #[cfg(feature = "jupyter")]
 pub(crate) use self::link::{Heard, Link};
 pub use self::manager::{WebSocketBuilder, WebSocketManager};
-pub use self::session::{Counters, Notification, PendingAnswer, WebSocketSession};
+pub use self::session::{Counters, PendingAnswer, WebSocketSession};
+pub use super::Notification;
 pub use super::rfc6455::{ConnectError, ConnectStep};
 #[cfg(feature = "jupyter")]
 pub(crate) use super::rfc6455::{Goodbye, Socket};

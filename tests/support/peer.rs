@@ -84,7 +84,7 @@ impl Peer {
 
     pub fn item(&self, id: u64, value: impl Into<Value>) {
         let value: Value = value.into();
-        let params = json!({"token": id, "value": value});
+        let params = json!({"token": format!("sessile-partial-{id}"), "value": value});
         self.say(&json!({"jsonrpc": "2.0", "method": "$/progress", "params": params}));
     }
 
@@ -109,7 +109,7 @@ pub fn pair_with(
     setup: impl FnOnce(SessionBuilder) -> SessionBuilder,
 ) -> (Session, Peer, Place) {
     let place = Place::new();
-    let builder = Session::builder(protocol).timeout(PATIENCE);
+    let builder = Session::builder(protocol).request_timeout(PATIENCE);
     let session = setup(builder).connect(Tcp::new(place.address())).unwrap();
     let peer = place.accept();
     (session, peer, place)

@@ -20,7 +20,7 @@ use super::http::{HttpRequest, HttpResponse};
 use super::wire::{DECLARES, DaemonSide};
 use crate::deadline::Deadline;
 use crate::session::duplex::{
-    ChildStdio, Connect, Invocation, Lines, Link, LinkOptions, Request, Session, SessionStats,
+    ChildStdio, Connect, Framed, Invocation, Link, LinkOptions, Request, Session, SessionStats,
 };
 use crate::session::error::Kind;
 use crate::session::{Malformed, Payload, RemoteError, SessionError};
@@ -142,7 +142,7 @@ impl Daemon {
     ) -> Result<HostedPlugin, SessionError> {
         command.env("INSTALL_METHOD", "local");
         let declared: Arc<Declared> = Arc::default();
-        let builder = self.builder(&declared, SILENCE.1)?.max_frame(LOCAL_LINE);
+        let builder = self.builder(&declared, SILENCE.1)?.max_message_size(LOCAL_LINE);
         let session = builder.connect(ChildStdio::new(command))?;
         if !declared.wait_manifest(Deadline::after(wait)) {
             let error = anyhow::anyhow!("the plugin did not tell of itself in {wait:?}");
@@ -161,17 +161,18 @@ impl Daemon {
         let declared = Arc::clone(declared);
         let builder = Session::builder(DaemonSide::new())
             .name("dify-daemon")
-            .timeout(self.timeout)
-            .hold_limit(self.timeout)
+            .request_timeout(self.timeout)
+            .end_timeout(self.timeout)
             .max_requests(1 << 16)
-            .silence(silence)
-            .on_notification(move |method, params| {
-                if let (Some(kind), Some(data)) = (method.strip_prefix(DECLARES), params) {
+            .keep_alive_timeout(silence)
+            .on_notification(move |_, told| {
+                if let (Some(kind), Some(data)) = (told.method.strip_prefix(DECLARES), told.params)
+                {
                     declared.hear(kind, &data);
                 }
             });
-        Ok(builder.handlers(workers, move |(), request: Request| {
-            match (request.came_too_late(), late) {
+        Ok(builder.request_handlers(workers, move |(), request: Request| {
+            match (request.is_late(), late) {
                 (false, _) => handler(ReverseCall { request }),
                 (true, LateInvocations::Drop) => request.ignore(),
                 (true, LateInvocations::Refuse) => {
@@ -257,7 +258,7 @@ impl Connect for Handshake {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let mut stream = self.stream.take().context("it has been used already")?;
         stream.set_nodelay(true)?;
-        let rest = match self.listen(&mut stream, options.max_frame) {
+        let rest = match self.listen(&mut stream, options.max_message_size) {
             Ok(rest) => rest,
             Err(error) => {
                 // In Dify's words, for people: the SDK logs them.
@@ -267,7 +268,7 @@ impl Connect for Handshake {
         };
         stream.set_read_timeout(None)?;
         stream.set_nonblocking(true)?;
-        Ok(Box::new(Lines::<_, TcpStream>::new(stream, None, options).after(rest)))
+        Ok(Box::new(Framed::<_, TcpStream>::new(stream, None, options).after(rest)))
     }
 
     fn can_reconnect(&self) -> bool {
@@ -462,13 +463,13 @@ impl HostedPlugin {
     /// Whether the plugin is gone.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.session.is_down()
+        self.session.is_closed()
     }
 
     /// Waits until the plugin is gone, no longer than this. Says whether it is.
     #[must_use]
     pub fn wait_gone(&self, wait: Duration) -> bool {
-        self.session.wait_down(wait)
+        self.session.wait_closed(wait)
     }
 
     /// Lets the plugin go, within this time. Says whether all has ended.
@@ -495,7 +496,7 @@ impl Iterator for Reply {
     type Item = Result<Payload, SessionError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.pieces.next()
+        (&mut self.pieces).into_iter().next()
     }
 }
 
@@ -557,7 +558,7 @@ impl ReverseCall {
     ///
     /// If it is something else.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SessionError> {
-        self.request.parse()
+        Ok(self.request.parse()?)
     }
 
     /// Sends one of several answers.

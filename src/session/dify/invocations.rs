@@ -662,7 +662,7 @@ impl Iterator for LlmChunks {
     type Item = Result<LlmChunk, SessionError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let piece = self.pieces.next()?;
+        let piece = (&mut self.pieces).into_iter().next()?;
         Some(piece.and_then(|piece| piece.parse().map_err(|error| Kind::Json(error).into())))
     }
 }
@@ -686,7 +686,7 @@ impl Iterator for Speech {
         struct Piece {
             result: String,
         }
-        let piece = self.pieces.next()?;
+        let piece = (&mut self.pieces).into_iter().next()?;
         Some(piece.and_then(|piece| {
             let piece: Piece = piece.parse().map_err(Kind::Json)?;
             let bytes = HEXLOWER_PERMISSIVE.decode(piece.result.as_bytes());

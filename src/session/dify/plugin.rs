@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,9 @@ use super::outgoing::Outlet;
 use super::wire::{PluginSide, REFUSAL};
 use crate::deadline::Deadline;
 use crate::session::SessionError;
-use crate::session::duplex::{Connect, Link, LinkOptions, Session, SessionStats, Stdio, Tcp};
+use crate::session::duplex::{
+    Connect, Framing, Lines, Link, LinkOptions, Next, Session, SessionStats, Stdio, Tcp,
+};
 
 /// A piece of an asset, in bytes.
 const ASSET_CHUNK: usize = 8192;
@@ -72,6 +75,25 @@ pub struct Plugin {
     queue: usize,
     max_message: usize,
     on_event: EventHandler,
+}
+
+/// What a plugin says: lines. The handshake ends with one line feed, all else with two.
+#[derive(Clone)]
+struct PluginLines {
+    handshake: Arc<[u8]>,
+}
+
+impl Framing for PluginLines {
+    fn encode(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+        Lines::new().encode(frame, out);
+        if *frame != *self.handshake {
+            out.push(b'\n');
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8], seen: usize) -> io::Result<Next> {
+        Lines::new().decode(bytes, seen)
+    }
 }
 
 /// What a running plugin tells its operator.
@@ -467,6 +489,8 @@ impl Plugin {
             Install::Local => greeting.push(messages[0].1.to_string().into_bytes()),
             Install::Remote { key, .. } => greet(key, messages, &mut greeting),
         }
+        let is_remote = matches!(environment.install, Install::Remote { .. });
+        let handshake = greeting.first().filter(|_| is_remote).cloned().unwrap_or_default().into();
         let threads = environment.workers.unwrap_or(self.threads);
         let workers = handlers::workers("dify-handler", threads, self.queue)?;
         let dial = Dial::new(environment, self.max_message);
@@ -475,23 +499,23 @@ impl Plugin {
         let (acts, on_event) = (self.acts, self.on_event);
         let builder = Session::builder(PluginSide::new())
             .name("dify-plugin")
-            .terminator("\n\n")
+            .framing(PluginLines { handshake })
             .greeting(greeting)
             .heartbeat(
                 environment.heartbeat,
                 r#"{"event":"heartbeat","session_id":null,"data":{}}"#,
             )
-            .timeout(environment.invocation_timeout)
-            .hold_limit(environment.invocation_timeout)
-            .max_frame(dial.says_at_most)
+            .request_timeout(environment.invocation_timeout)
+            .end_timeout(environment.invocation_timeout)
+            .max_message_size(dial.says_at_most)
             .max_requests(self.queue + threads)
-            .on_notification(move |method, params| {
-                if method == REFUSAL {
-                    let text = params.and_then(|params| params.parse::<String>().ok());
+            .on_notification(move |_, told| {
+                if told.method == REFUSAL {
+                    let text = told.params.and_then(|params| params.parse::<String>().ok());
                     on_event(&heard.refuse(text.unwrap_or_default()));
                 }
             })
-            .handlers(workers, move |(), request| acts.act(request, outlet.clone()));
+            .request_handlers(workers, move |(), request| acts.act(request, outlet.clone()));
         let builder = match &environment.install {
             Install::Local => builder,
             Install::Remote { .. } => {
@@ -556,11 +580,9 @@ fn fill_in(manifest: &mut Value, defaults: Value) {
 /// The handshake, and all that is declared.
 fn greet(key: &str, messages: Vec<(String, Value)>, frames: &mut Vec<Vec<u8>>) {
     let frame = |kind: &str, data: &Value| json!({"type": kind, "data": data}).to_string();
-    // The handshake ends with one line feed, all else with two.
-    let mut first = Some(format!("{}\n", frame("handshake", &json!({"key": key}))));
+    frames.push(frame("handshake", &json!({"key": key})).into_bytes());
     for (kind, data) in messages {
-        let before = first.take().unwrap_or_default();
-        frames.push(format!("{before}{}", frame(&kind, &data)).into_bytes());
+        frames.push(frame(&kind, &data).into_bytes());
     }
     frames.push(frame("end", &json!({})).into_bytes());
 }
@@ -586,7 +608,7 @@ impl Dial {
 impl Connect for Dial {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let mut options = options.clone();
-        options.max_frame = self.hears_at_most;
+        options.max_message_size = self.hears_at_most;
         let link = self.to.connect(&options)?;
         self.state.is_connected();
         Ok(link)
@@ -669,7 +691,7 @@ impl RunningPlugin {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&self, wait: Duration) -> Result<bool, PluginError> {
-        let is_over = self.session.wait_down(wait);
+        let is_over = self.session.wait_closed(wait);
         self.not_refused()?;
         Ok(is_over)
     }

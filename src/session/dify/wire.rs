@@ -250,6 +250,9 @@ impl Protocol for PluginSide {
             Outgoing::Cancel { .. } => {
                 return Err(Unsupported::new("an invocation cannot be called off"));
             }
+            Outgoing::Progress { .. } => {
+                return Err(Unsupported::new("an invocation tells of no progress"));
+            }
         }
         Ok(())
     }
@@ -424,6 +427,9 @@ impl Protocol for DaemonSide {
             }
             Outgoing::Cancel { .. } => {
                 return Err(Unsupported::new("a request cannot be called off"));
+            }
+            Outgoing::Progress { .. } => {
+                return Err(Unsupported::new("a request tells of no progress"));
             }
         }
         Ok(())

@@ -5,9 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
 
+use super::invocation::Reply;
 use crate::deadline::Deadline;
+use crate::session::SessionError;
 use crate::session::error::Kind;
-use crate::session::{Payload, SessionError};
 
 /// Filled by the session's thread, emptied by the caller's.
 pub(super) struct Inbox {
@@ -17,7 +18,7 @@ pub(super) struct Inbox {
 
 #[derive(Default)]
 struct State {
-    answers: VecDeque<Payload>,
+    answers: VecDeque<Reply>,
     bytes: usize,
     /// Why there will be no more; `None` in it is a good end.
     end: Option<Option<SessionError>>,
@@ -31,14 +32,14 @@ impl State {
         self.answers.is_empty() || self.bytes < capacity
     }
 
-    fn add(&mut self, answer: Payload) {
-        self.bytes += answer.as_str().len();
+    fn add(&mut self, answer: Reply) {
+        self.bytes += answer.payload().as_str().len();
         self.answers.push_back(answer);
     }
 
     fn next(&mut self, capacity: usize) -> Option<Next> {
         if let Some(answer) = self.answers.pop_front() {
-            self.bytes -= answer.as_str().len();
+            self.bytes -= answer.payload().as_str().len();
             let reads_on = self.pauses && self.bytes <= capacity / 2;
             self.pauses &= !reads_on;
             let is_last = self.answers.is_empty() && matches!(self.end, Some(None));
@@ -73,7 +74,7 @@ pub(super) enum Pushed {
 /// What there is for the caller.
 pub(super) enum Next {
     Answer {
-        answer: Payload,
+        answer: Reply,
         /// It is known already that there will be no more, and no error.
         is_last: bool,
         /// The session may read on.
@@ -107,7 +108,7 @@ impl Inbox {
     // ---- the session's thread -----------------------------------------------------------------
 
     /// Adds an answer, also one that finds no room: it is the caller of this who decides what then.
-    pub(super) fn push(&self, answer: Payload) -> Pushed {
+    pub(super) fn push(&self, answer: Reply) -> Pushed {
         self.stir(|state| {
             let fits = state.has_room(self.capacity);
             state.add(answer);
@@ -117,7 +118,7 @@ impl Inbox {
 
     /// [`push`](Self::push) and [`end`](Self::end) at once: the caller is woken once, and finds both. An
     /// answer that finds no room comes back.
-    pub(super) fn push_last(&self, answer: Payload) -> Result<(), Payload> {
+    pub(super) fn push_last(&self, answer: Reply) -> Result<(), Reply> {
         self.stir(|state| {
             if !state.has_room(self.capacity) {
                 return Err(answer);

@@ -19,6 +19,7 @@ mod writing;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use self::connection::Live;
 use self::requests::Asked;
 pub(super) use self::writing::Sending;
 use super::backoff::Backoff;
+use super::invoker::Invoker;
 use super::request::Request;
 use super::shared::{Down, Frame, Phase, Shared, count};
 use super::transport::{Connect, Link, LinkOptions};
@@ -37,15 +39,22 @@ use crate::deadline::Deadline;
 use crate::event_loop::Scheduled;
 use crate::loop_thread::LocalState;
 use crate::session::error::Kind;
-use crate::session::{Payload, RequestId};
+use crate::session::{Notification, RequestId, SessionError};
 
 type Connected = anyhow::Result<Box<dyn Link>>;
 
-/// What the user's code does with what the peer says. It runs on the session's thread.
+/// What the user's code does. All but `connect` runs on the session's thread.
 pub(super) struct Handlers {
-    pub(super) request: Box<dyn Fn(Request) + Send>,
-    pub(super) notification: Box<dyn Fn(String, Option<Payload>) + Send>,
+    /// `None`: the peer's requests are answered with an error.
+    pub(super) request: Option<Box<dyn Fn(Request) + Send>>,
+    pub(super) notification: Box<dyn Fn(&Invoker, Notification) + Send>,
+    /// On a thread of its own, for each connection.
+    pub(super) connect: Option<Arc<OnConnect>>,
+    pub(super) close: Option<OnClose>,
 }
+
+pub(super) type OnConnect = dyn Fn(&Invoker) -> anyhow::Result<()> + Send + Sync;
+pub(super) type OnClose = Box<dyn FnOnce(&SessionError) + Send>;
 
 /// What is set once.
 pub(super) struct Settings {
@@ -53,14 +62,16 @@ pub(super) struct Settings {
     pub(super) reconnect: Option<(Duration, Duration)>,
     pub(super) greeting: Vec<Vec<u8>>,
     pub(super) heartbeat: Option<(Duration, Vec<u8>)>,
-    pub(super) silence: Option<Duration>,
+    pub(super) keep_alive_interval: Option<Duration>,
+    pub(super) keep_alive_timeout: Option<Duration>,
+    pub(super) drain_timeout: Duration,
     pub(super) max_requests: usize,
 }
 
 pub(super) struct Owner {
     shared: Arc<Shared>,
     local: LocalState<Owner>,
-    handlers: Rc<Handlers>,
+    handlers: Handlers,
     settings: Rc<Settings>,
     /// `None` while it dials.
     connector: Option<Box<dyn Connect>>,
@@ -77,7 +88,8 @@ pub(super) struct Owner {
     next_place: u64,
     flush_is_due: bool,
     heard: Instant,
-    closing: bool,
+    /// By when it is to have closed.
+    closing: Option<Deadline>,
 }
 
 /// Something that is to happen later, unless this is dropped before.
@@ -112,7 +124,7 @@ impl Owner {
         let mut owner = Self {
             shared,
             local,
-            handlers: handlers.into(),
+            handlers,
             settings: settings.into(),
             connector: Some(connector),
             was_up: false,
@@ -125,14 +137,10 @@ impl Owner {
             next_place: 0,
             flush_is_due: false,
             heard: Instant::now(),
-            closing: false,
+            closing: None,
         };
         owner.dial();
         owner
-    }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     fn dial(&mut self) {
@@ -158,7 +166,7 @@ impl Owner {
     }
 
     fn connected(&mut self, link: Connected) {
-        if self.closing {
+        if self.closing.is_some() {
             return;
         }
         let live = link.and_then(|link| Ok(self.watch(link)?));
@@ -170,27 +178,57 @@ impl Owner {
         self.connection += 1;
         self.heard = Instant::now();
         count(&self.shared.counts.connections);
-        self.shared.set_phase(Phase::Up); // before it is written to, for that may lose it
-        self.was_up = true;
         let settings = Rc::clone(&self.settings);
         for frame in &settings.greeting {
             self.queue(frame, 0);
         }
         self.heartbeat(self.connection);
-        if let Some(silence) = settings.silence {
-            self.watch_silence(self.connection, silence);
+        self.keep_alive(self.connection);
+        // What came with the connection, the poller does not know of.
+        self.local.call_soon(Self::read);
+        match &self.handlers.connect {
+            Some(greet) => self.greet(Arc::clone(greet)),
+            None => self.greeted(),
         }
+    }
+
+    /// Has the user's code say what comes first on a connection, on a thread that may block. All else
+    /// that is not about this connection waits for it.
+    fn greet(&mut self, greet: Arc<OnConnect>) {
+        self.flush();
+        let (shared, connection) = (Arc::clone(&self.shared), self.connection);
+        let greets = thread::Builder::new().name("sessile-connect".to_owned()).spawn(move || {
+            let invoker = Invoker::on(Arc::clone(&shared), connection);
+            let said = contain(|| greet(&invoker)).and_then(|said| said);
+            let _ = shared.post(move |owner| {
+                if owner.live.is_some() && owner.connection == connection {
+                    match said {
+                        Ok(()) => owner.greeted(),
+                        Err(error) => owner.lost_by(error.context("on_connect failed")),
+                    }
+                }
+            });
+        });
+        if let Err(error) = greets {
+            self.lost_by(anyhow!(error).context("no thread for on_connect"));
+        }
+    }
+
+    /// Everybody may call on this connection.
+    fn greeted(&mut self) {
+        let Some(live) = self.live.as_mut().filter(|live| live.input_is_open) else { return };
+        live.is_greeted = true;
+        self.was_up = true;
+        self.shared.set_phase(Phase::Up); // before it is written to, for that may lose it
         while self.live.is_some()
             && let Some((_, (id, frame))) = self.pending.pop_first()
         {
             if let Some(waiting) = id.and_then(|id| self.waiters.get_mut(&id)) {
                 waiting.unsent = None;
             }
-            self.write(frame);
+            self.write(frame, false);
         }
         self.flush();
-        // What came with the connection, the poller does not know of.
-        self.local.call_soon(Self::read);
     }
 
     fn not_connected(&mut self, error: anyhow::Error) {
@@ -206,7 +244,7 @@ impl Owner {
     fn dial_later(&mut self, why: String) {
         let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
         match &self.backoff {
-            Some(backoff) if can && !self.closing => {
+            Some(backoff) if can && self.closing.is_none() => {
                 self.shared.set_phase(Phase::Connecting);
                 self.local.call_later(backoff.wait(), Self::dial);
             }
@@ -214,35 +252,108 @@ impl Owner {
         }
     }
 
-    /// There will be no connection any more.
+    /// There will be no connection any more. Nobody can use the session, so that its thread ends.
     fn gone(&mut self, why: String) {
         self.shared.set_phase(Phase::Down(Down::Lost(why.clone())));
         self.pending.clear();
         self.fail(|_| true, || Kind::Lost { why: why.clone() }.into());
-        if self.closing {
-            self.local.stop();
-        }
+        self.local.stop();
+    }
+
+    fn lost(&mut self, why: String) {
+        self.lost_by(anyhow!(why));
     }
 
     /// The connection is lost: everybody who waits for something of it is told, at once.
-    fn lost(&mut self, why: String) {
+    fn lost_by(&mut self, error: anyhow::Error) {
         let Some(live) = self.live.take() else { return };
+        let why = format!("{error:#}");
         self.shared.written(live.unwritten);
         if let Some(backoff) = &mut self.backoff {
             backoff.lost(live.since.elapsed());
         }
-        drop(live);
         self.fail(|waiting| waiting.unsent.is_none(), || Kind::Lost { why: why.clone() }.into());
+        let mut unanswered = live.answers.len() as u64;
         for asked in std::mem::take(&mut self.requests).into_values() {
             if let Some(scope) = asked.scope.upgrade() {
                 scope.lose();
             }
         }
+        drop(live);
+        self.shared.counts.dropped_answers.fetch_add(unanswered, Ordering::Relaxed);
+        if self.closing.is_some() {
+            unanswered = 0; // it was closed before it could say all
+        }
+        if !self.was_up {
+            self.shared.no_connection(error);
+            return self.gone("no connection could be made".to_owned());
+        }
+        if unanswered > 0 {
+            let what =
+                format!("the connection was lost, and {unanswered} answers were not written");
+            self.shared.report(&error.context(what));
+        }
         self.dial_later(why);
     }
 
+    /// The peer says no more: nothing that we have asked will be answered. What the peer has asked is
+    /// answered first.
+    fn input_ended(&mut self) {
+        const WHY: &str = "the peer has closed it";
+        let Some(live) = self.live.as_mut().filter(|live| live.input_is_open) else { return };
+        live.input_is_open = false;
+        if self.is_drained() {
+            return self.lost(WHY.to_owned());
+        }
+        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
+        let reconnects = self.backoff.is_some() && can && self.closing.is_none();
+        self.shared.set_phase(match reconnects {
+            true => Phase::Connecting,
+            false => Phase::Ending(WHY.to_owned()),
+        });
+        self.fail(|waiting| waiting.unsent.is_none(), || Kind::Lost { why: WHY.to_owned() }.into());
+        if self.rewatch() {
+            let (connection, limit) = (self.connection, self.settings.drain_timeout);
+            self.local.call_later(limit, move |owner| {
+                if owner.connection == connection && owner.live.is_some() {
+                    owner.lost(format!(
+                        "{WHY}, and what it had asked was not answered in {limit:?}"
+                    ));
+                }
+            });
+            self.flush();
+        }
+    }
+
+    /// Whether everything that the peer has asked is answered, and written.
+    fn is_drained(&self) -> bool {
+        // An answer is posted before it is posted that its request is over.
+        self.live.as_ref().is_none_or(|live| !live.wants_to_write && live.unwritten == 0)
+            && self.requests.is_empty()
+    }
+
+    /// Ends a connection on which the peer says no more, once it has been answered.
+    fn end_if_drained(&mut self) {
+        if self.live.as_ref().is_some_and(|live| !live.input_is_open)
+            && self.closing.is_none()
+            && self.is_drained()
+        {
+            self.lost("the peer has closed it".to_owned());
+        }
+    }
+
+    /// Answers what the peer has asked, hears no more of it, and closes.
+    pub(super) fn drain(&mut self) {
+        self.backoff = None;
+        match &self.live {
+            Some(_) => self.input_ended(),
+            None => self.gone("it was closed".to_owned()),
+        }
+    }
+
     pub(super) fn close(&mut self, within: Duration) {
-        self.closing = true;
+        let deadline = Deadline::after(within);
+        self.closing = Some(deadline);
         if !self.was_up {
             self.shared.no_connection(anyhow!("it was closed before there was a connection"));
         }
@@ -250,17 +361,22 @@ impl Owner {
         self.pending.clear();
         self.fail(|_| true, || Kind::Closed.into());
         self.flush(); // hangs up if nothing is left
-        if self.live.is_none() || within.is_zero() {
-            self.hang_up();
-        } else {
-            self.local.call_later(within, Self::hang_up);
+        match self.live.as_ref().map(|live| live.link.close_takes(within)) {
+            // What the link needs for its end is not spent on writing.
+            Some(takes) if !within.is_zero() => {
+                self.local.call_later(within.saturating_sub(takes), Self::hang_up);
+            }
+            _ => self.hang_up(),
         }
     }
 
     fn hang_up(&mut self) {
         if let Some(mut live) = self.live.take() {
             self.shared.written(live.unwritten);
-            live.link.close();
+            let dropped = live.answers.len() as u64;
+            self.shared.counts.dropped_answers.fetch_add(dropped, Ordering::Relaxed);
+            let left = self.closing.and_then(Deadline::remaining);
+            live.link.close(left.unwrap_or(Duration::from_secs(3600)));
         }
         self.local.stop();
     }
@@ -277,6 +393,9 @@ impl Drop for Owner {
         }
         if let Some(live) = self.live.take() {
             self.shared.written(live.unwritten);
+        }
+        if let Some(tell) = self.handlers.close.take().filter(|_| self.was_up) {
+            let _ = contain(|| tell(&down.error()));
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thread_local::ThreadLocal;
 
 use super::owner::Owner;
+use crate::contain::contain;
 use crate::deadline::Deadline;
 use crate::loop_thread::StateHandle;
 use crate::session::error::Kind;
@@ -20,10 +21,14 @@ const IDS: u64 = 1 << 10;
 /// A scratch buffer that has grown beyond this is not kept.
 const SCRATCH: usize = 64 * 1024;
 
+/// Who is told of what no caller is told.
+pub(super) type OnError = Arc<dyn Fn(&anyhow::Error) + Send + Sync>;
+
 pub(super) struct Shared {
     pub(super) protocol: Box<dyn Protocol>,
     pub(super) limits: Limits,
     pub(super) counts: Counts,
+    pub(super) on_error: OnError,
     owner: StateHandle<Owner>,
     /// Why there was no first connection, until somebody is told.
     no_connection: Mutex<Option<anyhow::Error>>,
@@ -51,6 +56,8 @@ struct Scratch {
 pub(super) enum Phase {
     Connecting,
     Up,
+    /// The peer says no more. What it has asked for is still answered, and then it is over.
+    Ending(String),
     /// For good: closed on our side, or lost without another try.
     Down(Down),
 }
@@ -72,14 +79,14 @@ impl Down {
 
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
-    pub(super) max_frame: usize,
+    pub(super) max_message_size: usize,
     pub(super) max_in_flight: usize,
     pub(super) max_queued: usize,
-    pub(super) answers_capacity: usize,
+    pub(super) answer_capacity: usize,
     pub(super) overflow: super::Overflow,
     pub(super) when_full: super::WhenFull,
     pub(super) timeout: Duration,
-    pub(super) hold: Duration,
+    pub(super) end: Duration,
 }
 
 macro_rules! counts {
@@ -121,11 +128,13 @@ counts! {
     requests,
     /// Frames that could not be understood.
     malformed,
+    /// Frames of the peer's that were over the limit, and were passed over.
+    oversized,
     /// Answers to ids that were never given out.
     unknown,
     /// Answers to invocations that had ended: given up, over time, or ended twice.
     late,
-    /// Answers of ours to requests of a connection that was lost meanwhile.
+    /// Answers of ours that were not written, for the connection was lost.
     dropped_answers,
     /// Invocations whose answers were not read as fast as they came.
     overflows,
@@ -160,6 +169,11 @@ impl Frame {
         &self.bytes
     }
 
+    /// Why the session is down, if it is.
+    pub(super) fn why_down(&self) -> Option<SessionError> {
+        self.shared.down().map(|down| down.error())
+    }
+
     /// It is on its way: its part is given back not here, but once it is written.
     pub(super) fn on_its_way(mut self) {
         self.bytes = Box::default();
@@ -176,12 +190,14 @@ impl Shared {
     pub(super) fn new(
         protocol: Box<dyn Protocol>,
         limits: Limits,
+        on_error: OnError,
         owner: StateHandle<Owner>,
     ) -> Arc<Self> {
         Arc::new(Self {
             protocol,
             limits,
             counts: Counts::default(),
+            on_error,
             owner,
             no_connection: Mutex::default(),
             next_ids: AtomicU64::new(1),
@@ -216,7 +232,8 @@ impl Shared {
     pub(super) fn set_phase(&self, new: Phase) {
         let mut phase = self.phase();
         if !matches!(*phase, Phase::Down(_)) {
-            self.closed.store(matches!(new, Phase::Down(_)), Ordering::SeqCst);
+            let closed = matches!(new, Phase::Down(_) | Phase::Ending(_));
+            self.closed.store(closed, Ordering::SeqCst);
             *phase = new;
         }
         drop(phase);
@@ -238,8 +255,15 @@ impl Shared {
         }
         match &*self.phase() {
             Phase::Down(down) => Some(down.clone()),
-            _ => None,
+            Phase::Ending(why) => Some(Down::Lost(why.clone())),
+            Phase::Connecting | Phase::Up => None,
         }
+    }
+
+    /// Whether it is down for good, and all is over.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_inherited()
+            || self.closed.load(Ordering::SeqCst) && matches!(*self.phase(), Phase::Down(_))
     }
 
     /// Waits until it has come to where `goal` finds an answer. `None`: the time is over.
@@ -269,6 +293,13 @@ impl Shared {
         self.no_connection.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Tells of an error that no caller is told.
+    pub(super) fn report(&self, error: &anyhow::Error) {
+        if contain(|| (self.on_error)(error)).is_err() {
+            count(&self.counts.panics);
+        }
+    }
+
     // ---- room ---------------------------------------------------------------------------------
 
     fn tell_of_room(&self) {
@@ -290,8 +321,8 @@ impl Shared {
     /// Whether more waits to be written than callers may queue, by far: what had to be said in any
     /// case, and the peer does not take it.
     pub(super) fn is_choked(&self) -> bool {
-        let Limits { max_queued, max_frame, .. } = self.limits;
-        let most = max_queued.saturating_mul(2).saturating_add(max_frame);
+        let Limits { max_queued, max_message_size, .. } = self.limits;
+        let most = max_queued.saturating_mul(2).saturating_add(max_message_size);
         self.queued.load(Ordering::Relaxed) > most
     }
 
@@ -372,9 +403,19 @@ impl Shared {
         self: &Arc<Self>,
         message: &Outgoing<'_>,
     ) -> Result<Frame, SessionError> {
-        let bytes = self.write(message)?;
+        Ok(self.frame(self.write(message)?))
+    }
+
+    /// What was answered to the requests of one batch.
+    pub(super) fn join(self: &Arc<Self>, answers: &[Frame]) -> Frame {
+        let mut frame = Vec::new();
+        self.protocol.join(&Vec::from_iter(answers.iter().map(Frame::bytes)), &mut frame);
+        self.frame(frame.into())
+    }
+
+    fn frame(self: &Arc<Self>, bytes: Box<[u8]>) -> Frame {
         self.queued.fetch_add(bytes.len(), Ordering::SeqCst);
-        Ok(Frame { bytes, shared: Arc::clone(self) })
+        Frame { bytes, shared: Arc::clone(self) }
     }
 
     fn write(&self, message: &Outgoing<'_>) -> Result<Box<[u8]>, SessionError> {
@@ -383,19 +424,12 @@ impl Shared {
         let mut frame = std::mem::take(&mut cell.borrow_mut().frame);
         frame.clear();
         let encoded = self.protocol.encode(message, &mut frame);
-        // A payload may be JSON with line breaks between its tokens; inside of them JSON has none. On a
-        // stream of lines they would tear the frame.
-        for byte in &mut frame {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
         let bytes: Box<[u8]> = frame.as_slice().into();
         if frame.capacity() <= SCRATCH {
             cell.borrow_mut().frame = frame;
         }
         encoded?;
-        let (size, limit) = (bytes.len(), self.limits.max_frame);
+        let (size, limit) = (bytes.len(), self.limits.max_message_size);
         if size > limit { Err(Kind::TooLarge { size, limit }.into()) } else { Ok(bytes) }
     }
 

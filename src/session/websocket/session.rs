@@ -15,7 +15,7 @@ use super::link::{Heard, Link};
 use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
 use crate::session::rfc6455::{Goodbye, Socket};
-use crate::session::{Incoming, Outgoing, Payload, Protocol, RemoteError, RequestId};
+use crate::session::{Incoming, Notification, Outgoing, Payload, Protocol, RemoteError, RequestId};
 
 /// How many messages are dealt with after a deadline, if they are there already.
 const LATE_MESSAGES: usize = 256;
@@ -106,20 +106,9 @@ pub struct PendingAnswer {
     _token: Arc<()>,
 }
 
-/// What the peer tells by itself.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Notification {
-    /// What it tells of.
-    pub method: String,
-    /// The particulars.
-    pub params: Option<Payload>,
-}
-
-impl Notification {
-    fn size(&self) -> usize {
-        self.method.len() + self.params.as_ref().map_or(0, |params| params.as_str().len())
-    }
+fn size(event: &Notification) -> usize {
+    let long = |payload: &Option<Payload>| payload.as_ref().map_or(0, |it| it.as_str().len());
+    event.method.len() + long(&event.params) + long(&event.meta)
 }
 
 /// The events that nobody has taken yet.
@@ -771,11 +760,15 @@ impl WebSocketSession {
                     self.fail_request(id, malformed.into());
                 }
             }
-            Incoming::Notification { method, params, .. } => {
+            Incoming::Batch(messages) => {
+                return messages.into_iter().try_for_each(|message| self.take(message));
+            }
+            Incoming::Progress { .. } => self.counters.partial += 1,
+            Incoming::Notification { method, params, meta } => {
                 self.news += 1;
                 let Settings { events, max_held, .. } = self.settings;
                 self.counters.dropped_events +=
-                    self.events.put(Notification { method, params }, events, max_held);
+                    self.events.put(Notification { method, params, meta }, events, max_held);
             }
             Incoming::Request { id, .. } => return self.refuse(&id),
             Incoming::Cancel { .. } | Incoming::Heartbeat => {}
@@ -830,13 +823,13 @@ impl WebSocketSession {
 impl Events {
     fn take(&mut self) -> Option<Notification> {
         let event = self.queue.pop_front()?;
-        self.bytes -= event.size();
+        self.bytes -= size(&event);
         Some(event)
     }
 
     /// Says how many had to go.
     fn put(&mut self, event: Notification, capacity: usize, max_bytes: usize) -> u64 {
-        self.bytes += event.size();
+        self.bytes += size(&event);
         self.queue.push_back(event);
         let mut dropped = 0;
         while self.queue.len() > capacity || self.bytes > max_bytes {

@@ -8,9 +8,10 @@ use crate::contain::contain;
 use crate::deadline::Deadline;
 use crate::session::duplex::Overflow;
 use crate::session::duplex::inbox::{Inbox, Pushed};
+use crate::session::duplex::invocation::Reply;
 use crate::session::duplex::shared::count;
 use crate::session::error::Kind;
-use crate::session::{Outgoing, Payload, SessionError};
+use crate::session::{Outgoing, SessionError};
 
 use super::writing::Sending;
 
@@ -25,10 +26,12 @@ pub(super) struct Waiting {
 }
 
 impl Owner {
-    pub(super) fn answer(&mut self, id: u64, value: Payload) {
+    pub(super) fn answer(&mut self, id: u64, value: Reply) {
         let Some(waiting) = self.waiters.get_mut(&id) else { return self.nobody_waits(id) };
-        waiting.answers += 1;
-        waiting.clock = None;
+        if !matches!(value, Reply::Progress(_)) {
+            waiting.answers += 1;
+            waiting.clock = None;
+        }
         // What wakes the reader may be foreign code.
         let pushed = contain(|| waiting.inbox.push(value)).unwrap_or(Pushed::Fits);
         if pushed == Pushed::Fits {
@@ -51,7 +54,7 @@ impl Owner {
     }
 
     /// An answer and the end of its request: in one, unless there is no room for it.
-    pub(super) fn last_answer(&mut self, id: u64, value: Payload) {
+    pub(super) fn last_answer(&mut self, id: u64, value: Reply) {
         let Some(waiting) = self.waiters.remove(&id) else { return self.nobody_waits(id) };
         if let Ok(Err(value)) = contain(|| waiting.inbox.push_last(value)) {
             self.waiters.insert(id, waiting);

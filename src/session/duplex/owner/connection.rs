@@ -1,6 +1,6 @@
 //! The stream that there is, and what it waits for.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -17,6 +17,16 @@ pub(super) struct Live {
     pub(super) writer: Option<Source<OwnedFd>>,
     /// Bytes of frames that were queued in the link and not written.
     pub(super) unwritten: usize,
+    /// How many bytes have been queued so far, and at which of them each answer ends that is not
+    /// written yet.
+    pub(super) queued: u64,
+    pub(super) answers: VecDeque<u64>,
+    /// What comes first was said, and anybody may call.
+    pub(super) is_greeted: bool,
+    /// The peer may say more.
+    pub(super) input_is_open: bool,
+    /// It was asked for a sign of life since it was heard last.
+    pub(super) is_pinged: bool,
     pub(super) wants_to_write: bool,
     /// The invocations whose inboxes are full, where that holds back all. Until each has room, nothing
     /// is read: one that catches up would let in more for the others.
@@ -30,7 +40,8 @@ impl Live {
 
     /// Watches for what there is to do.
     pub(super) fn watch(&self) -> io::Result<()> {
-        let (wants_to_write, paused) = (self.wants_to_write, self.is_paused());
+        let paused = self.is_paused() || !self.input_is_open;
+        let wants_to_write = self.wants_to_write;
         let reads = if paused { Interest::NONE } else { Interest::READABLE };
         match &self.writer {
             Some(writer) => {
@@ -60,6 +71,11 @@ impl Owner {
             reader,
             writer,
             unwritten: 0,
+            queued: 0,
+            answers: VecDeque::new(),
+            is_greeted: false,
+            input_is_open: true,
+            is_pinged: false,
             wants_to_write: false,
             paused_for: HashSet::new(),
         })
@@ -77,19 +93,39 @@ impl Owner {
         }
     }
 
-    pub(super) fn watch_silence(&mut self, connection: u64, silence: Duration) {
-        let Some(live) = self.live.as_ref().filter(|_| connection == self.connection) else {
+    /// Pings a peer that is silent, and gives up one that does not answer.
+    pub(super) fn keep_alive(&mut self, connection: u64) {
+        let (interval, timeout) =
+            (self.settings.keep_alive_interval, self.settings.keep_alive_timeout);
+        if interval.is_none() && timeout.is_none() {
+            return;
+        }
+        let Some(live) = self.live.as_mut().filter(|_| connection == self.connection) else {
             return;
         };
-        if live.is_paused() {
+        if live.is_paused() || !live.input_is_open {
             self.heard = Instant::now(); // nobody listens
+            live.is_pinged = false;
         }
-        match silence.checked_sub(self.heard.elapsed()) {
-            Some(left) if !left.is_zero() => {
-                let again = move |owner: &mut Self| owner.watch_silence(connection, silence);
-                self.local.call_later(left, again);
+        let idle = self.heard.elapsed();
+        let before_ping = interval.unwrap_or_default();
+        let limit = before_ping.saturating_add(timeout.unwrap_or(KEEP_ALIVE_TIMEOUT));
+        if idle >= limit {
+            return self.lost(format!("nothing was heard of the peer for {limit:?}"));
+        }
+        if interval.is_some() && idle >= before_ping && !live.is_pinged {
+            live.is_pinged = true;
+            if !live.link.ping() {
+                return; // on such a stream nobody can tell whether a peer has anything to say
             }
-            _ => self.lost(format!("nothing was heard of the peer for {silence:?}")),
+            self.flush();
         }
+        let pinged = self.live.as_ref().is_none_or(|live| live.is_pinged);
+        let next = if interval.is_some() && !pinged { before_ping } else { limit };
+        let left = next.saturating_sub(idle).max(Duration::from_millis(1));
+        self.local.call_later(left, move |owner| owner.keep_alive(connection));
     }
 }
+
+/// How long a peer has to answer a ping, if nothing else is said.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);

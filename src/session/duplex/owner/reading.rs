@@ -1,15 +1,21 @@
 //! Reading frames, and finding whom each concerns.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Owner;
+use super::requests::Heard;
 use crate::contain::contain;
 use crate::event_loop::Readiness;
-use crate::session::Incoming;
+use crate::session::duplex::invocation::Reply;
+use crate::session::duplex::invoker::Invoker;
+use crate::session::duplex::request::Batch;
 use crate::session::duplex::shared::count;
+use crate::session::duplex::transport::Oversized;
+use crate::session::error::Kind;
+use crate::session::{Incoming, Notification};
 
 /// So many reads in a turn, so that posts and timers are not starved.
 const READS: usize = 16;
@@ -27,7 +33,10 @@ impl Owner {
     pub(super) fn read(&mut self) {
         let mut messages = Vec::new();
         for turn in 0..READS {
-            let Some(live) = self.live.as_mut().filter(|live| !live.is_paused()) else { return };
+            let Some(live) = self.live.as_mut() else { return };
+            if live.is_paused() || !live.input_is_open {
+                return;
+            }
             let shared = &self.shared;
             let mut frames = 0;
             let more = live.link.read(&mut |frame| {
@@ -36,21 +45,25 @@ impl Owner {
                     messages.push(Incoming::Malformed(malformed));
                 }
             });
+            let oversized = live.link.take_oversized();
             shared.counts.frames_read.fetch_add(frames, Ordering::Relaxed);
-            if self.settings.silence.is_some() {
+            let settings = &self.settings;
+            if settings.keep_alive_interval.is_some() || settings.keep_alive_timeout.is_some() {
                 self.heard = Instant::now();
+                live.is_pinged = false;
             }
             for message in messages.drain(..) {
                 if self.live.is_none() {
                     break; // what one message led to
                 }
-                self.hear(message);
+                self.hear(message, None);
             }
+            oversized.iter().for_each(|frame| self.passed_over(frame));
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return self.lost("the peer has closed it".to_owned());
+                    return self.input_ended();
                 }
                 Err(error) => return self.lost(error.to_string()),
             }
@@ -62,10 +75,21 @@ impl Owner {
         self.flush(); // what reading has called for: the answer to a ping
     }
 
-    fn hear(&mut self, message: Incoming) {
+    /// A frame that was over the limit. If it can be told whose answer it was, that call fails.
+    fn passed_over(&mut self, frame: &Oversized) {
+        count(&self.shared.counts.oversized);
+        let limit = self.shared.limits.max_message_size;
+        if let Some(id) = self.shared.protocol.answer_id(&frame.head, &frame.tail) {
+            self.ended(id, Some(Kind::TooLarge { size: frame.size, limit }.into()));
+        }
+    }
+
+    pub(super) fn hear(&mut self, message: Incoming, batch: Option<&Arc<Batch>>) {
         match message {
-            Incoming::Item { id, value } => self.answer(id, value),
-            Incoming::Answer { id, value } => self.last_answer(id, value),
+            Incoming::Progress { id, value } => self.answer(id, Reply::Progress(value)),
+            Incoming::Item { id, value } => self.answer(id, Reply::Item(value)),
+            Incoming::Answer { id, value } => self.last_answer(id, Reply::Answer(value)),
+            Incoming::Batch(messages) => self.batch(messages),
             Incoming::Failure { id: Some(id), error } => self.ended(id, Some(error.into())),
             Incoming::End { id } => self.ended(id, None),
             // Which request it is about can be told only if there is just one.
@@ -75,6 +99,7 @@ impl Owner {
             },
             Incoming::Malformed(malformed) => {
                 count(&self.shared.counts.malformed);
+                self.refuse(&malformed, batch);
                 if let Some(id) = malformed.answers()
                     && self.waiters.contains_key(&id)
                 {
@@ -82,16 +107,19 @@ impl Owner {
                 }
             }
             Incoming::Request { id, within, method, params, meta } => {
-                self.asked(id, within, method, params, meta);
+                self.asked(Heard { id, within, method, params, meta }, batch);
             }
             Incoming::Cancel { id } => {
                 if let Some(scope) = self.asked_as(&id) {
                     scope.call_off();
                 }
             }
-            Incoming::Notification { method, params, .. } => {
-                let handlers = Rc::clone(&self.handlers);
-                if contain(|| (handlers.notification)(method, params)).is_err() {
+            Incoming::Notification { method, params, meta } => {
+                let invoker = Invoker::on(Arc::clone(&self.shared), self.connection);
+                let mut notification = Notification::new(method, params);
+                notification.meta = meta;
+                let tell = &self.handlers.notification;
+                if contain(|| tell(&invoker, notification)).is_err() {
                     count(&self.shared.counts.panics);
                 }
             }

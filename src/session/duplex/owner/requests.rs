@@ -1,14 +1,13 @@
 //! The peer's requests.
 
-use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use super::{Clock, Owner};
+use super::{Clock, Owner, Sending};
 use crate::contain::contain;
 use crate::deadline::Deadline;
-use crate::session::duplex::request::{Request, Scope};
+use crate::session::duplex::request::{Batch, Request, Scope};
 use crate::session::duplex::shared::count;
-use crate::session::{Payload, RequestId};
+use crate::session::{Incoming, Malformed, Outgoing, Payload, RemoteError, RequestId};
 
 /// A request of the peer's.
 pub(super) struct Asked {
@@ -17,15 +16,18 @@ pub(super) struct Asked {
     pub(super) held: Option<Clock>,
 }
 
+/// What came of it.
+pub(super) struct Heard {
+    pub(super) id: RequestId,
+    pub(super) within: Option<u64>,
+    pub(super) method: String,
+    pub(super) params: Option<Payload>,
+    pub(super) meta: Option<Payload>,
+}
+
 impl Owner {
-    pub(super) fn asked(
-        &mut self,
-        id: RequestId,
-        within: Option<u64>,
-        method: String,
-        params: Option<Payload>,
-        meta: Option<Payload>,
-    ) {
+    pub(super) fn asked(&mut self, heard: Heard, batch: Option<&Arc<Batch>>) {
+        let Heard { id, within, method, params, meta } = heard;
         count(&self.shared.counts.requests);
         if self.shared.is_choked() {
             // Each is answered, if with an error. Not to read on could leave both sides waiting.
@@ -34,19 +36,71 @@ impl Owner {
         let before = self.asked_as(&id);
         if before.is_some_and(|scope| scope.holds_id()) {
             // It would be answered twice, and nobody could tell which is which.
-            return count(&self.shared.counts.malformed);
+            count(&self.shared.counts.malformed);
+            let never = batch.and_then(|batch| batch.answered(None));
+            return never.into_iter().for_each(|sending| self.send(sending));
         }
-        let scope = Arc::new(Scope::new(id.clone(), Arc::clone(&self.shared), self.connection));
+        let shared = Arc::clone(&self.shared);
+        let scope = Arc::new(Scope::new(id.clone(), shared, self.connection, batch.cloned()));
         let asked = Asked { scope: Arc::downgrade(&scope), held: None };
         let within = within.map(|id| (id, self.waiters.contains_key(&id)));
         let request = Request::new(scope, within, method, params, meta);
-        if self.requests.len() >= self.settings.max_requests {
-            return request.fail(&super::super::busy());
-        }
+        let is_full = self.requests.len() >= self.settings.max_requests;
         self.requests.insert(id, asked);
-        let handlers = Rc::clone(&self.handlers);
-        if contain(|| (handlers.request)(request)).is_err() {
-            count(&self.shared.counts.panics);
+        match &self.handlers.request {
+            _ if is_full => request.fail(&super::super::busy()),
+            None => {
+                let error = RemoteError::new("there is no such method");
+                request.fail(&error.with_code(RemoteError::METHOD_NOT_FOUND));
+            }
+            Some(handle) => {
+                if contain(|| handle(request)).is_err() {
+                    count(&self.shared.counts.panics);
+                }
+            }
+        }
+    }
+
+    /// Messages that came in one frame, and whose requests are answered in one.
+    pub(super) fn batch(&mut self, messages: Vec<Incoming>) {
+        let serves = self.handlers.request.is_some();
+        let is_answered = |message: &&Incoming| match message {
+            Incoming::Request { .. } => true,
+            Incoming::Malformed(malformed) => serves && malformed.refusal().is_some(),
+            _ => false,
+        };
+        let requests = messages.iter().filter(is_answered).count();
+        let batch = Batch::new(Arc::clone(&self.shared), self.connection, requests);
+        for message in messages {
+            if self.live.is_none() {
+                break; // what one message led to
+            }
+            self.hear(message, Some(&batch));
+        }
+    }
+
+    /// Tells the peer what was wrong with a request of its, if it asks for answers here at all: to a
+    /// server that writes its log between its answers there is nothing to be said.
+    pub(super) fn refuse(&mut self, malformed: &Malformed, batch: Option<&Arc<Batch>>) {
+        if self.handlers.request.is_none() || self.shared.is_choked() {
+            return;
+        }
+        let Some((to, error)) = malformed.refusal() else { return };
+        let refusal = Outgoing::Failure { to, error: &error };
+        let Ok(frame) = self.shared.encode_in_any_case(&refusal) else { return };
+        let sending = match batch {
+            Some(batch) => batch.answered(Some(frame)),
+            None => Some(Sending::new(frame, Some(self.connection)).answering()),
+        };
+        sending.into_iter().for_each(|sending| self.send(sending));
+    }
+
+    /// A request has been answered, and others may still call back on its behalf.
+    pub(in super::super) fn answered(&mut self, scope: &Weak<Scope>) {
+        let Some(id) = scope.upgrade().map(|scope| scope.id().clone()) else { return };
+        if self.requests.get(&id).is_some_and(|asked| asked.scope.ptr_eq(scope)) {
+            self.requests.remove(&id);
+            self.end_if_drained();
         }
     }
 
@@ -60,6 +114,7 @@ impl Owner {
         let is_over = |asked: &Asked| asked.scope.strong_count() == 0;
         if connection == self.connection && self.requests.get(id).is_some_and(is_over) {
             self.requests.remove(id);
+            self.end_if_drained();
         }
     }
 

@@ -17,17 +17,24 @@ pub(in super::super) struct Sending {
     waiter: Option<(u64, Arc<Inbox>)>,
     /// The connection that it is for; `None`: whichever there is.
     connection: Option<u64>,
+    is_answer: bool,
 }
 
 impl Sending {
     /// For this connection; `None`: for whichever there is.
     pub(in super::super) fn new(frame: Frame, connection: Option<u64>) -> Self {
-        Self { frame: Some(frame), waiter: None, connection }
+        Self { frame: Some(frame), waiter: None, connection, is_answer: false }
     }
 
     /// The answers to it go there.
     pub(in super::super) fn answered_to(mut self, id: u64, inbox: Arc<Inbox>) -> Self {
         self.waiter = Some((id, inbox));
+        self
+    }
+
+    /// It is the answer to a request of the peer's.
+    pub(in super::super) fn answering(mut self) -> Self {
+        self.is_answer = true;
         self
     }
 
@@ -41,33 +48,42 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if let Some((_, inbox)) = self.waiter.take() {
-            let _ = contain(|| inbox.end(Some(Kind::Closed.into())));
+            let down = self.frame.as_ref().and_then(Frame::why_down);
+            let _ = contain(|| inbox.end(Some(down.unwrap_or_else(|| Kind::Closed.into()))));
         }
     }
 }
 
 impl Owner {
     pub(in super::super) fn send(&mut self, mut sending: Sending) {
-        if let Some(down) = self.shared.down().filter(|_| self.live.is_none() || self.closing) {
+        let input_is_open = self.live.as_ref().is_some_and(|live| live.input_is_open);
+        let for_any = sending.connection.is_none();
+        let cannot = self.live.is_none() || self.closing.is_some() || for_any;
+        if let Some(down) = self.shared.down().filter(|_| cannot) {
             return sending.fail(down.error());
         }
         let is_gone = |connection| connection != self.connection || self.live.is_none();
-        if sending.connection.is_some_and(is_gone) {
+        let in_vain = !for_any && sending.waiter.is_some() && !input_is_open;
+        if sending.connection.is_some_and(is_gone) || in_vain {
             let why = "the request was made on a connection that is gone".to_owned();
             if sending.waiter.is_none() {
                 count(&self.shared.counts.dropped_answers);
             }
             return sending.fail(Kind::Lost { why }.into());
         }
+        let is_answer = sending.is_answer;
         let (waiter, Some(frame)) = (sending.waiter.take(), sending.frame.take()) else { return };
         let id = waiter.as_ref().map(|(id, _)| *id);
-        let unsent = self.live.is_none().then_some(self.next_place);
+        // What is not about this connection waits for what comes first on it; and on one whose peer
+        // says no more, nothing new is begun.
+        let waits = for_any && !self.live.as_ref().is_some_and(|l| l.is_greeted && l.input_is_open);
+        let unsent = waits.then_some(self.next_place);
         if let Some((id, inbox)) = waiter {
             self.waiters.insert(id, Waiting { inbox, answers: 0, clock: None, unsent });
         }
         match unsent {
             None => {
-                self.write(frame);
+                self.write(frame, is_answer);
                 self.flush_soon();
             }
             Some(place) => {
@@ -77,8 +93,11 @@ impl Owner {
         }
     }
 
-    pub(super) fn write(&mut self, frame: Frame) {
+    pub(super) fn write(&mut self, frame: Frame, is_answer: bool) {
         self.queue(frame.bytes(), frame.bytes().len());
+        if let Some(live) = self.live.as_mut().filter(|_| is_answer) {
+            live.answers.push_back(live.queued);
+        }
         frame.on_its_way();
     }
 
@@ -86,6 +105,7 @@ impl Owner {
     pub(super) fn queue(&mut self, frame: &[u8], accounted: usize) {
         let Some(live) = &mut self.live else { return self.shared.written(accounted) };
         live.unwritten += accounted;
+        live.queued += accounted as u64;
         count(&self.shared.counts.frames_written);
         if let Err(error) = live.link.queue(frame) {
             self.lost(format!("a frame could not be written: {error}"));
@@ -125,12 +145,19 @@ impl Owner {
         let written = live.unwritten.saturating_sub(left);
         live.unwritten -= written;
         live.wants_to_write = left > 0;
+        let so_far = live.queued - live.unwritten as u64;
+        while live.answers.front().is_some_and(|end| *end <= so_far) {
+            live.answers.pop_front();
+        }
         self.shared.written(written);
         if !self.rewatch() {
             return;
         }
-        if self.closing && left == 0 {
-            self.hang_up();
+        if left == 0 {
+            match self.closing {
+                Some(_) => self.hang_up(),
+                None => self.end_if_drained(),
+            }
         }
     }
 }

@@ -1,21 +1,34 @@
-//! Lines over standard input and output: our own, or a child's.
+//! Frames over this process's own standard input and output.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{Connect, Lines, Link, LinkOptions};
+use super::{Connect, Framed, Link, LinkOptions};
 use crate::sys;
 
 /// What a pipe takes without blocking once it is writable, by POSIX.
 const PIPE_BUF: usize = 4096;
 
-/// This process's own standard input and output, a frame being a line.
+/// This process's own standard input and output.
+///
+/// When standard input ends, what was asked is still answered; then the session is closed:
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use sessile::session::JsonRpc;
+/// use sessile::session::duplex::{Session, Stdio};
+///
+/// let session = Session::builder(JsonRpc::new())
+///     .on_request(|request| drop(request.respond("hello")))
+///     .connect(Stdio::new())?;
+/// while !session.wait_closed(Duration::from_secs(3600)) {}
+/// # Ok::<(), sessile::session::SessionError>(())
+/// ```
 ///
 /// Nothing else may write to standard output then. Both have to be pipes, sockets or terminals. They
 /// are left in blocking mode, for others may share them; no more is read or written than does not
@@ -38,8 +51,8 @@ impl Connect for Stdio {
         anyhow::ensure!(!std::mem::replace(&mut self.used, true), "they have been used already");
         let input = io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
         let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
-        let lines = Lines::new(Careful(input.into()), Some(Careful(output.into())), options);
-        Ok(Box::new(lines.write_at_most(PIPE_BUF)))
+        let frames = Framed::new(Careful(input.into()), Some(Careful(output.into())), options);
+        Ok(Box::new(frames.write_at_most(PIPE_BUF)))
     }
 
     fn blocks(&self) -> bool {
@@ -61,14 +74,14 @@ impl Careful {
     }
 }
 
-impl Read for &Careful {
+impl Read for Careful {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.ask(sys::readable(&self.0))?;
         (&self.0).read(buf)
     }
 }
 
-impl Write for &Careful {
+impl Write for Careful {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.ask(sys::writable(&self.0))?;
         (&self.0).write(buf)
@@ -82,83 +95,5 @@ impl Write for &Careful {
 impl AsFd for Careful {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// A child process that is started for the session, a frame being a line of its standard input or
-/// output.
-///
-/// The child is killed and reaped when the session loses it or closes; on Linux it also ends when the
-/// session's thread does, however that may be. Its standard error is what the command says.
-#[derive(Debug)]
-pub struct ChildStdio {
-    command: Command,
-}
-
-impl ChildStdio {
-    /// The child that this command starts. Its standard input and output are set here.
-    #[must_use]
-    pub fn new(mut command: Command) -> Self {
-        sys::detach_and_bind(&mut command);
-        Self { command }
-    }
-}
-
-impl Connect for ChildStdio {
-    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
-        // One socket for both, which does not block on our side and does on the child's.
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let theirs = OwnedFd::from(theirs);
-        self.command.stdin(theirs.try_clone()?).stdout(theirs);
-        let spawned = self.command.spawn();
-        // The command would keep its ends open, and nobody would see the child's end.
-        self.command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-        let program = || format!("starting {}", self.command.get_program().to_string_lossy());
-        let child = Reaped(spawned.with_context(program)?);
-        let lines = Lines::<_, UnixStream>::new(ours, None, options);
-        Ok(Box::new(WithChild { lines, _child: child }))
-    }
-
-    /// The child is to end with the thread that starts it, which has to be the session's.
-    fn blocks(&self) -> bool {
-        false
-    }
-}
-
-struct WithChild {
-    lines: Lines<UnixStream, UnixStream>,
-    _child: Reaped,
-}
-
-impl Link for WithChild {
-    fn sources(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
-        self.lines.sources()
-    }
-
-    fn read(&mut self, frame: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
-        self.lines.read(frame)
-    }
-
-    fn queue(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.lines.queue(frame)
-    }
-
-    fn flush(&mut self) -> io::Result<usize> {
-        self.lines.flush()
-    }
-}
-
-/// A child that is killed, with what it has started, when it is dropped.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        if let Ok(pid) = self.0.id().try_into() {
-            let pid: libc::pid_t = pid;
-            // It leads a session of its own, and has not been reaped: the number is still its.
-            sys::kill(-pid, libc::SIGKILL);
-        }
-        let _ = self.0.wait(); // killed, so that this is a moment
     }
 }

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use anyhow::Context;
 
 use super::{Connect, Link, LinkOptions};
@@ -123,7 +125,7 @@ fn messages(
     options: &LinkOptions,
 ) -> anyhow::Result<Box<dyn Link>> {
     stream.tcp_mut().never_wait()?;
-    let max = options.max_frame;
+    let max = options.max_message_size;
     Ok(Box::new(Messages { frames: Frames::new(stream, role, rest, max, max), binary }))
 }
 
@@ -225,7 +227,12 @@ impl Link for Messages {
         }
     }
 
-    fn close(&mut self) {
+    fn ping(&mut self) -> bool {
+        self.frames.put_ping(b"");
+        true
+    }
+
+    fn close(&mut self, _within: Duration) {
         self.say_goodbye(Goodbye::Normal as u16);
     }
 }
