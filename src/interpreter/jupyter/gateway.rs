@@ -172,12 +172,15 @@ impl Endpoint {
             let is_there =
                 |(name, _): &(String, String)| name.eq_ignore_ascii_case("authorization");
             if options.headers.iter().any(is_there) || options.has_token() {
-                return Err(BuildError::new("token", "is beside a header `Authorization`"));
+                return Err(BuildError::new(
+                    "token",
+                    "is given beside a header `Authorization`: give one of the two",
+                ));
             }
             // All servers take just this form.
             let (name, value) = ("authorization".to_owned(), format!("token {token}"));
             if header(&name, &value).is_err() {
-                let odd = "has a character that a header cannot have";
+                let odd = "has a character that a header cannot have: visible ASCII only";
                 return Err(BuildError::new("token", odd));
             }
             options.headers.push((name, value));

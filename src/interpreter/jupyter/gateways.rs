@@ -98,7 +98,10 @@ impl Fleet {
     pub(super) fn new(gateways: Gateways) -> Result<Arc<Self>, BuildError> {
         let Gateways { gateways, placement } = gateways;
         if gateways.is_empty() {
-            return Err(BuildError::new("gateways", "must not be none"));
+            return Err(BuildError::new(
+                "gateways",
+                "must name at least one gateway: a kernel needs a place to start",
+            ));
         }
         let member = |gateway| {
             let endpoint = Arc::new(Endpoint::new(gateway)?);

@@ -351,19 +351,25 @@ impl ConnectOptions {
         }
         let is_token = |name: &String| HeaderName::from_bytes(name.as_bytes()).is_ok();
         if !self.subprotocols.iter().all(is_token) {
-            return Err(BuildError::new("subprotocol", "must be a word"));
+            return Err(BuildError::new(
+                "subprotocol",
+                "must be one word, as a header has it: letters, digits and -._ for example",
+            ));
         }
         let mut headers = header_lines(&self.headers)?;
         let authorized =
             self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
         if authorized && self.token.is_some() {
-            return Err(BuildError::new("bearer_token", "is beside a header `Authorization`"));
+            return Err(BuildError::new(
+                "bearer_token",
+                "is given beside a header `Authorization`: give one of the two",
+            ));
         }
         let mut token = None;
         match (self.token, &target.credentials) {
             (Some(Token::Fresh(fresh)), _) => token = Some(fresh),
             (Some(Token::Fixed(fixed)), _) => {
-                let odd = "has a character that a header cannot have";
+                let odd = "has a character that a header cannot have: visible ASCII only";
                 let line = bearer(&fixed).map_err(|_| BuildError::new("bearer_token", odd))?;
                 headers.extend(line);
             }
@@ -482,9 +488,17 @@ pub(super) fn header_lines(headers: &[(String, String)]) -> Result<Vec<u8>, Buil
         let lower = name.to_ascii_lowercase();
         let ours = ["host", "connection", "upgrade", "content-length", "transfer-encoding"];
         if ours.contains(&&*lower) || lower.starts_with("sec-websocket-") {
-            return Err(BuildError::new("header", "is one that the handshake itself sends"));
+            return Err(BuildError::new(
+                "header",
+                "is one that the handshake itself sends: leave it out",
+            ));
         }
-        let line = header(name, value).map_err(|_| BuildError::new("header", "is no header"))?;
+        let line = header(name, value).map_err(|_| {
+            BuildError::new(
+                "header",
+                "is not a header: a name is one word, a value has visible ASCII only",
+            )
+        })?;
         lines.extend(line);
     }
     Ok(lines)
