@@ -15,7 +15,8 @@
 
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
-use loom::sync::Arc;
+use loom::sync::atomic::AtomicU32 as AtomicLine;
+use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -63,14 +64,24 @@ struct Pool {
     can_break: bool,
     /// Whether others than the owner may close: `T: Send`.
     from_afar: bool,
+    /// Whether somebody may wait for room.
+    max_size: bool,
 }
 
-const PLAIN: Pool = Pool { max_uses: None, can_break: false, from_afar: true };
+const PLAIN: Pool = Pool { max_uses: None, can_break: false, from_afar: true, max_size: false };
+const LIMITED: Pool = Pool { max_size: true, ..PLAIN };
+
+/// The gate of a pool: how many wait, and how many of them have been promised room.
+struct Gate {
+    line: Mutex<(u32, u32)>,
+    waiting: AtomicLine,
+}
 
 /// An instance, as its pool keeps it.
 struct Model {
     slot: Slot<Instance>,
     pool: Pool,
+    gate: Gate,
     /// Whether the owner's table still has it.
     at_home: AtomicBool,
     /// The reference that a leaving thread forgets, for the sake of a borrow that is still live.
@@ -81,14 +92,20 @@ struct Model {
 // What the model itself counts goes by this.
 const RELAXED: Ordering = Ordering::Relaxed;
 
+impl Pool {
+    fn check_from(self) -> u64 {
+        if self.can_break { 0 } else { self.max_uses.unwrap_or(u64::MAX) }
+    }
+}
+
 // ---- what a pool does -------------------------------------------------------------------------
 
 impl Model {
     fn opening(pool: Pool) -> Arc<Self> {
-        let check_from = if pool.can_break { 0 } else { pool.max_uses.unwrap_or(u64::MAX) };
         Arc::new(Self {
-            slot: Slot::opening(check_from),
+            slot: Slot::opening(pool.check_from()),
             pool,
+            gate: Gate { line: Mutex::new((0, 0)), waiting: AtomicLine::new(0) },
             at_home: AtomicBool::new(true),
             adrift: AtomicBool::new(false),
             ledger: Ledger::default(),
@@ -181,14 +198,49 @@ impl Model {
                 return self.close_borrowed(CloseReason::MaxUses);
             }
             self.instance().change(); // the manager is asked whether it has broken
-            if !self.slot.put_back(granted) {
-                return;
+            if !self.slot.put_back(granted) && !self.is_waited_for() {
+                return self.calm();
             }
         }
         self.attend();
     }
 
+    fn is_waited_for(&self) -> bool {
+        self.pool.max_size && self.gate.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// `Instance::calm`.
+    fn calm(&self) {
+        self.slot.calm(self.pool.check_from());
+        if self.is_waited_for() {
+            self.slot.alert();
+        }
+    }
+
+    /// `Gate::promise`.
+    fn promise<R>(&self, take: impl FnOnce() -> Option<R>) -> Option<R> {
+        let mut line = self.gate.line.lock().unwrap();
+        if line.0 <= line.1 {
+            return None;
+        }
+        let taken = take()?;
+        line.1 += 1;
+        Some(taken)
+    }
+
+    /// `Inner::give_way`.
+    fn give_way(&self) {
+        let is_candidate = || {
+            self.slot.activity() == Activity::Idle
+                && matches!(self.slot.notice(), Notice::Live | Notice::Stale)
+        };
+        if self.is_waited_for() && is_candidate() {
+            self.promise(|| self.slot.revoke(CloseReason::MadeRoom).then_some(()));
+        }
+    }
+
     fn attend(&self) {
+        self.give_way();
         // SAFETY: on the owner.
         if let Some(taken) = unsafe { self.slot.take_idle() } {
             self.at_home.store(false, RELAXED);
@@ -233,6 +285,44 @@ impl Model {
                 self.finish(taken);
             }
         }
+    }
+
+    /// `Gate::ask`, and `Gate::give_up`.
+    fn set_waiting(&self, waiting: u32) {
+        let mut line = self.gate.line.lock().unwrap();
+        line.0 = waiting;
+        self.gate.waiting.store(waiting, Ordering::SeqCst);
+    }
+
+    /// `Inner::take_idlest`: what becomes of one bid.
+    fn bid(&self, promise: bool) {
+        if !self.slot.bid() {
+            return;
+        }
+        assert!(fence::heavy());
+        // SAFETY: the instance may be sent, the fence came after the bid, and there is one bidder.
+        let take = || unsafe { self.slot.take_bid(CloseReason::MadeRoom) };
+        match if promise { self.promise(take) } else { take() } {
+            Some(instance) => self.finish((instance, CloseReason::MadeRoom)),
+            None => self.slot.withdraw(),
+        }
+    }
+
+    /// `Inner::look_around`, by a thread that has begun to wait. It bids once for what it sees idle,
+    /// after the alert if not before.
+    fn look_around(&self) {
+        self.slot.alert();
+        assert!(fence::heavy());
+        if self.slot.activity() == Activity::Idle {
+            self.bid(true);
+        }
+    }
+
+    /// Nobody wanted it after all: its owner closes it, so that it has been closed once, as ever.
+    fn close_at_the_end(&self) {
+        self.slot.revoke(CloseReason::ClosedHere);
+        self.attend();
+        assert!(self.is_closed());
     }
 
     // ---- what must have come of it ------------------------------------------------------------
@@ -486,4 +576,180 @@ fn exit_in_a_borrow_against_a_closer() {
             assert!(model.is_closed());
         });
     }
+}
+
+// ---- others wait for room ---------------------------------------------------------------------
+
+fn bidder(model: &Arc<Model>) -> thread::JoinHandle<()> {
+    let model = Arc::clone(model);
+    thread::spawn(move || model.bid(false))
+}
+
+/// What a bid that was lost must leave: an instance as good as new, on the fast path.
+fn assert_untouched(model: &Model) {
+    assert_eq!(model.slot.notice(), Notice::Live);
+    assert!(model.use_once(Mode::Exclusive)); // this one may be slow
+    let granted = model.slot.words().try_borrow(Mode::Exclusive).expect("the fast path is open");
+    model.let_go(Mode::Exclusive, granted);
+}
+
+#[test]
+fn uses_against_a_bidder() {
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        explore(ALL, move || {
+            let model = Model::idle(PLAIN);
+            let bidder = bidder(&model);
+            let mut granted = true;
+            for _ in 0..2 {
+                let again = model.use_once(mode);
+                assert!(granted || !again, "granted after it was gone");
+                granted = again;
+            }
+            bidder.join().unwrap();
+            if model.is_closed() {
+                assert!(!model.use_once(mode));
+            } else {
+                assert_untouched(&model);
+                // What was never closed is closed by its owner.
+                model.close_at_the_end();
+            }
+        });
+    }
+}
+
+#[test]
+fn two_bids_one_after_the_other_against_uses() {
+    explore(MOST, || {
+        let model = Model::idle(PLAIN);
+        let bidder = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.bid(false);
+                model.bid(false);
+            })
+        };
+        let _ = model.use_once(Mode::Exclusive) && model.use_once(Mode::Exclusive);
+        bidder.join().unwrap();
+        if !model.is_closed() {
+            assert_untouched(&model);
+            model.close_at_the_end();
+        }
+    });
+}
+
+#[test]
+fn a_use_against_a_bidder_and_a_closer() {
+    explore(MOST, || {
+        let model = Model::idle(PLAIN);
+        let bidder = bidder(&model);
+        let closer = closer(&model, CloseReason::Evicted);
+        model.use_once(Mode::Exclusive);
+        bidder.join().unwrap();
+        closer.join().unwrap();
+        assert!(model.is_closed(), "an order is carried out, whoever bids");
+    });
+}
+
+#[test]
+fn exit_against_a_bidder() {
+    explore(ALL, || {
+        let model = Model::idle(PLAIN);
+        let bidder = bidder(&model);
+        model.use_once(Mode::Exclusive);
+        model.leave();
+        bidder.join().unwrap();
+        assert!(model.is_closed());
+    });
+}
+
+#[test]
+fn a_stale_instance_against_a_bidder() {
+    explore(ALL, || {
+        let model = Model::idle(PLAIN);
+        model.slot.mark_stale();
+        let bidder = bidder(&model);
+        if model.use_once(Mode::Exclusive) {
+            model.use_once(Mode::Exclusive);
+        }
+        bidder.join().unwrap();
+        if !model.is_closed() {
+            assert!(model.use_once(Mode::Exclusive));
+            assert_untouched(&model);
+            model.close_at_the_end();
+        }
+    });
+}
+
+/// Whoever comes first makes the room: the one who begins to wait, or the owner as it lets go.
+#[test]
+fn a_use_against_one_who_begins_to_wait() {
+    for can_break in [false, true] {
+        explore(ALL, move || {
+            let model = Model::idle(Pool { can_break, ..LIMITED });
+            let waiter = {
+                let model = Arc::clone(&model);
+                thread::spawn(move || {
+                    model.set_waiting(1);
+                    model.look_around();
+                })
+            };
+            model.use_once(Mode::Exclusive);
+            waiter.join().unwrap();
+            assert!(model.is_closed(), "idle, and somebody waits");
+            assert_eq!(model.closed_for(), Some(CloseReason::MadeRoom));
+        });
+    }
+}
+
+/// An alert that was for somebody who has gone is taken back, and not one for who came then.
+#[test]
+fn uses_against_one_who_gives_up() {
+    explore(MOST, || {
+        let model = Model::idle(LIMITED);
+        let waiter = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.set_waiting(1);
+                model.look_around();
+                model.set_waiting(0);
+            })
+        };
+        if model.use_once(Mode::Exclusive) {
+            model.use_once(Mode::Exclusive);
+        }
+        waiter.join().unwrap();
+        if !model.is_closed() {
+            assert_untouched_but_alerted(&model);
+            model.close_at_the_end();
+        }
+    });
+}
+
+/// One slow end of a use is left, and no more.
+fn assert_untouched_but_alerted(model: &Model) {
+    assert!(model.use_once(Mode::Exclusive));
+    assert!(model.use_once(Mode::Exclusive));
+    let granted = model.slot.words().try_borrow(Mode::Exclusive).expect("the fast path is open");
+    assert!(!model.slot.words().release(Mode::Exclusive, granted), "looked after for ever");
+}
+
+#[test]
+fn calm_against_one_who_begins_to_wait() {
+    // The owner takes back what an earlier alert has left while another begins to wait.
+    explore(ALL, || {
+        let model = Model::idle(LIMITED);
+        model.slot.alert();
+        let waiter = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.set_waiting(1);
+                model.look_around();
+            })
+        };
+        if model.use_once(Mode::Exclusive) {
+            model.use_once(Mode::Exclusive);
+        }
+        waiter.join().unwrap();
+        assert!(model.is_closed(), "idle, and somebody waits");
+    });
 }
