@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)] // the fork hook, and values that are left behind
 
+use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -90,6 +91,12 @@ impl<T> PerProcess<T> {
                 unsafe { &(*winner).value }
             }
         }
+    }
+}
+
+impl<T> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerProcess").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,9 @@
 //! A child ends with the thread that started it. So spares are started by a thread that lives as
 //! long as anything of theirs may: the managers that share the shelf, and the sessions that were
 //! adopted from it, which hold it too.
+//!
+//! A forked child has none of it: neither that thread, nor children of its own. It begins anew, and
+//! leaves the spares to their parent.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,7 @@ use super::Settings;
 use super::process::Child;
 use super::start::Ready;
 use crate::deadline::Deadline;
+use crate::fork::PerProcess;
 
 /// How long the keeper waits after a start that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +25,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shelf {
     spares: usize,
+    workshop: PerProcess<Workshop>,
+}
+
+#[derive(Debug, Default)]
+struct Workshop {
     keeper: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
 }
@@ -47,7 +56,8 @@ impl Shared {
 
 impl Shelf {
     pub(super) fn new(spares: usize) -> Arc<Self> {
-        Arc::new(Self { spares, keeper: Mutex::default(), shared: Arc::default() })
+        crate::fork::watch(crate::thread::forget_all); // a child knows that it is one
+        Arc::new(Self { spares, workshop: PerProcess::new(Workshop::default) })
     }
 
     pub(super) fn spares(&self) -> usize {
@@ -59,8 +69,8 @@ impl Shelf {
         if self.spares == 0 {
             return None;
         }
-        self.keep(settings);
-        let mut state = self.shared.lock();
+        let shared = self.keep(settings);
+        let mut state = shared.lock();
         let (mut dead, mut found) = (Vec::new(), None);
         while let Some(ready) = state.ready.pop_front() {
             if ready.child.has_exited() {
@@ -71,15 +81,16 @@ impl Shelf {
             }
         }
         drop(state);
-        self.shared.changed.notify_all();
+        shared.changed.notify_all();
         drop(dead); // reaping takes a while
         found
     }
 
     /// Has a child closed, without waiting for that.
     pub(super) fn dispose(&self, child: Child) {
-        self.shared.lock().spent.push(child);
-        self.shared.changed.notify_all();
+        let shared = &self.workshop.get().shared;
+        shared.lock().spent.push(child);
+        shared.changed.notify_all();
     }
 
     /// Waits until there are as many as there shall be; whether there are.
@@ -87,11 +98,11 @@ impl Shelf {
         if self.spares == 0 {
             return true;
         }
-        self.keep(settings);
+        let shared = self.keep(settings);
         let deadline = Deadline::after(time);
-        let mut state = self.shared.lock();
+        let mut state = shared.lock();
         while state.ready.len() < self.spares {
-            match deadline.wait(&self.shared.changed, state) {
+            match deadline.wait(&shared.changed, state) {
                 Ok(woken) => state = woken,
                 Err(_) => return false,
             }
@@ -100,14 +111,16 @@ impl Shelf {
     }
 
     /// Starts the keeper, unless it has been.
-    fn keep(&self, settings: &Settings) {
-        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+    fn keep(&self, settings: &Settings) -> &Shared {
+        let Workshop { keeper, shared } = self.workshop.get();
+        let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if keeper.is_none() {
-            let (shared, settings, spares) = (self.shared.clone(), settings.clone(), self.spares);
+            let (shared, settings, spares) = (shared.clone(), settings.clone(), self.spares);
             let work = move || shared.keep(&settings, spares);
             // Without a thread there are no spares, and everybody starts their own.
             *keeper = thread::Builder::new().name("sessile-spares".into()).spawn(work).ok();
         }
+        shared
     }
 }
 
@@ -153,9 +166,10 @@ impl Shared {
 
 impl Drop for Shelf {
     fn drop(&mut self) {
-        self.shared.lock().ended = true;
-        self.shared.changed.notify_all();
-        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Workshop { keeper, shared } = self.workshop.get();
+        shared.lock().ended = true;
+        shared.changed.notify_all();
+        let keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
             let _ = keeper.join(); // bounded by the start and close of one child
         }
