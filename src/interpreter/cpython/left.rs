@@ -113,15 +113,26 @@ fn end_marked(mark: &str) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|&byte| byte == 0).any(|one| one == entry.as_bytes())
     };
+    // Amid an `exec` a process has no environment for a moment, although who started it was told
+    // already that all is well. Others have none at all.
+    let is_unclear = |pid: libc::pid_t| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.is_empty())
+            && fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+    };
     // Again until there is none: one may have been starting another meanwhile.
-    for _ in 0..100 {
+    for turn in 0..100 {
         let Ok(processes) = fs::read_dir("/proc") else {
             return false;
         };
-        let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let killed =
-            pids.filter(|&pid| is_marked(pid) && crate::sys::kill_if(pid, || is_marked(pid)));
-        if killed.count() == 0 {
+        let (mut killed, mut unclear) = (false, false);
+        for entry in processes.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            unclear |= is_unclear(pid);
+            killed |= is_marked(pid) && crate::sys::kill_if(pid, || is_marked(pid));
+        }
+        if !killed && (!unclear || turn >= 5) {
             return true;
         }
         // Who has been killed is there until it has ended.
