@@ -281,6 +281,64 @@ fn a_child_waits_for_a_lock_that_nobody_holds_there() {
     assert_eq!((stage.count(What::Create), pool.status().size), (0, 0));
 }
 
+/// In the parent somebody waits for room, a close hangs on a closing thread, and there is a reaper. The
+/// child has none of these threads: it has room, and a reaper and a closing thread of its own.
+#[test]
+fn a_child_has_its_own_room_reaper_and_closing_threads() {
+    let _alone = alone();
+    let (stage, hangs) = (Stage::new(), Gate::new());
+    let builder = stage.builder(&Registry::new()).max_size(1).wait_timeout(None);
+    let pool = builder.idle_timeout(Duration::from_millis(10)).build().unwrap();
+    stage.on_close(hold(&hangs));
+    let [has, waits] = ["has", "waits"].map(Worker::new);
+    let used = pool.clone();
+    has.run(move || used.with(|session| session.touch()).unwrap());
+    hangs.wait_for_arrival();
+    let asks = pool.clone();
+    let waiting = waits.start(move || asks.with(|session| session.touch()).map(drop));
+    poll_until("it waits", || pool.status().waiting == 1);
+    let child = fork_and(|| {
+        let finds = || -> Result<(), c_int> {
+            check(pool.status().waiting == 0 && pool.status().size == 0, 1)?;
+            drop(pool.get_timeout(Duration::ZERO).map_err(|_| 2)?);
+            check(pool.wait_closed(PATIENCE), 3)?;
+            check(pool.close(Duration::ZERO).is_clean(), 4)
+        };
+        finds().err().unwrap_or(0)
+    });
+    child.exits_with(0);
+    assert!(!pool.is_closed());
+    hangs.open();
+    waiting.wait().unwrap();
+    [has, waits].into_iter().for_each(Worker::end);
+    assert!(pool.wait_closed(PATIENCE));
+    stage.assert_each_closed_once();
+}
+
+/// Spares are made by a thread, which a child does not inherit.
+#[cfg(feature = "cpython")]
+#[test]
+fn a_child_makes_spares_of_its_own_and_leaves_its_parents() {
+    use sessile::interpreter::cpython::CPythonManager;
+
+    let _alone = alone();
+    let manager = CPythonManager::new().spares(1);
+    assert!(manager.warm_up(PATIENCE));
+    let kept = std::cell::Cell::new(Some(manager)); // in both processes
+    let child = fork_and(|| {
+        let finds = || -> Result<(), c_int> {
+            let manager = kept.take().ok_or(1)?;
+            check(!manager.warm_up(Duration::ZERO), 2)?; // there is none of its own yet
+            check(manager.warm_up(PATIENCE), 3)?;
+            drop(manager); // waits for its own maker of spares only
+            Ok(())
+        };
+        finds().err().unwrap_or(0)
+    });
+    child.exits_with(0);
+    assert!(kept.take().expect("not taken here").warm_up(Duration::ZERO), "the parent's is there");
+}
+
 #[test]
 fn a_child_finds_its_parents_loop_threads_closed_and_has_its_own() {
     use sessile::loop_thread::LoopThread;

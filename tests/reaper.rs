@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sessile::Registry;
 use sessile::manager::CloseReason;
+use sessile::pool::{InstanceEvent, InstanceEventKind};
 use support::*;
 
 const SOON: Duration = Duration::from_millis(10);
@@ -211,4 +212,89 @@ fn a_panic_on_the_reaper_ends_it() {
         stage.wait_for(What::Close, count);
     }
     poll_until("the first one is counted", || pool.status().close_failed == 1);
+}
+
+/// What a manager takes its time for is its own pool's business.
+#[test]
+fn a_close_that_hangs_delays_nobody_elses_limits() {
+    let _alone = alone();
+    let (registry, slow, quick, hangs) = (Registry::new(), Stage::new(), Stage::new(), Gate::new());
+    slow.on_close(hold(&hangs));
+    let slow_pool = slow.builder(&registry).idle_timeout(SOON).build().unwrap();
+    let quick_pool = quick.builder(&registry).idle_timeout(SOON).build().unwrap();
+    slow_pool.with(|session| session.touch()).unwrap();
+    hangs.wait_for_arrival();
+    for count in 1..=3 {
+        quick_pool.with(|session| session.touch()).unwrap();
+        quick.wait_for(What::Close, count);
+    }
+    // Nor, as long as it is the only one, those of its own pool.
+    slow_pool.with(|session| session.touch()).unwrap();
+    slow.wait_for(What::Close, 2);
+    poll_until("the first one alone is left, and hangs", || slow_pool.status().size == 1);
+    hangs.open();
+    assert!(slow_pool.wait_closed(PATIENCE) && quick_pool.wait_closed(PATIENCE));
+}
+
+/// A handler is foreign code as well.
+#[test]
+fn an_event_handler_that_hangs_delays_nobody_elses_limits() {
+    let _alone = alone();
+    let (registry, quick, hangs) = (Registry::new(), Stage::new(), Gate::new());
+    let handler = {
+        let hangs = hangs.clone();
+        move |event: &InstanceEvent<'_>| {
+            if let InstanceEventKind::Evicted { .. } = event.kind {
+                hangs.pass();
+            }
+        }
+    };
+    let slow_pool = Stage::new().builder(&registry).idle_timeout(SOON).on_event(handler);
+    let slow_pool = slow_pool.build().unwrap();
+    let quick_pool = quick.builder(&registry).idle_timeout(SOON).build().unwrap();
+    slow_pool.with(|session| session.touch()).unwrap();
+    hangs.wait_for_arrival();
+    quick_pool.with(|session| session.touch()).unwrap();
+    quick.wait_for(What::Close, 1);
+    hangs.open();
+    assert!(slow_pool.wait_closed(PATIENCE));
+}
+
+/// A process of its own, which may be forbidden to have more threads.
+#[test]
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // limits of the process
+fn a_reaper_that_cannot_be_started_is_told_and_tried_again() {
+    const CHILD: &str = "SESSILE_TEST_HAS_NO_THREADS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "a_reaper_that_cannot_be_started_is_told_and_tried_again";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = again.args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let allow = |threads: libc::rlim_t| {
+        let limit = libc::rlimit { rlim_cur: threads, rlim_max: 4096 };
+        // SAFETY: a structure of ours.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) }, 0);
+    };
+    // SAFETY: takes no pointers. Root may have any number of threads.
+    if unsafe { libc::getuid() } == 0 {
+        assert_eq!(unsafe { libc::setgid(65534) }, 0);
+        assert_eq!(unsafe { libc::setuid(65534) }, 0);
+    }
+    allow(1);
+    let (stage, events) = (Stage::new(), Events::new());
+    let builder = stage.builder(&Registry::new()).idle_timeout(SOON);
+    let pool = builder.on_event(events.handler()).build().unwrap();
+    let id = pool.with(|session| session.touch()).unwrap();
+    std::thread::sleep(Duration::from_millis(150)); // it is not tried again at once
+    assert_eq!(pool.with(|session| session.touch()).unwrap(), id);
+    let failed = events.of(id).into_iter().filter(|told| *told == Told::ReaperFailed).count();
+    assert!(failed > 0, "{:?}", events.all());
+    assert_eq!(reapers(), 0);
+    allow(4096);
+    // Who looks at the pool is enough.
+    poll_until("it is reaped", || pool.status().size == 0);
+    assert_eq!(stage.the_close_of(id).reason, Some(CloseReason::IdleTimeout));
 }
