@@ -34,7 +34,7 @@ fn an_answer_comes_before_anybody_waits_for_it() {
         peer
     });
     for _ in 0..2000 {
-        let invocation = session.invoker().invoke("m", &()).unwrap();
+        let invocation = session.invoker().invoke("m", ()).unwrap();
         let id = invocation.id();
         assert_eq!(invocation.answer().unwrap().parse::<u64>().unwrap(), id);
     }
@@ -65,9 +65,9 @@ fn an_answer_of_an_odd_shape_fails_its_one_caller_at_once() {
 #[test]
 fn parameters_of_nothing_are_left_out() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    session.invoker().notify("told", &()).unwrap();
+    session.invoker().notify("told", ()).unwrap();
     assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "method": "told"}));
-    let _invocation = session.invoker().invoke("asked", &None::<u8>).unwrap();
+    let _invocation = session.invoker().invoke("asked", None::<u8>).unwrap();
     assert_eq!(peer.hear().unwrap().get("params"), None);
 }
 
@@ -109,7 +109,7 @@ fn sixty_four_threads_get_each_others_answers() {
 #[test]
 fn a_stream_of_answers_is_cut_short_or_out_of_order() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let invocation = session.invoker().invoke("count", &3).unwrap();
+    let invocation = session.invoker().invoke("count", 3).unwrap();
     let (id, _) = peer.asked();
     (0..3).for_each(|n| peer.item(id, n));
     peer.answer(id, 3);
@@ -126,7 +126,7 @@ fn is_lost(error: &SessionError) {
 #[test]
 fn a_peer_that_dies_in_mid_frame_leaves_callers_waiting() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let calls: Vec<_> = (0..8).map(|_| session.invoker().invoke("m", &()).unwrap()).collect();
+    let calls: Vec<_> = (0..8).map(|_| session.invoker().invoke("m", ()).unwrap()).collect();
     for _ in 0..8 {
         peer.asked();
     }
@@ -138,14 +138,14 @@ fn a_peer_that_dies_in_mid_frame_leaves_callers_waiting() {
         }
     });
     assert!(session.wait_closed(PATIENCE));
-    is_lost(&session.invoker().invoke("m", &()).unwrap_err());
+    is_lost(&session.invoker().invoke("m", ()).unwrap_err());
     assert_eq!(session.stats().queued_bytes, 0);
 }
 
 #[test]
 fn garbage_and_unknown_ids_do_harm_or_are_not_counted() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     peer.say_raw(b"\n\r\n{\n\xff\xfe\n[]\n\"hello\"\n");
     peer.answer(1 << 40, 0);
@@ -159,7 +159,7 @@ fn garbage_and_unknown_ids_do_harm_or_are_not_counted() {
     assert_eq!((stats().unknown, stats().malformed), (1, 4));
     let again: Result<u64, _> = {
         let invoker = session.invoker();
-        let caller = thread::spawn(move || invoker.call("m", &()));
+        let caller = thread::spawn(move || invoker.call("m", ()));
         let (id, _) = peer.asked();
         peer.answer(id, 5);
         caller.join().unwrap()
@@ -170,7 +170,7 @@ fn garbage_and_unknown_ids_do_harm_or_are_not_counted() {
 #[test]
 fn an_answer_over_the_limit_fails_its_caller_and_nobody_else() {
     let (session, mut peer, _place) = pair(|builder| builder.max_message_size(1000));
-    let calls: Vec<_> = (0..3).map(|_| session.invoker().invoke("m", &()).unwrap()).collect();
+    let calls: Vec<_> = (0..3).map(|_| session.invoker().invoke("m", ()).unwrap()).collect();
     let ids: Vec<_> = calls.iter().map(|_| peer.asked().0).collect();
     // One that may be of any length, and one that names its request at its end.
     peer.answer(ids[0], "x".repeat(100_000));
@@ -191,9 +191,9 @@ fn an_answer_over_the_limit_fails_its_caller_and_nobody_else() {
 #[test]
 fn a_frame_of_ours_over_the_limit_goes_out() {
     let (session, mut peer, _place) = pair(|builder| builder.max_message_size(1000));
-    let error = session.invoker().invoke("m", &"x".repeat(1000)).unwrap_err();
+    let error = session.invoker().invoke("m", "x".repeat(1000)).unwrap_err();
     assert!(error.is_too_large(), "{error:?}");
-    drop(session.invoker().invoke("next", &()).unwrap());
+    drop(session.invoker().invoke("next", ()).unwrap());
     assert_eq!(peer.asked().1, "next");
 }
 
@@ -211,7 +211,7 @@ fn line_breaks_inside_of_json_tear_the_frame() {
 #[test]
 fn an_error_of_the_peers_is_lost_on_the_way() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     let error = json!({"code": -5, "message": "no", "data": {"why": 1}});
     peer.say(&json!({"jsonrpc": "2.0", "id": id, "error": error}));
@@ -225,13 +225,13 @@ fn an_error_of_the_peers_is_lost_on_the_way() {
 #[test]
 fn an_end_after_a_failure_is_taken_for_a_stray() {
     let (session, mut peer, _place) = pair_with(Apart, |builder| builder);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let id = peer.hear().unwrap()["ask"].as_u64().unwrap();
     peer.say(&json!({"error": "no", "to": id}));
     peer.say(&json!({"end": id}));
     assert_eq!(call.answer().unwrap_err().remote().unwrap().message, "no");
     // In order behind it.
-    let next = session.invoker().invoke("m", &()).unwrap();
+    let next = session.invoker().invoke("m", ()).unwrap();
     let id = peer.hear().unwrap()["ask"].as_u64().unwrap();
     peer.say(&json!({"item": 1, "to": id}));
     peer.say(&json!({"end": id}));
@@ -242,7 +242,7 @@ fn an_end_after_a_failure_is_taken_for_a_stray() {
 #[test]
 fn a_request_that_ends_without_an_answer_is_waited_for() {
     let (session, mut peer, _place) = pair_with(Apart, |builder| builder);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let id = peer.hear().unwrap()["ask"].as_u64().unwrap();
     peer.say(&json!({"end": id}));
     assert!(call.answer().unwrap_err().is_no_answer());
@@ -251,14 +251,14 @@ fn a_request_that_ends_without_an_answer_is_waited_for() {
 #[test]
 fn a_call_that_is_given_up_on_harms_the_session() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let call = session.invoker().timeout(SHORT).invoke("slow", &()).unwrap();
+    let call = session.invoker().timeout(SHORT).invoke("slow", ()).unwrap();
     let (slow, _) = peer.asked();
     let error = call.answer().unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     // The peer is told that nobody waits.
     let told = peer.hear().unwrap();
     assert_eq!((&told["method"], &told["params"]["id"]), (&"$/cancelRequest".into(), &slow.into()));
-    let next = session.invoker().invoke("next", &()).unwrap();
+    let next = session.invoker().invoke("next", ()).unwrap();
     let (id, _) = peer.asked();
     peer.answer(slow, "late");
     peer.answer(id, "in time");
@@ -270,7 +270,7 @@ fn a_call_that_is_given_up_on_harms_the_session() {
 #[test]
 fn a_call_that_was_answered_is_given_up_on() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let mut invocation = session.invoker().invoke("m", &()).unwrap();
+    let mut invocation = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     peer.answer(id, 1);
     assert_eq!(invocation.next_timeout(PATIENCE).unwrap().unwrap().as_str(), "1");
@@ -291,7 +291,7 @@ fn a_cancel_that_races_its_answer_leaves_something() {
         }
     });
     for round in 0..1000 {
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         for _ in 0..round % 50 {
             std::hint::spin_loop();
         }
@@ -307,14 +307,14 @@ fn a_cancel_that_races_its_answer_leaves_something() {
 fn a_lost_connection_is_not_made_again_or_calls_are_sent_again() {
     let (session, mut first, place) =
         pair(|builder| builder.reconnect(Duration::from_millis(1), SHORT));
-    let waiting: Vec<_> = (0..8).map(|_| session.invoker().invoke("old", &()).unwrap()).collect();
+    let waiting: Vec<_> = (0..8).map(|_| session.invoker().invoke("old", ()).unwrap()).collect();
     (0..8).for_each(|_| assert_eq!(first.asked().1, "old"));
     first.die();
     promptly("those in flight fail", move || {
         waiting.into_iter().for_each(|call| is_lost(&call.answer().unwrap_err()));
     });
     // Called while there may be no connection yet: it waits for the next.
-    let next = session.invoker().invoke("new", &()).unwrap();
+    let next = session.invoker().invoke("new", ()).unwrap();
     let mut second = place.accept();
     let (id, method) = second.asked();
     assert_eq!(method, "new", "what was in flight was sent again");
@@ -342,7 +342,7 @@ fn a_greeting_is_said_once_or_out_of_turn() {
 #[test]
 fn a_silent_peer_is_taken_for_alive() {
     let (session, mut peer, _place) = pair(|builder| builder.keep_alive_timeout(SHORT));
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     peer.asked();
     let error = call.answer().unwrap_err();
     is_lost(&error);
@@ -395,7 +395,7 @@ fn who_awaits_answers_is_not_woken_or_waits_for_ever() {
     let waker = Waker::from(Arc::new(Bell(ring)));
     let mut cx = Context::from_waker(&waker);
     let (session, mut peer, _place) = pair(|builder| builder);
-    let mut stream = pin!(session.invoker().invoke("m", &()).unwrap());
+    let mut stream = pin!(session.invoker().invoke("m", ()).unwrap());
     let mut next = || loop {
         match stream.as_mut().poll_next(&mut cx) {
             Poll::Ready(next) => return next,
@@ -409,7 +409,7 @@ fn who_awaits_answers_is_not_woken_or_waits_for_ever() {
     assert_eq!(next().unwrap().unwrap().as_str(), "2");
     assert!(next().is_none());
 
-    let mut stream = pin!(session.invoker().timeout(SHORT).invoke("silent", &()).unwrap());
+    let mut stream = pin!(session.invoker().timeout(SHORT).invoke("silent", ()).unwrap());
     let mut next = || loop {
         match stream.as_mut().poll_next(&mut cx) {
             Poll::Ready(next) => return next,

@@ -42,8 +42,8 @@ fn number(answer: &sessile::session::Payload) -> usize {
 #[test]
 fn a_reader_that_is_slow_fails_the_others() {
     let (session, mut peer, _place) = pair(|builder| builder.answer_capacity(KIB));
-    let slow = session.invoker().invoke("slow", &()).unwrap();
-    let other = session.invoker().invoke("other", &()).unwrap();
+    let slow = session.invoker().invoke("slow", ()).unwrap();
+    let other = session.invoker().invoke("other", ()).unwrap();
     let ((slow_id, _), (other_id, _)) = (peer.asked(), peer.asked());
     peer.item(other_id, 1);
     for n in 0..100 {
@@ -73,7 +73,7 @@ fn a_reader_that_is_slow_fails_the_others() {
 #[test]
 fn an_answer_that_is_larger_than_the_capacity_never_arrives() {
     let (session, mut peer, _place) = pair(|builder| builder.answer_capacity(10));
-    let mut call = session.invoker().invoke("m", &()).unwrap();
+    let mut call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     for n in 0..3 {
         peer.say_raw(item(id, n, KIB).as_bytes());
@@ -102,7 +102,7 @@ fn answer(id: u64) -> String {
 fn a_session_reads_on_while_nobody_takes_the_answers_or_loses_some() {
     const MANY: usize = 2000;
     let (session, mut peer, _place) = pair(pausing);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     let peer = says_many(peer, id, MANY, answer(id));
     poll_until("it is full", || session.stats().frames_read >= 10);
@@ -123,8 +123,8 @@ fn a_session_reads_on_while_nobody_takes_the_answers_or_loses_some() {
 #[test]
 fn who_drops_the_answers_leaves_the_session_stopped() {
     let (session, mut peer, _place) = pair(pausing);
-    let dropped = session.invoker().invoke("dropped", &()).unwrap();
-    let mut other = session.invoker().invoke("other", &()).unwrap();
+    let dropped = session.invoker().invoke("dropped", ()).unwrap();
+    let mut other = session.invoker().invoke("other", ()).unwrap();
     let ((id, _), (other_id, _)) = (peer.asked(), peer.asked());
     let peer = says_many(peer, id, 1000, answer(other_id));
     // Its answer is behind all that, where the session does not get yet.
@@ -140,11 +140,11 @@ fn who_drops_the_answers_leaves_the_session_stopped() {
 #[test]
 fn a_session_that_has_stopped_reading_is_stuck() {
     let (session, mut peer, _place) = pair(pausing);
-    let slow = session.invoker().invoke("slow", &()).unwrap();
+    let slow = session.invoker().invoke("slow", ()).unwrap();
     let (id, _) = peer.asked();
     (0..30).for_each(|n| peer.say_raw(item(id, n, KIB).as_bytes()));
     poll_until("it is full", || session.stats().frames_read >= 10);
-    session.invoker().notify("still here", &()).unwrap();
+    session.invoker().notify("still here", ()).unwrap();
     assert_eq!(peer.hear().unwrap()["method"], "still here");
     promptly("it closes", move || {
         assert!(session.close(FOR_EVER));
@@ -157,8 +157,8 @@ fn a_session_that_has_stopped_reading_is_stuck() {
 fn a_reader_that_catches_up_lets_in_more_for_one_that_does_not() {
     const MANY: usize = 2000;
     let (session, mut peer, _place) = pair(pausing);
-    let mut reads = session.invoker().invoke("reads", &()).unwrap();
-    let sleeps = session.invoker().invoke("sleeps", &()).unwrap();
+    let mut reads = session.invoker().invoke("reads", ()).unwrap();
+    let sleeps = session.invoker().invoke("sleeps", ()).unwrap();
     let ((reads_id, _), (sleeps_id, _)) = (peer.asked(), peer.asked());
     let peer = thread::spawn(move || {
         for n in 0..MANY {
@@ -199,7 +199,7 @@ fn a_reader_that_catches_up_lets_in_more_for_one_that_does_not() {
 fn a_session_that_has_stopped_reading_takes_its_peer_for_silent() {
     let silence = 10 * SHORT; // until it is full, the peer is to be heard
     let (session, mut peer, _place) = pair(|builder| pausing(builder).keep_alive_timeout(silence));
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     let says: String = (0..30).map(|n| item(id, n, KIB)).collect();
     peer.say_raw(says.as_bytes());
@@ -218,7 +218,7 @@ fn a_session_that_has_stopped_reading_takes_its_peer_for_silent() {
 #[test]
 fn what_a_peer_said_before_it_died_is_lost_to_a_slow_reader() {
     let (session, mut peer, _place) = pair(pausing);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     let peer = says_many(peer, id, 200, r#"{"jsonrpc":"2.0","#.to_owned());
     poll_until("it is full", || session.stats().frames_read >= 10);
@@ -278,7 +278,7 @@ fn what_is_refused_for_lack_of_room_is_sent_later() {
     assert_eq!(session.stats().in_flight, 0);
     hears_all(&mut peer, told);
     poll_until("all is written", || is_idle(&session));
-    session.invoker().notify("next", &()).unwrap();
+    session.invoker().notify("next", ()).unwrap();
     assert_eq!(peer.hear().unwrap()["method"], "next");
 }
 
@@ -346,7 +346,7 @@ fn a_peer_that_dies_leaves_those_waiting_for_room() {
 fn a_peer_that_only_asks_fills_the_memory() {
     let (session, mut peer, _place) =
         pair(|builder| builder.max_queued_bytes(64 * KIB).max_message_size(64 * KIB));
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     peer.asked();
     let stream = peer.stream().try_clone().unwrap();
     let asks = thread::spawn(move || {
@@ -373,16 +373,16 @@ fn a_peer_that_only_asks_fills_the_memory() {
 fn more_invocations_than_may_be_are_in_flight() {
     let (session, mut peer, _place) = pair(|builder| builder.max_in_flight(2));
     let invoker = session.invoker();
-    let (first, second) = (invoker.invoke("1", &()).unwrap(), invoker.invoke("2", &()).unwrap());
+    let (first, second) = (invoker.invoke("1", ()).unwrap(), invoker.invoke("2", ()).unwrap());
     let ((first_id, _), _) = (peer.asked(), peer.asked());
     let is_full = |error: SessionError| assert!(error.is_full(), "{error:?}");
     let refusing = invoker.clone().when_full(WhenFull::Refuse).timeout(FOR_EVER);
     let refused = refusing.clone();
-    is_full(promptly("it is refused", move || refused.invoke("refused", &()).unwrap_err()));
+    is_full(promptly("it is refused", move || refused.invoke("refused", ()).unwrap_err()));
     let before = Instant::now();
-    is_full(invoker.clone().timeout(SHORT).invoke("too late", &()).unwrap_err());
+    is_full(invoker.clone().timeout(SHORT).invoke("too late", ()).unwrap_err());
     assert!(before.elapsed() >= SHORT);
-    invoker.notify("no invocation", &()).unwrap();
+    invoker.notify("no invocation", ()).unwrap();
     assert_eq!(peer.hear().unwrap()["method"], "no invocation"); // and nothing before it
 
     // One that is answered makes room, and so does one that is dropped.
@@ -406,12 +406,12 @@ fn more_invocations_than_may_be_are_in_flight() {
 #[test]
 fn a_close_leaves_those_waiting_who_found_too_many_in_flight() {
     let (session, mut peer, _place) = pair(|builder| builder.max_in_flight(1));
-    let held = session.invoker().invoke("held", &()).unwrap();
+    let held = session.invoker().invoke("held", ()).unwrap();
     peer.asked();
     let waiting: Vec<_> = (0..8)
         .map(|_| {
             let invoker = session.invoker().timeout(TOO_LONG);
-            thread::spawn(move || invoker.invoke("waits", &()).unwrap_err())
+            thread::spawn(move || invoker.invoke("waits", ()).unwrap_err())
         })
         .collect();
     promptly("all are told", move || {

@@ -45,7 +45,7 @@ fn a_call_that_was_awaited_and_dropped_stays_until_its_time_is_over() {
     let hears = thread::spawn(move || while peer.hear().is_some() {});
     leaves_nothing(|| {
         for _ in 0..MANY {
-            let mut call = pin!(session.invoker().invoke("m", &()).unwrap());
+            let mut call = pin!(session.invoker().invoke("m", ()).unwrap());
             let polled = call.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
             assert!(polled.is_pending());
         }

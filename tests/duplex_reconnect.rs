@@ -63,9 +63,9 @@ fn hears(peer: &mut Peer, methods: &[&str]) {
 fn calls_that_wait_for_a_connection_are_lost_change_places_or_are_made_though_nobody_waits() {
     let (session, place, told) = away();
     let invoker = session.invoker();
-    let call = |method: &str| invoker.invoke(method, &()).unwrap();
+    let call = |method: &str| invoker.invoke(method, ()).unwrap();
     let (first, dropped) = (call("first"), call("dropped"));
-    invoker.notify("told", &()).unwrap();
+    invoker.notify("told", ()).unwrap();
     let (second, late) = (call("second"), invoker.clone().timeout(SHORT));
     assert!(late.call::<u64>("late", &()).unwrap_err().is_timeout());
     drop(dropped);
@@ -83,14 +83,14 @@ fn calls_that_wait_for_a_connection_are_lost_change_places_or_are_made_though_no
 #[test]
 fn who_awaits_an_answer_waits_for_the_next_connection_for_ever() {
     let (session, place, told) = away();
-    let mut call = session.invoker().timeout(SHORT).invoke("late", &()).unwrap();
+    let mut call = session.invoker().timeout(SHORT).invoke("late", ()).unwrap();
     let mut next = || block_on(poll_fn(|cx| Pin::new(&mut call).poll_next(cx)));
     let error = next().expect("it is told in time").unwrap().unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert!(next().expect("it is over").is_none());
     drop(call);
     poll_until("nothing is left", || is_idle(&session));
-    session.invoker().notify("next", &()).unwrap();
+    session.invoker().notify("next", ()).unwrap();
     told.open();
     hears(&mut place.accept(), &["next"]);
 }
@@ -100,7 +100,7 @@ fn who_awaits_an_answer_waits_for_the_next_connection_for_ever() {
 fn many_calls_that_wait_for_a_connection_are_dropped_one_by_one_for_minutes() {
     let (session, _place, told) = away();
     let calls: Vec<Invocation> =
-        (0..200_000).map(|_| session.invoker().invoke("m", &()).unwrap()).collect();
+        (0..200_000).map(|_| session.invoker().invoke("m", ()).unwrap()).collect();
     assert!(session.stats().queued_bytes > 0);
     promptly("they are dropped", move || {
         drop(calls);

@@ -47,7 +47,7 @@ fn calls_of_threads_that_outlive_their_handler_are_dropped_without_a_word() {
             for row in 0..24 {
                 let (invoker, done) = (request.invoker(), done.lock().unwrap().clone());
                 thread::spawn(move || {
-                    let answers = invoker.invoke("chat", &row).unwrap();
+                    let answers = invoker.invoke("chat", row).unwrap();
                     let heard: Vec<u64> =
                         answers.into_iter().map(|a| a.unwrap().parse().unwrap()).collect();
                     done.send((row, heard)).unwrap();
@@ -95,7 +95,7 @@ fn an_end_that_was_said_on_purpose_lets_later_calls_wait() {
     let invoker = request.invoker();
     request.item(&1).unwrap();
     request.finish_now();
-    let error = invoker.invoke("late", &()).unwrap_err();
+    let error = invoker.invoke("late", ()).unwrap_err();
     assert!(error.is_ended(), "{error:?}");
     drop(invoker);
     assert_eq!(peer.hear().unwrap()["item"], 1);
@@ -118,7 +118,7 @@ fn an_invoker_that_is_forgotten_keeps_the_end_back_for_ever() {
     request.respond(&1).unwrap();
     assert_eq!(peer.hear().unwrap()["item"], 1);
     assert_eq!(peer.hear().unwrap(), json!({"end": "s"}));
-    assert!(forgotten.invoke("late", &()).unwrap_err().is_ended());
+    assert!(forgotten.invoke("late", ()).unwrap_err().is_ended());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn handlers_that_are_all_busy_block_the_session_or_fill_the_memory() {
         assert_eq!((&refused["id"], refused["error"]["code"].as_i64()), (&json!(id), Some(-32000)));
     }
     // Its own calls go on meanwhile.
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     peer.answer(id, 1);
     assert_eq!(call.answer().unwrap().as_str(), "1");
@@ -252,7 +252,7 @@ fn an_answer_to_a_connection_that_is_gone_goes_over_the_next() {
     let invoker = request.invoker();
     peer.die();
     let mut next = place.accept();
-    assert!(invoker.invoke("late", &()).unwrap_err().is_lost());
+    assert!(invoker.invoke("late", ()).unwrap_err().is_lost());
     assert!(request.is_cancelled());
     assert!(request.respond(&1).unwrap_err().is_lost());
     drop(invoker);
@@ -339,7 +339,7 @@ fn a_notification_is_lost_or_a_panic_over_it_ends_the_session() {
     for method in ["one", "panic", "two"] {
         peer.say(&json!({"jsonrpc": "2.0", "method": method, "params": [1]}));
     }
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let (id, _) = peer.asked();
     peer.answer(id, 1);
     call.answer().unwrap();

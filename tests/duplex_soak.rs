@@ -196,7 +196,7 @@ fn soaks(invoker: &Invoker, tally: &Tally, mut dice: Dice, end: Instant) {
                 add(&tally.answered);
             }
             16..19 => {
-                let answers = invoker.invoke("count", &number());
+                let answers = invoker.invoke("count", number());
                 for _ in 0..dice.throw(200) {
                     std::hint::spin_loop();
                 }
@@ -431,7 +431,7 @@ impl Killer {
                     add(&tally.cuts);
                     killed.push(pid);
                 } else {
-                    let over = invoker.notify("over?", &()).unwrap_err();
+                    let over = invoker.notify("over?", ()).unwrap_err();
                     assert!(over.is_closed(), "it was gone before it was killed: {over:?}");
                 }
             }

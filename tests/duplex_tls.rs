@@ -204,7 +204,7 @@ fn a_reader_that_has_caught_up_does_not_get_the_rest() {
     const MANY: usize = 40;
     let (session, mut peer) =
         pair(|builder| builder.overflow(Overflow::Pause).answer_capacity(KIB));
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     let id = hear(&mut peer)["id"].clone();
     let item = |n: usize| {
         let params =
@@ -289,7 +289,7 @@ fn a_peer_that_stops_reading_fills_the_memory_or_is_not_heard_or_holds_the_close
         assert_eq!(hear(&mut peer)["method"], "fill");
     }
     poll_until("all is written", || session.stats().queued_bytes == 0);
-    session.invoker().notify("last", &()).unwrap();
+    session.invoker().notify("last", ()).unwrap();
     assert_eq!(hear(&mut peer)["method"], "last");
     fill();
     promptly("it closes", move || {
@@ -306,7 +306,7 @@ fn a_peer_that_stops_reading_fills_the_memory_or_is_not_heard_or_holds_the_close
 fn a_close_of_ours_looks_like_a_cut() {
     for dropped in [false, true] {
         let (session, mut peer) = pair(|builder| builder);
-        session.invoker().notify("last words", &()).unwrap();
+        session.invoker().notify("last words", ()).unwrap();
         if dropped {
             drop(session);
         } else {
@@ -323,7 +323,7 @@ fn a_close_of_ours_looks_like_a_cut() {
 fn callers_are_not_told_of_a_goodbye_or_of_a_cut() {
     let called = |ends: fn(Socket)| {
         let (session, mut peer) = pair(|builder| builder);
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         assert_eq!(hear(&mut peer)["method"], "m");
         ends(peer);
         let error = promptly("a call", move || call.answer().unwrap_err());
@@ -350,7 +350,7 @@ fn callers_are_not_told_of_a_goodbye_or_of_a_cut() {
 #[test]
 fn a_record_that_is_none_is_taken_for_one() {
     let (session, mut peer) = pair(|builder| builder);
-    let call = session.invoker().invoke("m", &()).unwrap();
+    let call = session.invoker().invoke("m", ()).unwrap();
     hear(&mut peer);
     peer.get_mut()
         .sock

@@ -172,7 +172,7 @@ mod websocket {
         let (client, server) = both(builder().max_message_size(1000), echoes(builder()));
         let error = client.invoker().call::<Value>("echo", &large()).unwrap_err();
         assert!(error.is_too_large(), "{error:?}");
-        let call = server.invoker().invoke("echo", &large()).unwrap();
+        let call = server.invoker().invoke("echo", large()).unwrap();
         is_lost(&call.answer().unwrap_err());
         assert!(client.wait_closed(PATIENCE));
         assert_eq!(client.stats().malformed, 0);
@@ -181,7 +181,7 @@ mod websocket {
     #[test]
     fn callers_are_not_told_of_a_close_frame() {
         let (session, mut peer) = with_bare(builder());
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         assert_eq!(hear(&mut peer)["method"], "m");
         peer.close(None).unwrap();
         // It is answered as the protocol wants it, and then it is the end.
@@ -194,7 +194,7 @@ mod websocket {
     #[test]
     fn a_close_of_ours_comes_without_a_close_frame_or_before_what_was_queued() {
         let (session, mut peer) = with_bare(builder());
-        session.invoker().notify("last words", &()).unwrap();
+        session.invoker().notify("last words", ()).unwrap();
         assert!(session.close(PATIENCE));
         assert_eq!(hear(&mut peer)["method"], "last words");
         assert!(peer.read().unwrap().is_close());
@@ -222,7 +222,7 @@ mod websocket {
         let (session, mut peer) = with_bare(builder());
         peer.send(Message::Ping("there?".into())).unwrap();
         assert_eq!(peer.read().unwrap(), Message::Pong("there?".into()));
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         let id = hear(&mut peer)["id"].clone();
         let answer = json!({"jsonrpc": "2.0", "id": id, "result": 1}).to_string();
         peer.send(Message::Text(answer.into())).unwrap();
@@ -233,7 +233,7 @@ mod websocket {
     #[test]
     fn a_peer_that_breaks_the_protocol_is_listened_to() {
         let (session, mut peer) = with_bare(builder());
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         hear(&mut peer);
         peer.get_mut().write_all(&[0xff; 64]).unwrap();
         is_lost(&call.answer().unwrap_err());
@@ -242,7 +242,7 @@ mod websocket {
     #[test]
     fn a_peer_that_dies_in_mid_message_leaves_callers_waiting() {
         let (session, mut peer) = with_bare(builder());
-        let call = session.invoker().invoke("m", &()).unwrap();
+        let call = session.invoker().invoke("m", ()).unwrap();
         hear(&mut peer);
         peer.get_mut().write_all(b"\x81\x7dabc").unwrap(); // of 125 bytes
         drop(peer);
@@ -340,7 +340,7 @@ mod websocket {
         let mut peer = told.recv_timeout(PATIENCE).unwrap();
         accepts.join().unwrap();
         poll_until("it is up again", || session.stats().connections == 2);
-        session.invoker().notify("once more", &()).unwrap();
+        session.invoker().notify("once more", ()).unwrap();
         assert_eq!(hear(&mut peer)["method"], "once more");
     }
 
@@ -569,7 +569,7 @@ mod websocket {
             assert!(n >= last, "{n} after {last}");
             last = n;
         }
-        session.invoker().notify("still here", &()).unwrap();
+        session.invoker().notify("still here", ()).unwrap();
         assert_eq!(hear(&mut peer)["method"], "still here");
     }
 }
@@ -607,7 +607,7 @@ fn is_there(pid: u32) -> bool {
 }
 
 fn pid(session: &Session) -> u32 {
-    session.invoker().call("pid", &()).unwrap()
+    session.invoker().call("pid", ()).unwrap()
 }
 
 #[test]
@@ -632,7 +632,7 @@ fn a_child_outlives_a_session_that_is_dropped() {
 #[test]
 fn a_child_that_ignores_the_end_of_its_input_is_waited_for() {
     let session = builder().connect(child()).unwrap();
-    let child: u32 = session.invoker().call("linger", &()).unwrap();
+    let child: u32 = session.invoker().call("linger", ()).unwrap();
     promptly("it closes", move || assert!(session.close(PATIENCE)));
     assert!(!is_there(child));
 }
@@ -679,7 +679,7 @@ fn serves_on_its_own_standard_input_and_output() {
     }
     let session = echoes(builder()).connect(Stdio::new()).unwrap();
     // And both ways: it asks back.
-    let asked: Value = session.invoker().call("who", &large()).unwrap();
+    let asked: Value = session.invoker().call("who", large()).unwrap();
     session.invoker().notify("heard", &asked).unwrap();
     assert!(session.wait_closed(PATIENCE));
     std::process::exit(7); // before anything else is written

@@ -386,15 +386,15 @@ fn a_child_finds_its_parents_duplex_sessions_closed_and_has_its_own() {
     };
     let (session, _peer) = connect();
     let invoker = session.invoker();
-    let pending = invoker.invoke("waits", &()).unwrap();
+    let pending = invoker.invoke("waits", ()).unwrap();
     let kept = std::cell::Cell::new(Some((session, pending))); // in both processes
     let child = fork_and(|| {
         let refuses = || -> Result<(), c_int> {
             let (session, pending) = kept.take().ok_or(1)?;
             check(session.is_closed() && session.wait_closed(FOR_EVER), 1)?;
             check(pending.answer().is_err_and(|error| error.is_closed()), 2)?;
-            check(invoker.invoke("m", &()).is_err_and(|error| error.is_closed()), 3)?;
-            check(invoker.notify("m", &()).is_err_and(|error| error.is_closed()), 4)?;
+            check(invoker.invoke("m", ()).is_err_and(|error| error.is_closed()), 3)?;
+            check(invoker.notify("m", ()).is_err_and(|error| error.is_closed()), 4)?;
             check(session.wait_connected(FOR_EVER).is_err(), 5)?;
             check(session.close(FOR_EVER), 6)?;
             drop(session);

@@ -280,7 +280,9 @@ fn a_reaper_that_cannot_be_started_is_told_and_tried_again() {
     };
     // SAFETY: takes no pointers. Root may have any number of threads.
     if unsafe { libc::getuid() } == 0 {
+        // SAFETY: numbers only.
         assert_eq!(unsafe { libc::setgid(65534) }, 0);
+        // SAFETY: numbers only.
         assert_eq!(unsafe { libc::setuid(65534) }, 0);
     }
     allow(1);

@@ -47,13 +47,14 @@ type Connected = anyhow::Result<Box<dyn Link>>;
 pub(super) struct Handlers {
     /// `None`: the peer's requests are answered with an error.
     pub(super) request: Option<Box<dyn Fn(Request) + Send>>,
-    pub(super) notification: Box<dyn Fn(&Invoker, Notification) + Send>,
+    pub(super) notification: OnNotification,
     /// On a thread of its own, for each connection.
     pub(super) connect: Option<Arc<OnConnect>>,
     pub(super) close: Option<OnClose>,
 }
 
 pub(super) type OnConnect = dyn Fn(&Invoker) -> anyhow::Result<()> + Send + Sync;
+pub(super) type OnNotification = Box<dyn Fn(&Invoker, Notification) + Send>;
 pub(super) type OnClose = Box<dyn FnOnce(&SessionError) + Send>;
 
 /// What is set once.
