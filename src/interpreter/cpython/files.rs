@@ -17,7 +17,7 @@ impl CPython {
     ///
     /// # Errors
     ///
-    /// The session has [no directory of its own](CPythonManager::private_dir), the path is absolute
+    /// The session has [no directory of its own](super::CPythonManager::private_dir), the path is absolute
     /// or leads out of it, there is something of that name that is no regular file, or writing
     /// fails. It never waits for a cell, as opening a pipe with a name would.
     pub fn put_file(&self, name: impl AsRef<Path>, data: impl AsRef<[u8]>) -> io::Result<()> {
@@ -34,7 +34,7 @@ impl CPython {
     /// # Errors
     ///
     /// As for [`put_file`](Self::put_file); so is a link that a cell has made to somewhere else. A
-    /// file that is larger than [`max_file`](CPythonManager::max_file) is not read
+    /// file that is larger than [`max_file`](super::CPythonManager::max_file) is not read
     /// (`FileTooLarge`).
     pub fn take_file(&self, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let name = name.as_ref();

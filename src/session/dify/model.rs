@@ -1,7 +1,7 @@
 //! Models: what is asked of one and what it answers, from either side.
 //!
 //! A plugin asks models of Dify's by [`Dify`](super::Dify), and has models of its own by
-//! [`ModelActions`].
+//! [`ModelActions`](super::ModelActions).
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
@@ -296,7 +296,7 @@ impl LlmRequest {
 ///
 /// # Examples
 ///
-/// As at [`LlmRequest`] for one that is read, and at [`ModelActions`] for one that is said.
+/// As at [`LlmRequest`] for one that is read, and at [`ModelActions`](super::ModelActions) for one that is said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -673,7 +673,7 @@ pub struct NodeAnswer {
 ///
 /// # Examples
 ///
-/// As at [`ModelActions`].
+/// As at [`ModelActions`](super::ModelActions).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -690,7 +690,7 @@ pub struct ModelRequest {
 ///
 /// # Examples
 ///
-/// As at [`ModelActions`].
+/// As at [`ModelActions`](super::ModelActions).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
