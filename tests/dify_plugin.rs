@@ -487,3 +487,15 @@ fn a_busy_daemon_is_tried_again_and_its_refusal_does_not_outlive_its_cause() {
     assert!(hosted.tool("t", "t", &json!({})).unwrap().next().is_none());
     assert_eq!(running.refusal(), None);
 }
+
+#[test]
+fn a_child_that_ends_before_it_tells_of_itself_is_an_error_at_once() {
+    let begun = Instant::now();
+    let wait = 10 * PATIENCE;
+    let error = daemon().spawn(Command::new("false"), wait).unwrap_err();
+    assert!(error.is_connect());
+    assert!(begun.elapsed() < wait / 2);
+    let hosted = daemon().spawn(Command::new(example()), PATIENCE).unwrap();
+    let long = HttpRequest::new("POST", "/nowhere", vec![b'x'; 8 << 20]);
+    assert_eq!(hosted.endpoint(&long, &json!({})).unwrap().status, 404);
+}

@@ -32,6 +32,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const SILENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 /// A line of a local plugin's.
 const LOCAL_LINE: usize = 5 << 20;
+/// A line to a plugin; Dify has no limit of its own.
+const TOLD: usize = 256 << 20;
+/// So often a plugin that starts is looked after.
+const MOMENT: Duration = Duration::from_millis(20);
 
 type Handler = Arc<dyn Fn(ReverseCall) + Send + Sync>;
 
@@ -142,11 +146,16 @@ impl Daemon {
     ) -> Result<HostedPlugin, SessionError> {
         command.env("INSTALL_METHOD", "local");
         let declared: Arc<Declared> = Arc::default();
-        let builder = self.builder(&declared, SILENCE.1)?.max_message_size(LOCAL_LINE);
-        let session = builder.connect(ChildStdio::new(command))?;
-        if !declared.wait_manifest(Deadline::after(wait)) {
-            let error = anyhow::anyhow!("the plugin did not tell of itself in {wait:?}");
-            return Err(Kind::Connect(error).into());
+        let builder = self.builder(&declared, SILENCE.1)?.max_message_size(TOLD);
+        let session = builder.connect(Local(ChildStdio::new(command)))?;
+        let deadline = Deadline::after(wait);
+        while !declared.wait_manifest(Deadline::after(MOMENT)) {
+            let why = match (session.is_closed(), deadline.has_passed()) {
+                (true, _) => "the plugin has ended before it told of itself".to_owned(),
+                (_, true) => format!("the plugin did not tell of itself in {wait:?}"),
+                _ => continue,
+            };
+            return Err(Kind::Connect(anyhow::anyhow!(why)).into());
         }
         Ok(HostedPlugin { session, declared })
     }
@@ -244,6 +253,21 @@ impl Declared {
             }
         }
         true
+    }
+}
+
+/// A local plugin, which may say less in a line than it may be told.
+struct Local(ChildStdio);
+
+impl Connect for Local {
+    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
+        let mut options = options.clone();
+        options.max_message_size = LOCAL_LINE;
+        self.0.connect(&options)
+    }
+
+    fn blocks(&self) -> bool {
+        self.0.blocks()
     }
 }
 
