@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sessile::session::SessionError;
 use sessile::session::dify::{
-    Daemon, Dify, Endpoint, Environment, Hosted, HttpRequest, HttpResponse, Invoked, Plugin,
+    Daemon, Dify, EndpointRequest, Environment, HostedPlugin, HttpRequest, HttpResponse, Plugin,
+    ReverseCall,
 };
 
 use super::venv;
@@ -74,7 +75,7 @@ pub fn ours() -> Command {
 
 /// A plugin in a process of its own, hosted. Dropped, it ends.
 pub struct Hosting {
-    hosted: Hosted,
+    hosted: HostedPlugin,
     /// One over standard input and output is the daemon's to end.
     _process: Option<Killed>,
 }
@@ -190,7 +191,7 @@ fn wait_for(file: &Path) {
 
 /// Every app says twice what it was asked, at once.
 fn daemon() -> Daemon {
-    Daemon::new(KEY).on_invocation(|invoked: Invoked| {
+    Daemon::new(KEY).on_invocation(|invoked: ReverseCall| {
         #[derive(Deserialize)]
         struct Chat {
             query: String,
@@ -214,42 +215,45 @@ fn daemon() -> Daemon {
 /// If there is nobody to host it.
 pub fn plugin() {
     let manifest = json!({"author": "sessile", "name": "probe", "version": "0.0.1"});
-    let plugin = Plugin::new(manifest).endpoint("GET", "/probe", |request: &mut Endpoint| {
-        let told = |name| request.http().parameter(name);
-        let number = |name| told(name).and_then(|number| number.parse::<usize>().ok());
-        let (threads, each) = (number("threads").unwrap_or(1), number("rows").unwrap_or(1));
-        let after = told("mode").as_deref() == Some("after");
-        let out = PathBuf::from(told("out").unwrap_or_default());
-        let begun = Instant::now();
-        let call = |thread| {
-            let (dify, go) = (request.dify(), after.then(|| go(&out)));
-            thread::spawn(move || {
-                go.iter().for_each(|go| wait_for(go));
-                (0..each).map(|row| invoke(&dify, format!("t{thread}-{row}"))).collect()
-            })
-        };
-        let callers: Vec<thread::JoinHandle<Vec<Outcome>>> = (0..threads).map(call).collect();
-        let finish = move || {
-            let outcomes = callers.into_iter().flat_map(|caller| caller.join().expect("no panic"));
-            let outcomes = outcomes.collect();
-            tell(&out, &Told { seconds: begun.elapsed().as_secs_f64(), outcomes })
-        };
-        if after {
-            thread::spawn(move || finish().expect("there is room for a file"));
-        } else {
-            finish()?;
-        }
-        request.respond(HttpResponse::text("done"))?;
-        anyhow::Ok(())
-    });
+    let plugin =
+        Plugin::new(manifest).endpoint("GET", "/probe", |request: &mut EndpointRequest| {
+            let told = |name| request.http().parameter(name);
+            let number = |name| told(name).and_then(|number| number.parse::<usize>().ok());
+            let (threads, each) = (number("threads").unwrap_or(1), number("rows").unwrap_or(1));
+            let after = told("mode").as_deref() == Some("after");
+            let out = PathBuf::from(told("out").unwrap_or_default());
+            let begun = Instant::now();
+            let call = |thread| {
+                let (dify, go) = (request.dify(), after.then(|| go(&out)));
+                thread::spawn(move || {
+                    go.iter().for_each(|go| wait_for(go));
+                    (0..each).map(|row| invoke(&dify, format!("t{thread}-{row}"))).collect()
+                })
+            };
+            let callers: Vec<thread::JoinHandle<Vec<Outcome>>> = (0..threads).map(call).collect();
+            let finish = move || {
+                let outcomes =
+                    callers.into_iter().flat_map(|caller| caller.join().expect("no panic"));
+                let outcomes = outcomes.collect();
+                tell(&out, &Told { seconds: begun.elapsed().as_secs_f64(), outcomes })
+            };
+            if after {
+                thread::spawn(move || finish().expect("there is room for a file"));
+            } else {
+                finish()?;
+            }
+            request.respond(HttpResponse::text("done"))?;
+            anyhow::Ok(())
+        });
     let environment = Environment::from_process().expect("the daemon sets the variables");
-    plugin.run(&environment).expect("the daemon is there").wait();
+    plugin.run(&environment).expect("the daemon is there").wait().expect("it takes the plugin");
 }
 
 fn invoke(dify: &Dify, tag: String) -> Outcome {
     let begun = Instant::now();
     let chat = || -> Result<Vec<Value>, SessionError> {
         let pieces = dify.chat("app", &tag, &json!({}), None)?;
+        let pieces = pieces.into_iter();
         pieces.map(|piece| Ok(piece?.value().expect("it is JSON")["tag"].take())).collect()
     };
     let problem = match chat() {
