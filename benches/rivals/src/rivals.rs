@@ -1,6 +1,7 @@
 //! The contestants, each behind the same trait.
 
 pub mod channels;
+pub mod conversations;
 pub mod dashmap;
 pub mod deadpool;
 pub mod dify;
@@ -19,6 +20,8 @@ pub mod ours_reached;
 pub mod park;
 pub mod r2d2;
 pub mod rayon;
+pub mod room;
+pub mod short_work;
 pub mod std_tls;
 pub mod thread_local;
 

@@ -4,15 +4,19 @@ pub mod access;
 pub mod asyncio;
 pub mod calls;
 pub mod checkout;
+pub mod confinement;
 pub mod dify;
 pub mod idle;
 pub mod in_flight;
 pub mod interpreters;
 pub mod keyed;
+pub mod keyed_load;
 pub mod live;
 pub mod post;
+pub mod room;
 pub mod round_trip;
 pub mod sessions;
+pub mod short_work;
 pub mod threads;
 
 use crate::chart::{Bars, Chart, Scale};
@@ -40,20 +44,24 @@ pub struct Entry {
     pub child: fn(&[String]),
 }
 
-pub const ALL: [Entry; 14] = [
+pub const ALL: [Entry; 18] = [
     access::ENTRY,
     checkout::ENTRY,
     threads::ENTRY,
     live::ENTRY,
+    room::ENTRY,
     post::ENTRY,
     round_trip::ENTRY,
+    short_work::ENTRY,
     keyed::ENTRY,
+    keyed_load::ENTRY,
     calls::ENTRY,
     in_flight::ENTRY,
     sessions::ENTRY,
     asyncio::ENTRY,
     dify::ENTRY,
     interpreters::ENTRY,
+    confinement::ENTRY,
     idle::ENTRY,
 ];
 

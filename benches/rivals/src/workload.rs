@@ -5,7 +5,10 @@
 //! outside that time, unless they are what the workload is about.
 
 pub mod calls;
+pub mod keyed_load;
 pub mod python;
+pub mod room;
+pub mod short_work;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -598,7 +601,8 @@ impl Keys {
     /// If the machine has no room for it.
     #[must_use]
     pub fn new(count: usize) -> Self {
-        let workers = Workers::builder(Pool::builder(crate::rivals::ours::zero())).threads(2).build();
+        let workers =
+            Workers::builder(Pool::builder(crate::rivals::ours::zero())).threads(2).build();
         let workers: Workers<u64> = workers.expect("the machine has room for two threads");
         let named = |number| format!("conversation-{number}");
         let names: Vec<String> = (0..count).map(named).collect();

@@ -8,6 +8,7 @@ pub mod ours;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use super::venv;
@@ -42,6 +43,29 @@ impl Parts {
         // Without its dots. The link to the system's Python is kept: it is what makes an environment.
         let bin = fs::canonicalize(bin).map_err(|error| error.to_string())?;
         Ok(Self { python: bin.join("python"), monty: bin.join("monty"), port: 0, gateway: 0 })
+    }
+
+    /// The system's Python, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn python_only() -> Result<Self, String> {
+        // Not `python3` itself, which may be a script that looks for the Python to start.
+        let asked =
+            Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        let asked = asked.map_err(|error| format!("python3: {error}"))?;
+        let python = String::from_utf8(asked.stdout).map_err(|error| error.to_string())?;
+        match python.trim() {
+            "" => Err("python3 does not say where it is".to_owned()),
+            python => Ok(Self::of_python(python)),
+        }
+    }
+
+    /// This Python, and nothing else.
+    #[must_use]
+    pub fn of_python(python: &str) -> Self {
+        Self { python: python.into(), monty: PathBuf::new(), port: 0, gateway: 0 }
     }
 }
 

@@ -6,7 +6,13 @@ use ::r2d2::{ManageConnection, Pool};
 
 use super::{Rival, holds_nothing};
 
-struct Numbers;
+pub struct Numbers;
+
+/// So many numbers, without the check on check-out.
+pub(crate) fn numbers(count: u32) -> Pool<Numbers> {
+    let pool = Pool::builder().max_size(count).test_on_check_out(false);
+    pool.build(Numbers).expect("making a number cannot fail")
+}
 
 impl ManageConnection for Numbers {
     type Connection = u64;
@@ -32,8 +38,7 @@ impl Rival for R2d2 {
     const NAME: &'static str = "r2d2 `get`";
 
     fn new() -> Self {
-        let pool = Pool::builder().max_size(4).test_on_check_out(false);
-        Self(pool.build(Numbers).expect("making a number cannot fail"))
+        Self(numbers(4))
     }
 
     #[inline(always)]

@@ -14,11 +14,11 @@ use sessile::{Manager, Pool, Registry, Workers};
 
 use super::{Contestant, Place, allowed, on_first};
 use crate::memory::Usage;
-use crate::rivals::interpreters::bare::Bare;
+use crate::rivals::interpreters::bare::{Bare, Bubblewrap};
 use crate::rivals::interpreters::clients::{Blocking, Client, Qwen, WebSocket};
 use crate::rivals::interpreters::gateway::Floor;
 use crate::rivals::interpreters::monty_pool::MontyPool;
-use crate::rivals::interpreters::ours::{self, OurCPython, OurJupyter, OurMonty};
+use crate::rivals::interpreters::ours::{self, OurCPython, OurConfined, OurJupyter, OurMonty};
 use crate::rivals::interpreters::{Parts, Session};
 
 /// One session, which is started when first it runs; then cell after cell.
@@ -94,6 +94,20 @@ pub fn over_pipes(parts: &Parts, place: Place) -> Vec<Contestant> {
     ]
 }
 
+/// As [`over_pipes`], confined and not.
+#[must_use]
+pub fn confined_cells(parts: &Parts, place: Place, bwrap: bool) -> Vec<Contestant> {
+    let mut all = vec![
+        running::<OurConfined>(parts, Some(place)),
+        running::<OurCPython<false>>(parts, Some(place)),
+        running::<Bare>(parts, Some(place)),
+    ];
+    if bwrap {
+        all.push(running::<Bubblewrap>(parts, Some(place)));
+    }
+    all
+}
+
 /// From nothing to the answer of the first cell, again and again. What was started is ended before the
 /// next, outside the time.
 fn starting<S: Session>(parts: &Parts) -> Contestant {
@@ -104,6 +118,20 @@ fn starting<S: Session>(parts: &Parts) -> Contestant {
         (0..times).map(|_| session.start()).sum()
     };
     Contestant { name: S::NAME, run: Box::new(run) }
+}
+
+/// Starts of a CPython, confined and not.
+#[must_use]
+pub fn confined_starts(parts: &Parts, bwrap: bool) -> Vec<Contestant> {
+    let mut all = vec![
+        starting::<OurConfined>(parts),
+        starting::<OurCPython<false>>(parts),
+        starting::<Bare>(parts),
+    ];
+    if bwrap {
+        all.push(starting::<Bubblewrap>(parts));
+    }
+    all
 }
 
 #[must_use]

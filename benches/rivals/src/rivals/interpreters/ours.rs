@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sessile::interpreter::cpython::{CPython, CPythonManager};
+use sessile::interpreter::cpython::{CPython, CPythonManager, Confinement};
 use sessile::interpreter::jupyter::{Gateway, Jupyter, JupyterManager};
 use sessile::interpreter::monty::{Monty, MontyManager};
 use sessile::interpreter::{ExecuteOptions, Interpreter};
@@ -97,6 +97,47 @@ impl<const SPARE: bool> Session for OurCPython<SPARE> {
         if SPARE {
             assert!(self.manager.warm_up(WARM), "a spare is warm within {WARM:?}");
         }
+        let options = ExecuteOptions::new();
+        let begun = Instant::now();
+        run(self.python.insert(self.manager.start().expect("Python starts")), &options);
+        begun.elapsed()
+    }
+
+    fn cells(&mut self, times: u64) -> Duration {
+        run_all(self.python.as_mut().expect("it was started"), times)
+    }
+
+    fn process(&mut self) -> Option<u32> {
+        self.python.as_mut().and_then(process)
+    }
+}
+
+/// A child process that Landlock and seccomp hold.
+pub struct OurConfined {
+    manager: CPythonManager,
+    python: Option<CPython>,
+}
+
+impl OurConfined {
+    /// Whether this kernel can hold it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot: what is missing.
+    pub fn is_there(parts: &Parts) -> Result<(), String> {
+        Self::new(parts).manager.start().map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl Session for OurConfined {
+    const NAME: &'static str = "sessile, CPython confined";
+
+    fn new(parts: &Parts) -> Self {
+        Self { manager: cpython(parts).confine(Confinement::strict()), python: None }
+    }
+
+    fn start(&mut self) -> Duration {
+        self.python = None;
         let options = ExecuteOptions::new();
         let begun = Instant::now();
         run(self.python.insert(self.manager.start().expect("Python starts")), &options);
