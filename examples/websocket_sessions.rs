@@ -58,9 +58,9 @@ fn sum_of_squares(sessions: &Pool<WebSocketSession>) -> Result<u64> {
     let thread = thread::current();
     let name = thread.name().unwrap_or("?");
     sessions.with(|session| {
-        let connection: u64 = session.call("which", &())?;
+        let connection: u64 = session.call("which", ())?;
         let pending: Vec<_> =
-            (1..=REQUESTS).map(|n| session.begin("square", &[n])).collect::<Result<_, _>>()?;
+            (1..=REQUESTS).map(|n| session.begin("square", [n])).collect::<Result<_, _>>()?;
         let mut sum = 0;
         for answer in pending {
             sum += session.wait(answer)?.parse::<u64>()?;

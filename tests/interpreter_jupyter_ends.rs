@@ -145,7 +145,8 @@ fn a_kernel_that_was_removed_without_a_word_is_missed() {
     let line = Line::to(&server);
     // So that it is not the silence that is noticed.
     let hour = Duration::from_secs(60 * 60);
-    let manager = JupyterManager::builder(line.gateway()).keep_alive(hour).build().unwrap();
+    let manager =
+        JupyterManager::builder(line.gateway()).keep_alive_interval(hour).build().unwrap();
     let remove = |kernel: &str| {
         line.mute();
         let (status, _) = server.ask("DELETE", &format!("/api/kernels/{kernel}")).unwrap();
@@ -243,8 +244,8 @@ fn is_noticed_without_a_limit(server: &Server) {
     let short = Duration::from_millis(300);
     let manager = server
         .builder()
-        .keep_alive(short)
-        .pong_timeout(short)
+        .keep_alive_interval(short)
+        .keep_alive_timeout(short)
         .reconnect_timeout(short)
         .build()
         .unwrap();

@@ -53,7 +53,7 @@ fn what_is_secret_is_in_the_log() {
     assert_eq!(duplex.invoker().call::<String>("secret", &["secret"]).unwrap(), "secret");
     let manager = WebSocketManager::builder(options).request_timeout(PATIENCE);
     let mut session = manager.build().unwrap().connect().unwrap();
-    assert_eq!(session.call::<String, _>("secret", &["secret"]).unwrap(), "secret");
+    assert_eq!(session.call::<String>("secret", ["secret"]).unwrap(), "secret");
     session.close().unwrap();
     assert!(duplex.close(PATIENCE));
     for server in serves.join().unwrap() {

@@ -45,7 +45,7 @@ fn answers_come_in_another_order() {
     });
     let mut session = connect(&server);
     let pending: Vec<_> =
-        ["a", "b", "c"].map(|name| session.begin("echo", &json!([name])).unwrap()).into();
+        ["a", "b", "c"].map(|name| session.begin("echo", json!([name])).unwrap()).into();
     assert_eq!(session.in_flight(), 3);
     for (pending, name) in pending.into_iter().zip(["a", "b", "c"]) {
         assert_eq!(text(session.wait(pending)), json!([name]).to_string());
@@ -64,10 +64,10 @@ fn a_request_overtakes_one_that_was_begun_before() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let slow = session.begin("slow", &()).unwrap();
-    assert_eq!(session.call::<String, _>("quick", &()).unwrap(), "quick");
+    let slow = session.begin("slow", ()).unwrap();
+    assert_eq!(session.call::<String>("quick", ()).unwrap(), "quick");
     assert!(session.try_wait(&slow, Duration::ZERO).unwrap().is_none());
-    session.notify("now", &()).unwrap();
+    session.notify("now", ()).unwrap();
     let answer = session.try_wait(&slow, PATIENCE).unwrap().expect("patience is enough");
     assert_eq!(answer.as_str(), r#""slow""#);
     assert!(session.wait(slow).unwrap_err().is_lost(), "an answer can be taken once");
@@ -90,11 +90,11 @@ fn an_answer_of_another_type_is_an_error_and_no_more() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let point: Point = session.call("where", &json!({"of": "it"})).unwrap();
+    let point: Point = session.call("where", json!({"of": "it"})).unwrap();
     assert_eq!(point, Point { x: 1, y: -2 });
-    let error = session.call::<Point, _>("where", &()).unwrap_err();
+    let error = session.call::<Point>("where", ()).unwrap_err();
     assert!(error.is_malformed() && !error.to_string().contains("hunter2"), "{error}");
-    assert!(!session.is_broken());
+    assert!(!session.is_closed());
 }
 
 #[test]
@@ -108,14 +108,14 @@ fn an_error_of_the_peers_loses_its_code_or_its_data() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let error = session.request("fail", &()).unwrap_err();
+    let error = session.request("fail", ()).unwrap_err();
     let remote = error.remote().expect("the peer said so");
     assert_eq!((remote.code, &*remote.message), (Some(-7), "no such shelf"));
     assert_eq!(remote.data.as_ref().unwrap().value().unwrap(), json!({"shelf": 3}));
     // It names no request, but there is just one.
-    let error = session.request("fail", &()).unwrap_err();
+    let error = session.request("fail", ()).unwrap_err();
     assert_eq!(error.remote().and_then(|remote| remote.code), Some(-32700));
-    assert!(!session.is_broken());
+    assert!(!session.is_closed());
 }
 
 /// The table, and after each shape the session goes on; with nothing else in flight, as with something.
@@ -128,11 +128,11 @@ fn an_answer_of_an_odd_shape_fails_its_one_caller_at_once() {
             peer.echo();
         });
         let mut session = connect(&server);
-        shape.check(&session.call("m", &[1]));
-        let said: Value = session.call("next", &[2]).expect("the session goes on");
+        shape.check(&session.call("m", [1]));
+        let said: Value = session.call("next", [2]).expect("the session goes on");
         assert_eq!(said, json!(["next", [2]]), "{}", shape.name);
-        assert_eq!(session.counters().malformed, shape.malformed, "{}", shape.name);
-        assert!(!session.is_broken(), "{}", shape.name);
+        assert_eq!(session.stats().malformed, shape.malformed, "{}", shape.name);
+        assert!(!session.is_closed(), "{}", shape.name);
     }
 }
 
@@ -148,11 +148,11 @@ fn an_answer_of_an_odd_shape_leaves_other_callers_alone() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let odd = session.begin("odd", &()).unwrap();
-    let other = session.begin("other", &()).unwrap();
+    let odd = session.begin("odd", ()).unwrap();
+    let other = session.begin("other", ()).unwrap();
     assert_eq!(text(session.wait(other)), r#""fine""#);
     assert!(session.wait(odd).unwrap_err().is_malformed());
-    let counters = session.counters();
+    let counters = session.stats();
     assert_eq!((counters.malformed, counters.unknown), (3, 1), "{counters:?}");
 }
 
@@ -166,14 +166,14 @@ fn events_change_their_order_or_get_into_an_answer() {
         peer.drain();
     });
     let mut session = connect(&server);
-    assert_eq!(session.call::<String, _>("go", &()).unwrap(), "done");
+    assert_eq!(session.call::<String>("go", ()).unwrap(), "done");
     for n in 0..100 {
         let event = session.next_event(PATIENCE).unwrap().expect("in time");
         assert_eq!(event.method, "tick");
         assert_eq!(event.params.unwrap().parse::<[u32; 1]>().unwrap(), [n]);
     }
     assert!(session.try_event().unwrap().is_none());
-    assert_eq!(session.counters(), Default::default());
+    assert_eq!(session.stats(), Default::default());
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn events_that_nobody_takes_use_up_memory_or_vanish_without_a_word() {
         peer.drain();
     }
     let first = |session: &mut WebSocketSession| {
-        session.request("go", &()).unwrap();
+        session.request("go", ()).unwrap();
         assert!(session.try_event().unwrap_err().is_overflow(), "told once");
         let event = session.try_event().unwrap().expect("the rest is there");
         event.params.unwrap().parse::<[u64; 1]>().unwrap()[0]
@@ -194,7 +194,7 @@ fn events_that_nobody_takes_use_up_memory_or_vanish_without_a_word() {
     let server = Server::new(flood);
     let mut session = builder(&server).events(10).build().unwrap().connect().unwrap();
     assert_eq!(first(&mut session), 90, "the oldest go");
-    assert_eq!(session.counters().dropped_events, 90);
+    assert_eq!(session.stats().dropped_events, 90);
     for n in 91..100 {
         let event = session.try_event().unwrap().expect("no gap");
         assert_eq!(event.params.unwrap().parse::<[u32; 1]>().unwrap(), [n]);
@@ -203,15 +203,15 @@ fn events_that_nobody_takes_use_up_memory_or_vanish_without_a_word() {
     drop((session, server));
     // By size: "tick" and "[n]" are 8 bytes.
     let server = Server::new(flood);
-    let mut session = builder(&server).max_held(80).build().unwrap().connect().unwrap();
+    let mut session = builder(&server).answer_capacity(80).build().unwrap().connect().unwrap();
     assert_eq!(first(&mut session), 90);
     drop((session, server));
     // Unwanted.
     let server = Server::new(flood);
     let mut session = builder(&server).events(0).build().unwrap().connect().unwrap();
-    session.request("go", &()).unwrap();
+    session.request("go", ()).unwrap();
     assert!(session.try_event().unwrap().is_none());
-    assert_eq!(session.counters().dropped_events, 100);
+    assert_eq!(session.stats().dropped_events, 100);
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn a_late_answer_is_given_to_the_next_request() {
         peer.drain();
     });
     let mut session = connect(&server);
-    let error = session.request_timeout("slow", &(), 10 * SOON).unwrap_err();
+    let error = session.request_timeout("slow", (), 10 * SOON).unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    assert!(!session.is_broken(), "the peer has been heard");
-    assert_eq!(session.call::<String, _>("next", &()).unwrap(), "next");
+    assert!(!session.is_closed(), "the peer has been heard");
+    assert_eq!(session.call::<String>("next", ()).unwrap(), "next");
     while session.next_event(PATIENCE).unwrap().expect("in time").method != "end" {}
-    let counters = session.counters();
+    let counters = session.stats();
     assert_eq!((counters.timed_out, counters.late, counters.unknown), (1, 2, 1), "{counters:?}");
     assert_eq!(session.in_flight(), 0);
 }
@@ -251,12 +251,50 @@ fn an_answer_that_is_there_is_refused_since_its_time_is_over() {
         }
     });
     let mut session = connect(&server);
-    let pending = session.begin_timeout("quick", &(), Duration::from_nanos(1)).unwrap();
+    let pending = session.begin_timeout("quick", (), Duration::from_nanos(1)).unwrap();
     gate.wait_for_arrival(); // the answer is on its way, or here
     gate.open();
     let answer = session.wait(pending);
     // On loopback what was written is there to be read.
     assert_eq!(text(answer), r#""here""#);
+}
+
+#[test]
+fn a_pending_answer_that_is_dropped_is_called_off() {
+    let server = Server::new(|peer| {
+        let (dropped, kept) = (peer.expect("dropped"), peer.expect("kept"));
+        let cancel = peer.expect("$/cancelRequest");
+        assert_eq!(cancel["params"]["id"], dropped["id"]);
+        peer.answer(&kept, json!("kept"));
+        peer.answer(&dropped, json!("late"));
+        peer.echo();
+    });
+    let manager = builder(&server).protocol(sessile::session::JsonRpc::new().partial_results());
+    let mut session = manager.build().unwrap().connect().unwrap();
+    let dropped = session.begin("dropped", ()).unwrap();
+    let kept = session.begin("kept", ()).unwrap();
+    std::thread::spawn(move || drop(dropped)).join().unwrap(); // wherever it is
+    assert_eq!(text(session.wait(kept)), r#""kept""#);
+    assert_eq!(session.in_flight(), 0);
+    session.request("next", ()).unwrap();
+    assert_eq!(session.stats().late, 1);
+}
+
+#[test]
+fn a_session_that_the_peer_leaves_is_closed_within_the_wait() {
+    let server = Server::new(|peer| {
+        peer.tell("last", json!(["words"]));
+        peer.socket.close(None).unwrap();
+        peer.drain();
+    });
+    let mut session = connect(&server);
+    assert!(!session.is_closed());
+    assert!(session.wait_closed(PATIENCE) && session.is_closed());
+    assert_eq!(session.next_event(PATIENCE).unwrap().unwrap().method, "last");
+    let server = Server::echo();
+    let mut session = connect(&server);
+    assert!(!session.wait_closed(SOON));
+    session.request("m", ()).unwrap();
 }
 
 #[test]
@@ -268,9 +306,9 @@ fn answers_that_nobody_takes_use_up_memory() {
         peer.echo();
     });
     let mut session =
-        builder(&server).max_in_flight(4).max_held(40).build().unwrap().connect().unwrap();
-    let pending: Vec<_> = (0..4).map(|_| session.begin("m", &()).unwrap()).collect();
-    let error = session.begin("one too many", &()).unwrap_err();
+        builder(&server).max_in_flight(4).answer_capacity(40).build().unwrap().connect().unwrap();
+    let pending: Vec<_> = (0..4).map(|_| session.begin("m", ()).unwrap()).collect();
+    let error = session.begin("one too many", ()).unwrap_err();
     assert!(error.is_full(), "{error}");
     assert_eq!(session.next_event(PATIENCE).unwrap().unwrap().method, "all");
     // Twelve bytes each: three fit.
@@ -279,11 +317,11 @@ fn answers_that_nobody_takes_use_up_memory() {
     assert!(outcomes[3].as_ref().unwrap_err().is_overflow(), "{outcomes:?}");
     // What is given up makes room, and the one who waits has no limit.
     for _ in 0..3 {
-        let pending: Vec<_> = (0..4).map(|_| session.begin("given up", &()).unwrap()).collect();
+        let pending: Vec<_> = (0..4).map(|_| session.begin("given up", ()).unwrap()).collect();
         drop(pending);
     }
     let long = "x".repeat(100);
-    let answer: Value = session.call("long", &[&long]).unwrap();
+    let answer: Value = session.call("long", [&long]).unwrap();
     assert_eq!(answer, json!(["long", [long]]));
     assert!(!server.requests().contains(&"one too many".to_owned()));
 }
@@ -300,15 +338,15 @@ fn a_request_of_the_peers_is_left_without_an_answer() {
         peer.drain();
     });
     let mut session = connect(&server);
-    session.request("go", &()).unwrap();
-    assert_eq!(session.counters().refused, 1);
+    session.request("go", ()).unwrap();
+    assert_eq!(session.stats().refused, 1);
 }
 
 #[test]
 fn a_pending_answer_of_another_session_is_mistaken_for_one_of_this() {
     let server = Server::echo();
     let (mut one, mut two) = (connect(&server), connect(&server));
-    let (of_one, of_two) = (one.begin("one", &()).unwrap(), two.begin("two", &()).unwrap());
+    let (of_one, of_two) = (one.begin("one", ()).unwrap(), two.begin("two", ()).unwrap());
     assert!(two.poll(PATIENCE).unwrap(), "its own is here");
     assert!(two.wait(of_one).unwrap_err().is_lost());
     assert_eq!(two.wait(of_two).unwrap().as_str(), r#"["two",null]"#);
@@ -325,10 +363,10 @@ fn poll_misses_what_has_come_or_waits_for_nothing() {
     });
     let mut session = connect(&server);
     assert!(!session.poll(Duration::ZERO).unwrap());
-    let pending = session.begin("go", &()).unwrap();
+    let pending = session.begin("go", ()).unwrap();
     assert!(session.poll(FOR_EVER).unwrap());
     assert_eq!(session.try_event().unwrap().unwrap().method, "one");
-    session.notify("more", &()).unwrap();
+    session.notify("more", ()).unwrap();
     assert!(session.poll(FOR_EVER).unwrap());
     assert_eq!(session.try_wait(&pending, Duration::ZERO).unwrap().unwrap().as_str(), "1");
     assert!(!session.poll(SOON).unwrap());
@@ -373,9 +411,9 @@ fn a_service_that_is_nearly_json_rpc_needs_more_than_a_few_lines() {
         }
     });
     let mut session = builder(&server).protocol(Nearly).build().unwrap().connect().unwrap();
-    assert_eq!(session.call::<u32, _>("add", &[1, 2]).unwrap(), 3);
-    let error = session.request("sub", &[1, 2]).unwrap_err();
+    assert_eq!(session.call::<u32>("add", [1, 2]).unwrap(), 3);
+    let error = session.request("sub", [1, 2]).unwrap_err();
     assert_eq!(error.remote().unwrap().message, "unheard of");
-    assert!(session.notify("hello", &()).unwrap_err().is_unsupported());
-    assert!(!session.is_broken());
+    assert!(session.notify("hello", ()).unwrap_err().is_unsupported());
+    assert!(!session.is_closed());
 }

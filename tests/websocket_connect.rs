@@ -102,7 +102,7 @@ fn a_host_that_does_not_answer_is_waited_for() {
     let begun = Instant::now();
     let mut session = connect(builder.connect_timeout(Duration::from_secs(2))).unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(500), "the first was tried");
-    session.request("m", &()).unwrap();
+    session.request("m", ()).unwrap();
 }
 
 #[test]
@@ -452,8 +452,8 @@ fn settings_that_make_no_sense_are_found_out_by_the_first_connection() {
         refused(set(WebSocketManager::builder(good)), option);
     };
     bad(|builder| builder.connect_timeout(Duration::ZERO), "connect_timeout");
-    bad(|builder| builder.keep_alive(Duration::ZERO), "keep_alive");
-    bad(|builder| builder.pong_timeout(Duration::ZERO), "pong_timeout");
+    bad(|builder| builder.keep_alive_interval(Duration::ZERO), "keep_alive_interval");
+    bad(|builder| builder.keep_alive_timeout(Duration::ZERO), "keep_alive_timeout");
     bad(|builder| builder.max_message_size(0), "max_message_size");
     bad(|builder| builder.max_frame_size(0), "max_frame_size");
     bad(|builder| builder.max_in_flight(0), "max_in_flight");
@@ -565,7 +565,7 @@ fn a_session_goes_through_a_proxy() {
     let url = format!("ws://only.the.proxy.knows:{port}/");
     let works = |options: ConnectOptions| {
         let mut session = connect(builder(options)).unwrap();
-        session.request("m", &[1]).unwrap();
+        session.request("m", [1]).unwrap();
         session.close().unwrap();
     };
     let proxy = http_proxy("");
@@ -644,7 +644,7 @@ fn a_session_goes_over_a_stream_of_ones_own() {
     });
     let manager = builder(options).build().unwrap();
     let mut session = manager.connect().unwrap();
-    assert_eq!(session.call::<String, _>("m", &()).unwrap(), "there");
+    assert_eq!(session.call::<String>("m", ()).unwrap(), "there");
     session.ping().unwrap();
     drop(session);
     peer.join().unwrap();

@@ -67,13 +67,13 @@ fn nothing_is_left_after_100_sessions() {
             0 => manager.close(session, CloseReason::ClosedHere).unwrap(),
             1 => drop(session),
             2 => {
-                session.request("m", &()).unwrap();
-                let _given_up = session.begin("m", &()).unwrap();
+                session.request("m", ()).unwrap();
+                let _given_up = session.begin("m", ()).unwrap();
             }
-            3 => assert!(session.request_timeout("m", &(), SOON).unwrap_err().is_timeout()),
-            4 | 5 => drop(session.request("m", &()).unwrap_err()),
+            3 => assert!(session.request_timeout("m", (), SOON).unwrap_err().is_timeout()),
+            4 | 5 => drop(session.request("m", ()).unwrap_err()),
             6 => {
-                let waiting = thread::spawn(move || session.request("m", &()).unwrap_err());
+                let waiting = thread::spawn(move || session.request("m", ()).unwrap_err());
                 interrupt.interrupt();
                 assert!(waiting.join().unwrap().is_closed());
             }

@@ -35,7 +35,7 @@ fn connect(server: &Server) -> WebSocketSession {
 #[track_caller]
 fn request(mut session: WebSocketSession, timeout: Duration) -> (SessionError, WebSocketSession) {
     promptly("a request", move || {
-        let error = session.request_timeout("m", &(), timeout).unwrap_err();
+        let error = session.request_timeout("m", (), timeout).unwrap_err();
         (error, session)
     })
 }
@@ -49,7 +49,7 @@ fn answered_with(bytes: Vec<u8>) -> (SessionError, SessionError) {
     });
     let session = builder(&server).max_message_size(1000).build().unwrap().connect().unwrap();
     let (first, session) = request(session, TOO_LONG);
-    assert!(session.is_broken(), "{first}");
+    assert!(session.is_closed(), "{first}");
     let (next, _) = request(session, TOO_LONG);
     (first, next)
 }
@@ -59,7 +59,7 @@ fn a_silent_peer_keeps_the_caller_past_its_deadline() {
     let server = Server::new(Peer::ignore);
     let (error, session) = request(connect(&server), SOON);
     assert!(error.is_timeout(), "{error}");
-    assert!(session.is_broken(), "nothing at all was heard");
+    assert!(session.is_closed(), "nothing at all was heard");
     let (error, _) = request(session, TOO_LONG);
     assert!(error.is_lost() && error.to_string().contains("nothing was heard"), "{error}");
 }
@@ -73,8 +73,8 @@ fn a_slow_peer_is_taken_for_a_dead_one() {
     // Half of it is for the peer, to answer the ping: enough also where it has to wait for a processor.
     let (error, mut session) = request(connect(&server), 20 * SOON);
     assert!(error.is_timeout(), "{error}");
-    assert!(!session.is_broken(), "it has answered a ping");
-    session.request("next", &()).unwrap();
+    assert!(!session.is_closed(), "it has answered a ping");
+    session.request("next", ()).unwrap();
     assert_eq!(server.connections(), 1);
 }
 
@@ -102,10 +102,10 @@ fn a_peer_that_never_stops_talking_keeps_the_caller_past_its_deadline() {
         let many = frame(TEXT, event.len() as u64, event).repeat(1000);
         while peer.socket.get_mut().write_all(&many).is_ok() {}
     });
-    let manager = builder(&server).pong_timeout(SOON).build().unwrap();
+    let manager = builder(&server).keep_alive_timeout(SOON).build().unwrap();
     let (error, mut session) = request(manager.connect().unwrap(), SOON);
     assert!(error.is_timeout(), "{error}");
-    assert!(!session.is_broken());
+    assert!(!session.is_closed());
     // Neither does one who waits for something else.
     promptly("a ping", move || {
         session.ping().map(drop).unwrap_err();
@@ -123,8 +123,8 @@ fn a_peer_that_reads_nothing_keeps_the_caller_past_its_deadline() {
     let mut session = session.connect().unwrap();
     let error = promptly("a request", move || {
         let much = "x".repeat(16 << 20);
-        let error = session.request_timeout("m", &[much], SOON).unwrap_err();
-        assert!(session.is_broken(), "half a frame is out");
+        let error = session.request_timeout("m", [much], SOON).unwrap_err();
+        assert!(session.is_closed(), "half a frame is out");
         (error, session)
     });
     assert!(error.0.is_timeout(), "{}", error.0);
@@ -146,7 +146,7 @@ fn two_that_write_wait_for_each_other() {
     let manager = builder(&server).max_message_size(2 * MUCH).build().unwrap();
     promptly("a large request", move || {
         let mut session = manager.connect().unwrap();
-        session.request("m", &["x".repeat(MUCH)]).unwrap();
+        session.request("m", ["x".repeat(MUCH)]).unwrap();
         assert_eq!(session.try_event().unwrap().expect("read meanwhile").method, "blob");
     });
 }
@@ -160,7 +160,7 @@ fn a_peer_dies_in_the_middle_of_a_frame() {
     });
     let (error, session) = request(connect(&server), TOO_LONG);
     assert!(error.is_lost(), "{error}");
-    assert!(session.is_broken());
+    assert!(session.is_closed());
 }
 
 #[test]
@@ -179,30 +179,25 @@ fn a_peer_that_says_goodbye_leaves_the_others_waiting() {
     });
     promptly("two requests", move || {
         let mut session = connect(&server);
-        let (first, second) = (session.begin("m", &()).unwrap(), session.begin("m", &()).unwrap());
+        let (first, second) = (session.begin("m", ()).unwrap(), session.begin("m", ()).unwrap());
         let error = session.wait(second).unwrap_err();
         assert!(error.is_lost() && error.to_string().contains("restart"), "{error}");
-        assert!(session.is_broken());
+        assert!(session.is_closed());
         assert_eq!(session.wait(first).unwrap().as_str(), "\"first\"", "it came before");
         assert_eq!(session.try_event().unwrap().expect("so did this").method, "last");
         assert!(session.try_event().unwrap_err().is_lost());
-        assert!(session.notify("m", &()).unwrap_err().is_lost());
+        assert!(session.notify("m", ()).unwrap_err().is_lost());
         server.wait_until("the goodbye is answered", |log| log.goodbyes == 1);
     });
 }
 
 #[test]
 fn what_a_peer_must_not_send_is_taken_or_brings_the_thread_down() {
-    for length in [1001, u64::from(u32::MAX), u64::MAX] {
+    // What has no end that could be waited for.
+    for length in [u64::from(u32::MAX), u64::MAX] {
         let (first, next) = answered_with(frame(TEXT, length, b"{"));
         assert!(first.is_too_large() && next.is_lost(), "{first}, {next}");
     }
-    // In pieces that are small enough each.
-    let mut piece = frame(TEXT, 600, &[b' '; 600]);
-    piece[0] = TEXT; // not the last
-    piece.extend(frame(CONTINUED, 600, &[b' '; 600]));
-    let (first, next) = answered_with(piece);
-    assert!(first.is_too_large() && next.is_lost(), "{first}, {next}");
     let nonsense = [
         ("no frame", vec![0x5f; 200]),
         ("HTTP", b"HTTP/1.1 200 OK\r\n".repeat(20)),
@@ -215,6 +210,53 @@ fn what_a_peer_must_not_send_is_taken_or_brings_the_thread_down() {
         let (first, next) = answered_with(bytes);
         assert!(first.is_malformed() && next.is_lost(), "{what}: {first}, {next}");
     }
+}
+
+/// The answer names its request at its beginning or at its end; an event names none. In one frame, or in
+/// pieces that are small enough each.
+#[test]
+fn an_answer_over_the_limit_fails_its_caller_and_reading_goes_on() {
+    let server = Server::new(|peer| {
+        let (first, second, third) = (peer.expect("a"), peer.expect("b"), peer.expect("c"));
+        let long = "x".repeat(100_000);
+        let begins = format!(r#"{{"id":{},"result":"{long}"}}"#, first["id"]);
+        let ends = format!(r#"{{"result":"{long}","id":{}}}"#, second["id"]);
+        let event = format!(r#"{{"method":"tick","params":["{long}"]}}"#);
+        peer.raw(&frame(TEXT, begins.len() as u64, begins.as_bytes()));
+        for (n, piece) in ends.as_bytes().chunks(700).enumerate() {
+            let is_last = 700 * n + piece.len() == ends.len();
+            let mut piece = frame(if n == 0 { TEXT } else { CONTINUED }, piece.len() as u64, piece);
+            piece[0] = if is_last { piece[0] } else { piece[0] & 0x7f };
+            peer.raw(&piece);
+        }
+        peer.raw(&frame(TEXT, event.len() as u64, event.as_bytes()));
+        peer.answer(&third, serde_json::json!("fine"));
+        peer.echo();
+    });
+    let mut session = builder(&server).max_message_size(1000).build().unwrap().connect().unwrap();
+    let [first, second, third] = ["a", "b", "c"].map(|method| session.begin(method, ()).unwrap());
+    assert_eq!(session.wait(third).unwrap().as_str(), r#""fine""#);
+    for pending in [first, second] {
+        let error = session.wait(pending).unwrap_err();
+        assert!(error.is_too_large(), "{error}");
+    }
+    assert_eq!(session.stats().too_large, 3);
+    session.request("next", ()).unwrap();
+}
+
+/// A peer that talks on and on may never read our goodbye.
+#[test]
+fn a_close_does_not_wait_for_a_peer_that_floods() {
+    let server = Server::new(|peer| {
+        let tick = br#"{"method":"tick","params":[1]}"#;
+        let flood = frame(TEXT, tick.len() as u64, tick).repeat(1000);
+        let tcp = peer.socket.get_mut();
+        while std::io::Write::write_all(tcp, &flood).is_ok() {}
+    });
+    let session =
+        builder(&server).close_timeout(support::FOR_EVER).build().unwrap().connect().unwrap();
+    let error = promptly("the close", move || session.close().unwrap_err());
+    assert!(error.to_string().contains("talked on"), "{error}");
 }
 
 #[test]
@@ -230,11 +272,11 @@ fn a_message_of_nonsense_breaks_nothing_and_is_not_repeated() {
         peer.echo();
     });
     let mut session = connect(&server);
-    let error = session.request("m", &()).unwrap_err();
+    let error = session.request("m", ()).unwrap_err();
     assert!(error.is_malformed(), "{error}");
     assert!(!format!("{error}{error:?}").contains("hunter2"), "{error:?}");
-    assert_eq!(session.counters().malformed, 7);
-    session.request("n", &()).unwrap();
+    assert_eq!(session.stats().malformed, 7);
+    session.request("n", ()).unwrap();
 }
 
 #[test]
@@ -259,7 +301,7 @@ fn a_peer_is_told_why_it_is_left() {
                 }
             }
         });
-        connect(&server).request("m", &()).unwrap_err();
+        connect(&server).request("m", ()).unwrap_err();
     }
 }
 
@@ -279,7 +321,7 @@ fn messages_are_binary_if_asked_for() {
     let options = sessile::session::ConnectOptions::new(server.url()).binary(true);
     let mut session = WebSocketManager::new(options).unwrap().connect().unwrap();
     for _ in 0..2 {
-        assert_eq!(session.call::<u8, _>("m", &()).unwrap(), 1);
+        assert_eq!(session.call::<u8>("m", ()).unwrap(), 1);
     }
 }
 
@@ -287,8 +329,8 @@ fn messages_are_binary_if_asked_for() {
 fn a_message_of_ours_over_the_limit_breaks_the_session() {
     let server = Server::echo();
     let mut session = builder(&server).max_message_size(200).build().unwrap().connect().unwrap();
-    assert!(session.request("m", &["x".repeat(200)]).unwrap_err().is_too_large());
-    session.request("m", &()).unwrap();
+    assert!(session.request("m", ["x".repeat(200)]).unwrap_err().is_too_large());
+    session.request("m", ()).unwrap();
     assert_eq!(server.requests(), ["m"], "the other was not sent");
 }
 
@@ -303,9 +345,9 @@ fn a_request_is_sent_twice() {
     });
     let manager = builder(&server).build().unwrap();
     let sessions = sessile::Pool::new(manager);
-    let error = sessions.with(|session| session.request("m", &())).unwrap().unwrap_err();
+    let error = sessions.with(|session| session.request("m", ())).unwrap().unwrap_err();
     assert!(error.is_lost(), "{error}");
-    let error = sessions.with(|session| session.request_timeout("m", &(), SOON)).unwrap();
+    let error = sessions.with(|session| session.request_timeout("m", (), SOON)).unwrap();
     assert!(error.unwrap_err().is_timeout());
     sessions.close_here().unwrap();
     server.wait_until("both are over", |log| log.ended == 2);
@@ -315,10 +357,11 @@ fn a_request_is_sent_twice() {
 #[test]
 fn a_peer_that_falls_silent_is_waited_for_until_a_far_deadline() {
     let server = Server::new(Peer::ignore);
-    let manager = builder(&server).keep_alive(SOON).pong_timeout(SOON).build().unwrap();
+    let manager =
+        builder(&server).keep_alive_interval(SOON).keep_alive_timeout(SOON).build().unwrap();
     let (error, session) = request(manager.connect().unwrap(), FOR_EVER);
     assert!(error.is_lost() && error.to_string().contains("ping"), "{error}");
-    assert!(session.is_broken());
+    assert!(session.is_closed());
     // The same for one who waits for events.
     let mut session = manager.connect().unwrap();
     let error = promptly("an event", move || session.next_event(FOR_EVER).unwrap_err());
@@ -337,8 +380,9 @@ fn a_peer_that_answers_pings_is_given_up() {
         peer.drain();
     });
     let keep_alive = Duration::from_millis(10);
-    let mut session = builder(&server).keep_alive(keep_alive).build().unwrap().connect().unwrap();
-    assert_eq!(session.call::<String, _>("m", &()).unwrap(), "at last");
+    let mut session =
+        builder(&server).keep_alive_interval(keep_alive).build().unwrap().connect().unwrap();
+    assert_eq!(session.call::<String>("m", ()).unwrap(), "at last");
 }
 
 #[test]
@@ -348,10 +392,10 @@ fn a_ping_is_answered_by_something_else() {
         peer.socket.send(Message::Pong(b"another".to_vec().into())).unwrap();
         peer.ignore();
     });
-    let mut session = builder(&server).pong_timeout(SOON).build().unwrap().connect().unwrap();
+    let mut session = builder(&server).keep_alive_timeout(SOON).build().unwrap().connect().unwrap();
     let (error, session) = promptly("a ping", move || (session.ping().unwrap_err(), session));
     assert!(error.is_timeout() || error.is_lost(), "{error}");
-    assert!(session.is_broken());
+    assert!(session.is_closed());
 }
 
 #[test]
@@ -391,7 +435,7 @@ fn a_request_goes_to_a_peer_that_has_long_said_goodbye() {
         }
     });
     let mut session = connect(&server);
-    session.request("m", &()).unwrap();
+    session.request("m", ()).unwrap();
     gate.wait_for_arrival();
     gate.open();
     // It is looked for only if nothing was heard for a millisecond.
@@ -399,7 +443,7 @@ fn a_request_goes_to_a_peer_that_has_long_said_goodbye() {
     while heard.elapsed() < Duration::from_millis(2) {
         std::thread::yield_now();
     }
-    assert!(session.request("m", &["x".repeat(100)]).unwrap_err().is_lost());
+    assert!(session.request("m", ["x".repeat(100)]).unwrap_err().is_lost());
 }
 
 #[test]
@@ -417,7 +461,7 @@ fn a_server_that_writes_in_pieces_costs_40_ms_for_each_answer() {
     let mut session = connect(&server);
     let begun = Instant::now();
     for _ in 0..100 {
-        session.request("m", &()).unwrap();
+        session.request("m", ()).unwrap();
     }
     let quick = begun.elapsed();
     if cfg!(target_os = "linux") {

@@ -42,7 +42,7 @@ fn joined<R, B>(handle: JoinHandle<R, B>) -> R {
 
 /// Which connection the server says this is.
 fn connection(session: &mut WebSocketSession) -> usize {
-    session.call("which", &()).unwrap()
+    session.call("which", ()).unwrap()
 }
 
 /// Answers each request with the number of its connection.
@@ -78,7 +78,7 @@ fn a_silent_peer_is_asked_again_or_its_successor_is_sought_without_pause() {
     let wait = 10 * SOON; // so that one asks again before it is over
     let sessions =
         pool(manager).on_event(events.handler()).create_backoff(wait, wait).build().unwrap();
-    let ask = |timeout| sessions.with(|session| session.request_timeout("m", &(), timeout));
+    let ask = |timeout| sessions.with(|session| session.request_timeout("m", (), timeout));
     assert!(ask(SOON).unwrap().unwrap_err().is_timeout());
     assert!(events.all().iter().any(|(_, told)| *told == Told::Closed(CloseReason::Broken)));
     let error = ask(TOO_LONG).unwrap_err();
@@ -114,7 +114,7 @@ fn a_session_that_the_peer_left_is_valid() {
     });
     let manager = builder(&server).build().unwrap();
     let mut session = manager.connect().unwrap();
-    session.notify("last", &()).unwrap();
+    session.notify("last", ()).unwrap();
     gate.wait_for_arrival();
     assert!(!manager.has_broken(&mut session), "nobody has read");
     manager.is_valid(&mut session).unwrap_err();
@@ -158,7 +158,7 @@ fn a_goodbye_that_is_not_answered_holds_the_thread() {
     let worker = Worker::new("worker");
     worker.run({
         let sessions = sessions.clone();
-        move || sessions.with(|session| session.notify("m", &()).unwrap()).unwrap()
+        move || sessions.with(|session| session.notify("m", ()).unwrap()).unwrap()
     });
     worker.end();
     let failed = |told: &Told| matches!(told, Told::CloseFailed(CloseReason::ThreadExit, _));
@@ -190,7 +190,7 @@ fn a_session_that_is_dropped_leaves_without_a_goodbye() {
 #[test]
 fn a_straggler_cannot_be_stopped_from_afar() {
     let server = Server::new(Peer::ignore);
-    let manager = builder(&server).keep_alive(None).build().unwrap();
+    let manager = builder(&server).keep_alive_interval(None).build().unwrap();
     let sessions = pool(manager).build().unwrap();
     let worker = Worker::new("straggler");
     let asked = worker.start({
@@ -198,9 +198,9 @@ fn a_straggler_cannot_be_stopped_from_afar() {
         move || {
             sessions
                 .with(|session| {
-                    let error = session.request_timeout("m", &(), FOR_EVER).unwrap_err();
-                    assert!(session.is_broken());
-                    assert!(session.request("m", &()).unwrap_err().is_closed());
+                    let error = session.request_timeout("m", (), FOR_EVER).unwrap_err();
+                    assert!(session.is_closed());
+                    assert!(session.request("m", ()).unwrap_err().is_closed());
                     error
                 })
                 .unwrap()
@@ -280,7 +280,7 @@ fn a_session_on_a_loop_cannot_be_kept_alive() {
             local.call_later(Duration::from_millis(5), move || again(sessions));
         }
         let event_loop = EventLoop::new();
-        sessions.with(|session| session.notify("hello", &())).unwrap().unwrap();
+        sessions.with(|session| session.notify("hello", ())).unwrap().unwrap();
         event_loop.local().call_soon(move || again(sessions));
         tell.send(event_loop.handle()).unwrap();
         event_loop.run().unwrap();

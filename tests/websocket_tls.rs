@@ -104,9 +104,9 @@ fn an_authority_of_ones_own_is_not_trusted() {
     let server = Server::new(&authority, echo);
     let mut session =
         connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
-    assert_eq!(session.call::<[u8; 2], _>("m", &[1, 2]).unwrap(), [1, 2]);
+    assert_eq!(session.call::<[u8; 2]>("m", [1, 2]).unwrap(), [1, 2]);
     let long = "x".repeat(1 << 20); // many records
-    assert_eq!(session.call::<[String; 1], _>("m", &[&long]).unwrap(), [long]);
+    assert_eq!(session.call::<[String; 1]>("m", [&long]).unwrap(), [long]);
     session.ping().unwrap();
     session.close().unwrap();
     server.end();
@@ -118,7 +118,7 @@ fn an_authority_of_ones_own_is_not_trusted() {
     };
     let both = format!("# ours\n{}{}", pem(&Authority::new().root), pem(&authority.root));
     let mut session = connect(builder(server.options("localhost").root_certificate(both))).unwrap();
-    session.request("m", &()).unwrap();
+    session.request("m", ()).unwrap();
     drop(session);
     server.end();
     // The same by settings of TLS of one's own.
@@ -132,7 +132,7 @@ fn an_authority_of_ones_own_is_not_trusted() {
         .with_no_client_auth();
     let mut session =
         connect(builder(server.options("localhost").tls_config(Arc::new(config)))).unwrap();
-    session.request("m", &()).unwrap();
+    session.request("m", ()).unwrap();
     drop(session);
     server.end();
 }
@@ -199,10 +199,10 @@ fn a_peer_that_is_silent_or_reads_nothing_keeps_the_caller_past_its_deadline() {
     let mut session =
         connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     promptly("two requests", move || {
-        let pending = session.begin("m", &()).unwrap();
-        let error = session.request_timeout("m", &["x".repeat(12 << 20)], SOON).unwrap_err();
+        let pending = session.begin("m", ()).unwrap();
+        let error = session.request_timeout("m", ["x".repeat(12 << 20)], SOON).unwrap_err();
         assert!(error.is_timeout(), "{error}");
-        assert!(session.is_broken(), "half a frame is out");
+        assert!(session.is_closed(), "half a frame is out");
         assert!(session.wait(pending).unwrap_err().is_lost());
     });
     hung_up.send(()).unwrap();
@@ -214,8 +214,8 @@ fn a_peer_that_is_silent_or_reads_nothing_keeps_the_caller_past_its_deadline() {
     let mut session =
         connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
     promptly("a request", move || {
-        assert!(session.request_timeout("m", &(), SOON).unwrap_err().is_timeout());
-        assert!(session.is_broken(), "nothing was heard");
+        assert!(session.request_timeout("m", (), SOON).unwrap_err().is_timeout());
+        assert!(session.is_closed(), "nothing was heard");
     });
     server.end();
 }
@@ -233,7 +233,7 @@ fn two_that_write_wait_for_each_other() {
     let builder = builder(server.options("localhost").root_certificate(&*authority.root));
     let mut session = connect(builder.max_message_size(2 * MUCH)).unwrap();
     promptly("a large request", move || {
-        session.request("m", &["x".repeat(MUCH)]).unwrap();
+        session.request("m", ["x".repeat(MUCH)]).unwrap();
         assert_eq!(session.try_event().unwrap().expect("read meanwhile").method, "blob");
     });
     server.end();
@@ -249,7 +249,7 @@ fn a_connection_that_is_cut_looks_like_an_end() {
     });
     let mut session =
         connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
-    let error = promptly("a request", move || session.request("m", &()).unwrap_err());
+    let error = promptly("a request", move || session.request("m", ()).unwrap_err());
     assert!(error.is_lost(), "{error}");
     server.end();
 }
@@ -267,7 +267,7 @@ fn a_record_that_is_none_is_taken_for_one() {
     });
     let mut session =
         connect(builder(server.options("localhost").root_certificate(&*authority.root))).unwrap();
-    let error = promptly("a request", move || session.request("m", &()).unwrap_err());
+    let error = promptly("a request", move || session.request("m", ()).unwrap_err());
     assert!(error.is_lost(), "{error}");
     server.end();
 }
@@ -289,7 +289,7 @@ fn a_thread_that_ends_cuts_the_connection() {
     promptly("a thread", {
         let sessions = sessions.clone();
         move || {
-            let uses = move || sessions.with(|session| session.notify("m", &())).unwrap().unwrap();
+            let uses = move || sessions.with(|session| session.notify("m", ())).unwrap().unwrap();
             thread::spawn(uses).join().unwrap();
         }
     });

@@ -134,8 +134,8 @@ impl JupyterManager {
                 link: LinkOptions {
                     json: false,
                     max_message_size: 64 << 20,
-                    keep_alive: Duration::from_secs(20),
-                    pong_timeout: Duration::from_secs(10),
+                    keep_alive_interval: Duration::from_secs(20),
+                    keep_alive_timeout: Duration::from_secs(10),
                 },
                 start_timeout: Duration::from_secs(90),
                 request_timeout: Duration::from_secs(10),
@@ -320,16 +320,16 @@ impl JupyterBuilder {
     /// After how long a silence the gateway is pinged while a cell runs.
     ///
     /// Default: 20 s. Zero is refused by [`build`](Self::build).
-    pub fn keep_alive(mut self, silence: Duration) -> Self {
-        self.settings.link.keep_alive = silence;
+    pub fn keep_alive_interval(mut self, silence: Duration) -> Self {
+        self.settings.link.keep_alive_interval = silence;
         self
     }
 
     /// How long a gateway that was pinged may remain silent before the connection is taken for lost.
     ///
     /// Default: 10 s. Zero is refused by [`build`](Self::build).
-    pub fn pong_timeout(mut self, time: Duration) -> Self {
-        self.settings.link.pong_timeout = time;
+    pub fn keep_alive_timeout(mut self, time: Duration) -> Self {
+        self.settings.link.keep_alive_timeout = time;
         self
     }
 
@@ -355,8 +355,8 @@ impl JupyterBuilder {
             ("start_timeout", settings.start_timeout.is_zero()),
             ("request_timeout", settings.request_timeout.is_zero()),
             ("max_message_size", settings.link.max_message_size == 0),
-            ("keep_alive", settings.link.keep_alive.is_zero()),
-            ("pong_timeout", settings.link.pong_timeout.is_zero()),
+            ("keep_alive_interval", settings.link.keep_alive_interval.is_zero()),
+            ("keep_alive_timeout", settings.link.keep_alive_timeout.is_zero()),
         ];
         if let Some((option, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(BuildError::new(option, "must not be zero"));

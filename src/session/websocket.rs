@@ -3,7 +3,6 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use serde_json::json;
 //! use sessile::Pool;
 //! use sessile::session::ConnectOptions;
 //! use sessile::session::websocket::WebSocketManager;
@@ -18,7 +17,7 @@
 //!     .build()?;
 //!
 //! // On any thread: its own session, connected now if it has none.
-//! let sum: u32 = sessions.with(|session| session.call("add", &json!([1, 2])))??;
+//! let sum: u32 = sessions.with(|session| session.call("add", [1, 2]))??;
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
@@ -39,11 +38,12 @@
 //! - a request got no answer in time, and *nothing at all* was heard since it was made. Half-way the
 //!   peer is pinged: one that is only slow answers that, and then only the request has failed;
 //! - the peer was pinged and stayed silent for
-//!   [`pong_timeout`](WebSocketBuilder::pong_timeout);
-//! - the peer sent what is no WebSocket, a binary frame, or a message over the limit.
+//!   [`keep_alive_timeout`](WebSocketBuilder::keep_alive_timeout);
+//! - the peer sent what is no WebSocket, or a binary message where only text is taken.
 //!
 //! A message that the [`Protocol`](crate::session::Protocol) cannot read breaks nothing: it fails the
-//! request that it was to answer, if that can be told, and is counted.
+//! request that it was to answer, if that can be told, and is counted. So it is with a message that is
+//! over the size limit.
 //!
 //! Answers and events that came before that can still be taken.
 //!
@@ -64,7 +64,7 @@ mod session;
 #[cfg(feature = "jupyter")]
 pub(crate) use self::link::{Heard, Link};
 pub use self::manager::{WebSocketBuilder, WebSocketManager};
-pub use self::session::{Counters, PendingAnswer, WebSocketSession};
+pub use self::session::{PendingAnswer, SessionStats, WebSocketSession};
 pub use super::Notification;
 pub use super::rfc6455::{ConnectError, ConnectStep};
 #[cfg(feature = "jupyter")]

@@ -147,8 +147,8 @@ pub(super) struct Endpoint {
 pub(super) struct LinkOptions {
     pub(super) json: bool,
     pub(super) max_message_size: usize,
-    pub(super) keep_alive: Duration,
-    pub(super) pong_timeout: Duration,
+    pub(super) keep_alive_interval: Duration,
+    pub(super) keep_alive_timeout: Duration,
 }
 
 impl Endpoint {
@@ -218,8 +218,8 @@ impl Endpoint {
         let usual = LinkOptions {
             json: false,
             max_message_size: 1,
-            keep_alive: Duration::from_secs(1),
-            pong_timeout: Duration::from_secs(1),
+            keep_alive_interval: Duration::from_secs(1),
+            keep_alive_timeout: Duration::from_secs(1),
         };
         endpoint.websocket("-", "-", usual, Duration::from_secs(1))?;
         Ok(endpoint)
@@ -346,7 +346,8 @@ impl Endpoint {
         options: LinkOptions,
         timeout: Duration,
     ) -> Result<WebSocketManager, BuildError> {
-        let LinkOptions { json, max_message_size, keep_alive, pong_timeout } = options;
+        let LinkOptions { json, max_message_size, keep_alive_interval, keep_alive_timeout } =
+            options;
         // No `Origin`: gateways refuse one that is not their own host.
         let url = format!("{}/api/kernels/{kernel}/channels?session_id={session}", self.base);
         let mut connect = self.options.clone();
@@ -359,8 +360,8 @@ impl Endpoint {
         WebSocketManager::builder(connect)
             .for_any_messages()
             .max_message_size(max_message_size)
-            .keep_alive(keep_alive)
-            .pong_timeout(pong_timeout)
+            .keep_alive_interval(keep_alive_interval)
+            .keep_alive_timeout(keep_alive_timeout)
             .build()
     }
 }

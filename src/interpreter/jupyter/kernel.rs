@@ -555,7 +555,7 @@ impl Kernel {
                 Ok(Word::Sign) => {}
                 Ok(Word::Nothing) if !is_stale => return Ok(()),
                 Ok(Word::Nothing) if pinged.is_none() && self.ping().is_ok() => {
-                    pinged = Some(Deadline::after(self.settings.link.pong_timeout));
+                    pinged = Some(Deadline::after(self.settings.link.keep_alive_timeout));
                     continue;
                 }
                 Ok(Word::Nothing) | Err(_) => {
@@ -746,6 +746,7 @@ impl Kernel {
                 Some(Heard::Binary(bytes)) => return Ok(Word::Frame(Frame::Binary(bytes))),
                 Some(Heard::Ping(_) | Heard::Pong(_)) => return Ok(Word::Sign),
                 Some(Heard::Goodbye { why, .. }) => return Err(Lost(why)),
+                Some(Heard::TooLarge(..)) => unreachable!("the link takes it for the end"),
                 None if until.has_passed() => return Ok(Word::Nothing),
                 None => link.tend()?,
             }

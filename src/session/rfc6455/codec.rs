@@ -31,8 +31,24 @@ pub(crate) enum Message<'a> {
     Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
-    Close { code: Option<u16>, reason: &'a str },
+    Close {
+        code: Option<u16>,
+        reason: &'a str,
+    },
+    /// It was over the limit, and passed over. These are its first and its last bytes.
+    TooLarge {
+        size: usize,
+        head: &'a [u8],
+        tail: &'a [u8],
+    },
 }
+
+/// So much is kept of a message that is over the limit, of its beginning and of its end each.
+const KEPT: usize = 1 << 10;
+/// A message that is over the limit by more than this, in bytes and in multiples of the limit, is not
+/// passed over. That it ends at all is not likely.
+const PASSED_OVER: usize = 256 << 20;
+const TIMES_OVER: usize = 16;
 
 /// What a peer must not send. Nothing that comes after it can be understood.
 #[derive(Debug, PartialEq)]
@@ -58,9 +74,64 @@ pub(crate) struct Decoder {
     input: Input,
     /// The message that came in part.
     partial: Option<Partial>,
+    /// The message that is passed over, for it is too large.
+    oversized: Option<Oversized>,
     found: Option<Found>,
     max_message: usize,
     max_frame: usize,
+}
+
+/// A message over the limit, of which the bytes are let go of as they come.
+struct Oversized {
+    size: usize,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// What is missing of the frame at hand.
+    missing: usize,
+    mask: Option<[u8; 4]>,
+    is_final: bool,
+    /// Nothing of the frame at hand has been looked at.
+    is_new: bool,
+}
+
+impl Oversized {
+    /// `begun` came in the frames before.
+    fn new(begun: &[u8]) -> Self {
+        let (head, tail) = (Vec::new(), Vec::new());
+        let (missing, mask, is_final, is_new) = (0, None, false, false);
+        let mut new = Self { size: 0, head, tail, missing, mask, is_final, is_new };
+        new.keep(begun);
+        new.size = begun.len();
+        new
+    }
+
+    /// Another frame of it begins.
+    fn frame(&mut self, header: &FrameHeader, length: usize) {
+        self.size = self.size.saturating_add(length);
+        (self.missing, self.mask, self.is_final) = (length, header.mask, header.is_final);
+        self.is_new = true;
+    }
+
+    /// Takes of `bytes` what belongs to the frame at hand, and says how much that is.
+    fn take(&mut self, bytes: &mut [u8]) -> usize {
+        self.is_new = false;
+        let count = self.missing.min(bytes.len());
+        let bytes = &mut bytes[..count];
+        if let Some(mask) = &mut self.mask {
+            apply(*mask, bytes);
+            mask.rotate_left(count % 4);
+        }
+        self.keep(bytes);
+        self.missing -= count;
+        count
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(KEPT - self.head.len()));
+        self.head.extend_from_slice(head);
+        self.tail.extend_from_slice(&rest[rest.len().saturating_sub(KEPT)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(KEPT));
+    }
 }
 
 struct Partial {
@@ -75,13 +146,15 @@ struct Found {
     payload: Range<usize>,
     /// It came in several frames: what it says is in `partial`.
     in_pieces: bool,
+    /// It was passed over: what is left of it is in `oversized`.
+    too_large: bool,
 }
 
 impl Decoder {
     /// `rest` was read with what came before the first frame.
     pub(crate) fn new(role: Role, rest: &[u8], max_message: usize, max_frame: usize) -> Self {
-        let (input, partial, found) = (Input::new(rest), None, None);
-        Self { role, input, partial, found, max_message, max_frame }
+        let (input, partial, oversized, found) = (Input::new(rest), None, None, None);
+        Self { role, input, partial, oversized, found, max_message, max_frame }
     }
 
     /// Where the next bytes go.
@@ -101,19 +174,33 @@ impl Decoder {
     pub(crate) fn advance(&mut self) -> Result<bool, Fault> {
         self.let_go();
         while self.found.is_none() {
-            let Some((header, payload)) = self.frame()? else { return Ok(false) };
+            if !self.pass_over() {
+                return Ok(false);
+            }
+            if self.found.is_some() {
+                break;
+            }
+            let Some((header, payload)) = self.frame()? else {
+                if self.oversized.as_ref().is_some_and(|oversized| oversized.is_new) {
+                    continue; // a frame to be passed over has just begun
+                }
+                return Ok(false);
+            };
             match header.opcode {
                 OpCode::Data(kind) if !header.is_final || self.partial.is_some() => {
                     let partial = self.partial.get_or_insert(Partial { kind, payload: Vec::new() });
                     partial.payload.extend_from_slice(&self.input.unread()[payload.clone()]);
                     if header.is_final {
                         let kind = OpCode::Data(partial.kind);
-                        self.found = Some(Found { kind, payload, in_pieces: true });
+                        self.found =
+                            Some(Found { kind, payload, in_pieces: true, too_large: false });
                     } else {
                         self.input.consume(payload.end);
                     }
                 }
-                kind => self.found = Some(Found { kind, payload, in_pieces: false }),
+                kind => {
+                    self.found = Some(Found { kind, payload, in_pieces: false, too_large: false });
+                }
             }
         }
         Ok(true)
@@ -122,6 +209,11 @@ impl Decoder {
     /// The message that [`advance`](Self::advance) has found.
     pub(crate) fn message(&self) -> Result<Message<'_>, Fault> {
         let found = self.found.as_ref().expect("asked for where one was found");
+        if let Some(Oversized { size, head, tail, .. }) = &self.oversized
+            && found.too_large
+        {
+            return Ok(Message::TooLarge { size: *size, head, tail });
+        }
         let payload = match &self.partial {
             Some(whole) if found.in_pieces => &whole.payload,
             _ => &self.input.unread()[found.payload.clone()],
@@ -144,7 +236,27 @@ impl Decoder {
             if found.in_pieces {
                 self.partial = None;
             }
+            if found.too_large {
+                self.oversized = None;
+            }
         }
+    }
+
+    /// Lets go of what has come of a frame that is passed over. Says whether all of it has come, or
+    /// there is none.
+    fn pass_over(&mut self) -> bool {
+        let Some(oversized) = self.oversized.as_mut().filter(|of| of.missing > 0 || of.is_new)
+        else {
+            return true;
+        };
+        let count = oversized.take(self.input.unread_mut());
+        let (whole, is_final) = (oversized.missing == 0, oversized.is_final);
+        self.input.consume(count);
+        if whole && is_final {
+            let (kind, payload) = (OpCode::Data(Data::Text), 0..0);
+            self.found = Some(Found { kind, payload, in_pieces: false, too_large: true });
+        }
+        whole
     }
 
     /// The next frame, if all of it is there: its header, and where its payload is, without its
@@ -166,8 +278,11 @@ impl Decoder {
             (Role::Server, None) => return malformed("a frame without a mask"),
             (Role::Client, None) | (Role::Server, Some(_)) => {}
         }
-        let so_far = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
-        let limit = match (header.opcode, &self.partial) {
+        let oversized = self.oversized.as_ref().map(|oversized| oversized.size);
+        let partial = self.partial.as_ref().map(|partial| partial.payload.len());
+        let begun = oversized.or(partial);
+        let so_far = begun.unwrap_or(0);
+        let limit = match (header.opcode, begun) {
             (OpCode::Control(_), _) if !header.is_final || length > CONTROL as u64 => {
                 return malformed("a control frame that is too long or comes in pieces");
             }
@@ -178,12 +293,23 @@ impl Decoder {
             (OpCode::Data(Data::Text | Data::Binary), Some(_)) => {
                 return malformed("a new message in the midst of another");
             }
-            (OpCode::Data(_), _) => self.max_frame.min(self.max_message - so_far),
+            (OpCode::Data(_), _) => self.max_frame.min(self.max_message.saturating_sub(so_far)),
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > limit {
+        let is_data = matches!(header.opcode, OpCode::Data(_));
+        if length > limit || is_data && oversized.is_some() {
             let limit = self.max_frame.min(self.max_message);
-            return Err(Fault::TooLarge { size: so_far.saturating_add(length), limit });
+            let size = so_far.saturating_add(length);
+            if size > PASSED_OVER.max(limit.saturating_mul(TIMES_OVER)) {
+                return Err(Fault::TooLarge { size, limit });
+            }
+            let begun = self.partial.take();
+            let oversized = self.oversized.get_or_insert_with(|| {
+                Oversized::new(begun.as_ref().map_or(&[][..], |partial| &partial.payload))
+            });
+            oversized.frame(&header, length);
+            self.input.consume(begin);
+            return Ok(None);
         }
         let payload = begin..begin + length;
         if self.input.unread().len() < payload.end {
@@ -391,6 +517,7 @@ mod tests {
         Ping(Vec<u8>),
         Pong(Vec<u8>),
         Close(Option<u16>, String),
+        TooLarge(usize, Vec<u8>, Vec<u8>),
     }
 
     fn owned(message: Message<'_>) -> Said {
@@ -400,6 +527,9 @@ mod tests {
             Message::Ping(of) => Said::Ping(of.to_vec()),
             Message::Pong(of) => Said::Pong(of.to_vec()),
             Message::Close { code, reason } => Said::Close(code, reason.to_owned()),
+            Message::TooLarge { size, head, tail } => {
+                Said::TooLarge(size, head.to_vec(), tail.to_vec())
+            }
         }
     }
 
@@ -516,8 +646,8 @@ mod tests {
         client(frame(FINAL | 8, None, 1, b"x"), "half a goodbye");
         let goodbye = frame(FINAL | 8, None, 3, b"\x03\xe8\xff");
         bad(Role::Client, &goodbye, &Fault::NotUtf8("a goodbye that is not UTF-8"));
-        // By its header alone.
-        for length in [MAX + 1, 1 << 20, usize::MAX >> 1] {
+        // By its header alone: far too large.
+        for length in [PASSED_OVER + 1, usize::MAX >> 1] {
             let large = frame(FINAL | 1, None, length, b"");
             bad(Role::Client, &large, &Fault::TooLarge { size: length, limit: MAX });
             let rest = [begun.clone(), frame(FINAL, None, length - 1, b"")].concat();
@@ -527,10 +657,62 @@ mod tests {
         assert_eq!(decode(Role::Client, &just, 99).0, [Said::Text("x".repeat(MAX))]);
     }
 
+    /// What is too large is passed over, in one frame or in several, with a ping between them; its
+    /// beginning and its end are kept, and what comes after it is heard.
     #[test]
-    fn a_frame_may_be_as_large_as_a_message() {
-        let mut decoder = Decoder::new(Role::Client, &frame(FINAL | 1, None, 11, b""), 100, 10);
-        assert_eq!(decoder.advance(), Err(Fault::TooLarge { size: 11, limit: 10 }));
+    fn a_message_over_the_limit_is_passed_over() {
+        for (role, mask) in [(Role::Client, None), (Role::Server, MASK)] {
+            for length in [MAX + 1, KEPT, KEPT + 1, 2 * KEPT + 1, 10 * MAX] {
+                let text: Vec<u8> = (0..length).map(|n| b'a' + (n % 23) as u8).collect();
+                let whole = frame(FINAL | 1, mask, length, &text);
+                let (first, rest) = text.split_at(700);
+                let pieces = [
+                    frame(1, mask, first.len(), first),
+                    frame(FINAL | 9, mask, 1, b"?"),
+                    frame(0, mask, rest.len() - 3, &rest[..rest.len() - 3]),
+                    frame(FINAL | 9, mask, 1, b"!"),
+                    frame(0, mask, 0, b""),
+                    frame(FINAL, mask, 3, &rest[rest.len() - 3..]),
+                ];
+                let (head, tail) = text.split_at(KEPT.min(length));
+                let tail = &tail[tail.len().saturating_sub(KEPT)..];
+                let too_large = Said::TooLarge(length, head.to_vec(), tail.to_vec());
+                let after = frame(FINAL | 1, mask, 4, b"next");
+                let ping = |of: &[u8]| Said::Ping(of.to_vec());
+                let next = || Said::Text("next".to_owned());
+                for piece in [1, 7, 1000, 1 << 20] {
+                    let (said, end) = decode(role, &[&*whole, &after].concat(), piece);
+                    assert_eq!((said, end), (vec![too_large.clone(), next()], Ok(())));
+                    let (said, end) = decode(role, &[&*pieces.concat(), &after].concat(), piece);
+                    let should = vec![ping(b"?"), ping(b"!"), too_large.clone(), next()];
+                    assert_eq!((said, end), (should, Ok(())), "{length} in pieces of {piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_may_have_a_limit_of_its_own() {
+        let bytes = [frame(FINAL | 1, None, 11, b"12345678901"), frame(FINAL | 1, None, 1, b"x")];
+        let mut decoder = Decoder::new(Role::Client, &bytes.concat(), 100, 10);
+        assert!(decoder.advance().unwrap());
+        assert!(matches!(decoder.message().unwrap(), Message::TooLarge { size: 11, .. }));
+        assert!(decoder.advance().unwrap());
+        assert_eq!(decoder.message().unwrap(), Message::Text("x"));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_takes_no_memory() {
+        let mut decoder = Decoder::new(Role::Client, &[], MAX, MAX);
+        let whole = frame(FINAL | 1, None, 8 << 20, &[b'x'; 8 << 20]);
+        let mut found = 0;
+        for chunk in whole.chunks(CHUNK / 2) {
+            decoder.room()[..chunk.len()].copy_from_slice(chunk);
+            decoder.take(chunk.len());
+            found += usize::from(decoder.advance().unwrap());
+            assert!(decoder.held() <= 2 * CHUNK);
+        }
+        assert_eq!(found, 1);
     }
 
     #[test]

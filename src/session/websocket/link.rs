@@ -19,6 +19,10 @@ const LOOKS: u32 = 16;
 /// Of what may wait to be written while the peer reads nothing, beside one message.
 const SLACK: usize = 1 << 20;
 
+/// So many bytes may come between our goodbye and the peer's: what was under way, and what the peer
+/// still writes before it reads on.
+const TALKED_ON: u64 = 8 << 20;
+
 pub(crate) struct Link {
     frames: Frames,
     limits: Limits,
@@ -33,8 +37,8 @@ pub(super) struct Limits {
     pub(super) max_frame_size: usize,
     pub(super) messages: Messages,
     /// How long the peer may be silent before it is pinged.
-    pub(super) keep_alive: Option<Duration>,
-    pub(super) pong_timeout: Duration,
+    pub(super) keep_alive_interval: Option<Duration>,
+    pub(super) keep_alive_timeout: Duration,
 }
 
 /// Of which kind messages are.
@@ -53,6 +57,8 @@ pub(crate) enum Heard {
     /// Only where such messages are expected.
     Binary(Vec<u8>),
     Pong(Vec<u8>),
+    /// A message over the limit, which was passed over: its size, its first and its last bytes.
+    TooLarge(usize, Vec<u8>, Vec<u8>),
     /// Which is answered.
     Ping(Vec<u8>),
     /// Which is answered too, if that can be done at once.
@@ -176,7 +182,7 @@ impl Link {
                         Heard::Goodbye { code, .. } => {
                             self.say_goodbye(*code, Deadline::after(Duration::ZERO));
                         }
-                        Heard::Text(_) | Heard::Binary(_) | Heard::Pong(_) => {}
+                        _ => {}
                     }
                     return Ok(Some(heard));
                 }
@@ -203,6 +209,13 @@ impl Link {
                 return Err(Fault::Binary.into());
             }
             Message::Binary(bytes) => Heard::Binary(bytes.to_vec()),
+            // Who has no name for what is answered by it takes it for the end.
+            Message::TooLarge { size, .. } if self.limits.messages == Messages::Any => {
+                return Err(Fault::TooLarge { size, limit: self.limits.max_message_size }.into());
+            }
+            Message::TooLarge { size, head, tail } => {
+                Heard::TooLarge(size, head.to_vec(), tail.to_vec())
+            }
             Message::Ping(of) => Heard::Ping(of.to_vec()),
             Message::Pong(of) => Heard::Pong(of.to_vec()),
             Message::Close { code, reason } => {
@@ -221,13 +234,13 @@ impl Link {
 
     /// Whether the peer is pinged when it is silent.
     pub(super) fn pings(&self) -> bool {
-        self.limits.keep_alive.is_some()
+        self.limits.keep_alive_interval.is_some()
     }
 
     /// When [`tend`](Self::tend) has something to do next.
     pub(crate) fn next_duty(&self) -> Deadline {
-        let (since, time) = match (self.pinged_at, self.limits.keep_alive) {
-            (Some(at), _) => (at, self.limits.pong_timeout),
+        let (since, time) = match (self.pinged_at, self.limits.keep_alive_interval) {
+            (Some(at), _) => (at, self.limits.keep_alive_timeout),
             (None, Some(interval)) => (self.heard_at(), interval),
             (None, None) => return Deadline::NEVER,
         };
@@ -242,7 +255,7 @@ impl Link {
             return Ok(());
         }
         if self.pinged_at.is_some() {
-            let why = format!("no answer to a ping in {:.1?}", self.limits.pong_timeout);
+            let why = format!("no answer to a ping in {:.1?}", self.limits.keep_alive_timeout);
             return Err(Kind::Lost { why }.into());
         }
         self.ping().map(drop)
@@ -260,11 +273,17 @@ impl Link {
 
     // ---- the end ------------------------------------------------------------------------------
 
-    /// The handshake at the end: says goodbye and waits for the peer's.
+    /// The handshake at the end: says goodbye and waits for the peer's. Not for one that talks on and
+    /// on: it may never get to read ours.
     pub(super) fn close(&mut self, until: Deadline, timeout: Duration) -> Result<(), SessionError> {
         self.say_goodbye(Goodbye::Normal as u16, until);
         let mut answered = false;
+        let enough = self.received().saturating_add(TALKED_ON);
         loop {
+            if self.received() > enough {
+                let why = "the peer talked on and did not answer the goodbye".to_owned();
+                return Err(Kind::Lost { why }.into());
+            }
             // It is the server's to hang up first. One that does not is not waited for.
             let until = if answered { until.earlier(Deadline::after(SLICE)) } else { until };
             self.patience(Patience::until(until, 1), Patience::NONE);

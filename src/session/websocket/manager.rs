@@ -67,13 +67,13 @@ impl WebSocketManager {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(1),
-            keep_alive: Some(Duration::from_secs(20)),
-            pong_timeout: Duration::from_secs(10),
+            keep_alive_interval: Some(Duration::from_secs(20)),
+            keep_alive_timeout: Duration::from_secs(10),
             max_message_size: 16 << 20,
             max_frame_size: None,
             any_messages: false,
             max_in_flight: 1024,
-            max_held: 64 << 20,
+            answer_capacity: 16 << 20,
             events: 1024,
             protocol: Arc::new(JsonRpc::new()),
         }
@@ -128,7 +128,7 @@ impl Manager for WebSocketManager {
     }
 
     fn has_broken(&self, session: &mut WebSocketSession) -> bool {
-        session.is_broken()
+        session.is_closed()
     }
 
     fn is_valid(&self, session: &mut WebSocketSession) -> anyhow::Result<()> {
@@ -170,13 +170,13 @@ pub struct WebSocketBuilder {
     connect_timeout: Duration,
     request_timeout: Duration,
     close_timeout: Duration,
-    keep_alive: Option<Duration>,
-    pong_timeout: Duration,
+    keep_alive_interval: Option<Duration>,
+    keep_alive_timeout: Duration,
     max_message_size: usize,
     max_frame_size: Option<usize>,
     any_messages: bool,
     max_in_flight: usize,
-    max_held: usize,
+    answer_capacity: usize,
     events: usize,
     protocol: Arc<dyn Protocol>,
 }
@@ -221,21 +221,22 @@ impl WebSocketBuilder {
     /// pings sooner, when half its time is over. With `None` no such ping is sent.
     ///
     /// Default: 20 s. Zero is refused by [`build`](Self::build).
-    pub fn keep_alive(mut self, silence: impl Into<Option<Duration>>) -> Self {
-        self.keep_alive = silence.into();
+    pub fn keep_alive_interval(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive_interval = silence.into();
         self
     }
 
     /// How long a peer that was pinged may remain silent before the session is broken.
     ///
     /// Default: 10 s. Zero is refused by [`build`](Self::build).
-    pub fn pong_timeout(mut self, time: Duration) -> Self {
-        self.pong_timeout = time;
+    pub fn keep_alive_timeout(mut self, time: Duration) -> Self {
+        self.keep_alive_timeout = time;
         self
     }
 
-    /// The largest message, in bytes, that is read or sent. A larger one from the peer breaks the
-    /// session.
+    /// Sets the largest message, in bytes, that is read or sent. A larger one from the peer is passed
+    /// over: it fails the request that it answers, if that can be told, and else nobody. Only one that
+    /// is over the limit by 256 MiB and more than 16 times breaks the session.
     ///
     /// Default: 16 MiB. Zero is refused by [`build`](Self::build).
     pub fn max_message_size(mut self, bytes: usize) -> Self {
@@ -264,9 +265,9 @@ impl WebSocketBuilder {
     /// answer that does not fit is dropped, and its [`wait`](WebSocketSession::wait) fails with
     /// [`is_overflow`](SessionError::is_overflow).
     ///
-    /// Default: 64 MiB.
-    pub fn max_held(mut self, bytes: usize) -> Self {
-        self.max_held = bytes;
+    /// Default: 16 MiB.
+    pub fn answer_capacity(mut self, bytes: usize) -> Self {
+        self.answer_capacity = bytes;
         self
     }
 
@@ -297,8 +298,8 @@ impl WebSocketBuilder {
     pub fn build(self) -> Result<WebSocketManager, BuildError> {
         let zero = [
             ("connect_timeout", self.connect_timeout.is_zero()),
-            ("keep_alive", self.keep_alive == Some(Duration::ZERO)),
-            ("pong_timeout", self.pong_timeout.is_zero()),
+            ("keep_alive_interval", self.keep_alive_interval == Some(Duration::ZERO)),
+            ("keep_alive_timeout", self.keep_alive_timeout.is_zero()),
             ("max_message_size", self.max_message_size == 0),
             ("max_frame_size", self.max_frame_size == Some(0)),
             ("max_in_flight", self.max_in_flight == 0),
@@ -317,15 +318,16 @@ impl WebSocketBuilder {
                     max_message_size: self.max_message_size,
                     max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
                     messages,
-                    keep_alive: self.keep_alive,
-                    pong_timeout: self.pong_timeout,
+                    keep_alive_interval: self.keep_alive_interval,
+                    keep_alive_timeout: self.keep_alive_timeout,
                 },
                 settings: Settings {
                     request_timeout: self.request_timeout,
-                    pong_timeout: self.pong_timeout,
+                    keep_alive_timeout: self.keep_alive_timeout,
                     close_timeout: self.close_timeout,
                     max_in_flight: self.max_in_flight,
-                    max_held: self.max_held,
+                    max_message_size: self.max_message_size,
+                    answer_capacity: self.answer_capacity,
                     events: self.events,
                 },
                 protocol: self.protocol,

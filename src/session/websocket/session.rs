@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::link::{Heard, Link};
 use crate::deadline::Deadline;
@@ -39,10 +39,11 @@ pub struct WebSocketSession {
     serial: u64,
     last_id: u64,
     waiting: HashMap<u64, Entry>,
+    abandoned: Arc<Abandoned>,
     events: Events,
     /// Bytes of the answers that nobody has taken yet.
     held: usize,
-    counters: Counters,
+    stats: SessionStats,
     /// The request whose answer the caller is waiting for.
     awaited: u64,
     /// How often something came that a caller may be waiting for.
@@ -56,10 +57,11 @@ pub struct WebSocketSession {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) request_timeout: Duration,
-    pub(super) pong_timeout: Duration,
+    pub(super) keep_alive_timeout: Duration,
     pub(super) close_timeout: Duration,
     pub(super) max_in_flight: usize,
-    pub(super) max_held: usize,
+    pub(super) max_message_size: usize,
+    pub(super) answer_capacity: usize,
     pub(super) events: usize,
 }
 
@@ -78,8 +80,6 @@ struct Entry {
     /// How much had been received when it was sent.
     heard_before: u64,
     answer: Option<Result<Payload, SessionError>>,
-    /// `None`: the caller is waiting for it. Otherwise it lives as long as the [`PendingAnswer`].
-    token: Option<Weak<()>>,
 }
 
 impl Entry {
@@ -89,26 +89,48 @@ impl Entry {
             Some(Err(_)) | None => 0,
         }
     }
-
-    fn is_forgotten(&self) -> bool {
-        self.token.as_ref().is_some_and(|token| token.strong_count() == 0)
-    }
 }
 
 /// The answer to a request that [`begin`](WebSocketSession::begin) sent.
 ///
-/// Dropping it gives the answer up.
+/// Dropping it gives the answer up. The peer is told, if the [`Protocol`] has words for that, when the
+/// session is used next: only its owner writes.
+///
+/// ```no_run
+/// # use sessile::session::websocket::WebSocketManager;
+/// let mut session = WebSocketManager::new("ws://127.0.0.1:9000")?.connect()?;
+/// let (first, second) = (session.begin("add", [1, 2])?, session.begin("add", [3, 4])?);
+/// drop(first);
+/// let sum: u32 = session.wait(second)?.parse()?;
+/// # Ok::<(), anyhow::Error>(())
+/// ```
 #[must_use = "the answer is given up when this is dropped"]
-#[derive(Debug)]
 pub struct PendingAnswer {
     serial: u64,
     id: u64,
-    _token: Arc<()>,
+    abandoned: Weak<Abandoned>,
 }
 
-fn size(event: &Notification) -> usize {
-    let long = |payload: &Option<Payload>| payload.as_ref().map_or(0, |it| it.as_str().len());
-    event.method.len() + long(&event.params) + long(&event.meta)
+/// The requests whose answers were given up since the session was last used.
+#[derive(Default)]
+struct Abandoned {
+    any: AtomicBool,
+    ids: Mutex<Vec<u64>>,
+}
+
+impl Drop for PendingAnswer {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.abandoned.upgrade() {
+            abandoned.ids.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+            abandoned.any.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for PendingAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingAnswer").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The events that nobody has taken yet.
@@ -120,10 +142,12 @@ struct Events {
     gap: bool,
 }
 
-/// What was counted in the life of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a session has done and seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Counters {
+pub struct SessionStats {
+    /// Requests that are under way, or have answers that nobody has taken.
+    pub in_flight: u64,
     /// Requests that got no answer in time.
     pub timed_out: u64,
     /// Answers that nobody waited for any more: late, given up, or a second one.
@@ -132,6 +156,9 @@ pub struct Counters {
     pub unknown: u64,
     /// Messages that could not be understood. Each failed the request that it named, if any.
     pub malformed: u64,
+    /// Messages that were over the limit and passed over. Each failed the request that it answered, if
+    /// that could be told.
+    pub too_large: u64,
     /// Events that were dropped, the oldest first, since nobody took them.
     pub dropped_events: u64,
     /// Answers that were not the last to their request. Only the last is kept.
@@ -156,9 +183,10 @@ impl WebSocketSession {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             last_id: 0,
             waiting: HashMap::new(),
+            abandoned: Arc::default(),
             events: Events::default(),
             held: 0,
-            counters: Counters::default(),
+            stats: SessionStats::default(),
             awaited: 0,
             news: 0,
             last_pong: Vec::new(),
@@ -172,7 +200,7 @@ impl WebSocketSession {
     /// Asks, and waits for the answer, for as long as the manager's
     /// [`request_timeout`](super::WebSocketBuilder::request_timeout).
     ///
-    /// Parameters that are `null` in JSON, such as `&()`, are left out.
+    /// Parameters that are `null` in JSON, such as `()`, are left out. They may be given by reference.
     ///
     /// # Errors
     ///
@@ -180,10 +208,11 @@ impl WebSocketSession {
     /// [in time](SessionError::is_timeout); the connection [is lost](SessionError::is_lost); what came
     /// [cannot be understood](SessionError::is_malformed) or is
     /// [too large](SessionError::is_too_large). Nothing is ever sent a second time.
-    pub fn request<P>(&mut self, method: &str, params: &P) -> Result<Payload, SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
+    pub fn request(
+        &mut self,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<Payload, SessionError> {
         self.request_timeout(method, params, self.settings.request_timeout)
     }
 
@@ -192,16 +221,13 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// As [`request`](Self::request).
-    pub fn request_timeout<P>(
+    pub fn request_timeout(
         &mut self,
         method: &str,
-        params: &P,
+        params: impl Serialize,
         timeout: Duration,
-    ) -> Result<Payload, SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
-        let id = self.send_request(method, params, timeout, None)?;
+    ) -> Result<Payload, SessionError> {
+        let id = self.send_request(method, params, timeout)?;
         self.await_answer(id)
     }
 
@@ -210,10 +236,9 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// As [`request`](Self::request); and if the answer is something else than an `R`.
-    pub fn call<R, P>(&mut self, method: &str, params: &P) -> Result<R, SessionError>
+    pub fn call<R>(&mut self, method: &str, params: impl Serialize) -> Result<R, SessionError>
     where
         R: DeserializeOwned,
-        P: Serialize + ?Sized,
     {
         self.call_timeout(method, params, self.settings.request_timeout)
     }
@@ -223,15 +248,14 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub fn call_timeout<R, P>(
+    pub fn call_timeout<R>(
         &mut self,
         method: &str,
-        params: &P,
+        params: impl Serialize,
         timeout: Duration,
     ) -> Result<R, SessionError>
     where
         R: DeserializeOwned,
-        P: Serialize + ?Sized,
     {
         let answer = self.request_timeout(method, params, timeout)?;
         answer.parse().map_err(|error| Kind::Json(error).into())
@@ -246,10 +270,11 @@ impl WebSocketSession {
     /// As [`request`](Self::request), as far as sending goes; and if
     /// [too many](super::WebSocketBuilder::max_in_flight) are under way
     /// ([`is_full`](SessionError::is_full)).
-    pub fn begin<P>(&mut self, method: &str, params: &P) -> Result<PendingAnswer, SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
+    pub fn begin(
+        &mut self,
+        method: &str,
+        params: impl Serialize,
+    ) -> Result<PendingAnswer, SessionError> {
         self.begin_timeout(method, params, self.settings.request_timeout)
     }
 
@@ -258,18 +283,15 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// As [`begin`](Self::begin).
-    pub fn begin_timeout<P>(
+    pub fn begin_timeout(
         &mut self,
         method: &str,
-        params: &P,
+        params: impl Serialize,
         timeout: Duration,
-    ) -> Result<PendingAnswer, SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
-        let token = Arc::new(());
-        let id = self.send_request(method, params, timeout, Some(Arc::downgrade(&token)))?;
-        Ok(PendingAnswer { serial: self.serial, id, _token: token })
+    ) -> Result<PendingAnswer, SessionError> {
+        let id = self.send_request(method, params, timeout)?;
+        let abandoned = Arc::downgrade(&self.abandoned);
+        Ok(PendingAnswer { serial: self.serial, id, abandoned })
     }
 
     /// Waits for the answer to a request that was [begun](Self::begin), until its time is over.
@@ -307,28 +329,21 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// As [`request`](Self::request), as far as sending goes.
-    pub fn notify<P>(&mut self, method: &str, params: &P) -> Result<(), SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
-        let params = Payload::params(params).map_err(Kind::Json)?;
+    pub fn notify(&mut self, method: &str, params: impl Serialize) -> Result<(), SessionError> {
+        let params = Payload::params(&params).map_err(Kind::Json)?;
         self.prepare()?;
         let message = Outgoing::Notification { method, params: params.as_ref() };
         let timeout = self.settings.request_timeout;
         self.send(&message, Deadline::after(timeout), timeout)
     }
 
-    fn send_request<P>(
+    fn send_request(
         &mut self,
         method: &str,
-        params: &P,
+        params: impl Serialize,
         timeout: Duration,
-        token: Option<Weak<()>>,
-    ) -> Result<u64, SessionError>
-    where
-        P: Serialize + ?Sized,
-    {
-        let params = Payload::params(params).map_err(Kind::Json)?;
+    ) -> Result<u64, SessionError> {
+        let params = Payload::params(&params).map_err(Kind::Json)?;
         self.prepare()?;
         self.make_room()?;
         let id = self.last_id + 1;
@@ -340,7 +355,6 @@ impl WebSocketSession {
             timeout,
             heard_before: self.link.received(),
             answer: None,
-            token,
         };
         // Known before a byte leaves: an answer may come while the rest is being written.
         self.waiting.insert(id, entry);
@@ -357,6 +371,7 @@ impl WebSocketSession {
     /// What must be so before anything is sent.
     fn prepare(&mut self) -> Result<(), SessionError> {
         self.check_whole()?;
+        self.let_go_of_abandoned()?;
         // The peer may have said goodbye while nobody read. And what it has said before is no sign of
         // life for what is asked now.
         if self.link.heard_at().elapsed() >= FRESH {
@@ -367,10 +382,6 @@ impl WebSocketSession {
 
     fn make_room(&mut self) -> Result<(), SessionError> {
         let max = self.settings.max_in_flight;
-        if self.waiting.len() >= max {
-            self.waiting.retain(|_, entry| !entry.is_forgotten());
-            self.held = self.waiting.values().map(Entry::held).sum();
-        }
         if self.waiting.len() >= max {
             return Err(Kind::Full { what: "too many requests are under way" }.into());
         }
@@ -486,20 +497,45 @@ impl WebSocketSession {
 
     fn give_up(&mut self, id: u64, heard_before: u64, timeout: Duration) -> SessionError {
         self.waiting.remove(&id);
-        self.counters.timed_out += 1;
+        self.stats.timed_out += 1;
         if self.link.received() == heard_before {
             self.lose(&format!("nothing was heard from the peer for {timeout:.1?}"));
         } else {
-            // If the protocol can say so, and if it can be said at once.
-            let mut frame = Vec::new();
-            if self.protocol.encode(&Outgoing::Cancel { id }, &mut frame).is_ok() {
-                let _ = self.guard(|link| {
-                    link.put(&frame)?;
-                    link.flush(Deadline::after(Duration::ZERO))
-                });
-            }
+            let _ = self.tell_cancel(id);
         }
         Kind::TimedOut { waited: timeout }.into()
+    }
+
+    /// Tells the peer that nobody waits for an answer any more, if the protocol has words for that. What
+    /// cannot be written at once is written before the next read.
+    fn tell_cancel(&mut self, id: u64) -> Result<(), SessionError> {
+        let mut frame = Vec::new();
+        if self.protocol.encode(&Outgoing::Cancel { id }, &mut frame).is_err() {
+            return Ok(());
+        }
+        self.guard(|link| {
+            link.put(&frame)?;
+            link.flush(Deadline::after(Duration::ZERO)).map(drop)
+        })
+    }
+
+    /// Forgets the requests that were given up by dropping their [`PendingAnswer`], and tells the peer.
+    fn let_go_of_abandoned(&mut self) -> Result<(), SessionError> {
+        if !self.abandoned.any.swap(false, Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut ids = self.abandoned.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let given_up = mem::take(&mut *ids);
+        drop(ids);
+        for id in given_up {
+            // One that was waited for is gone already.
+            let Some(entry) = self.waiting.remove(&id) else { continue };
+            self.held -= entry.held();
+            if entry.answer.is_none() {
+                self.tell_cancel(id)?;
+            }
+        }
+        Ok(())
     }
 
     // ---- events -------------------------------------------------------------------------------
@@ -512,7 +548,7 @@ impl WebSocketSession {
     /// # Errors
     ///
     /// If there was no room for them, the oldest are dropped and
-    /// [counted](Counters::dropped_events), and this is [told](SessionError::is_overflow) once, before
+    /// [counted](SessionStats::dropped_events), and this is [told](SessionError::is_overflow) once, before
     /// the first event after the gap; the next call goes on. Otherwise as [`request`](Self::request).
     pub fn next_event(&mut self, timeout: Duration) -> Result<Option<Notification>, SessionError> {
         let deadline = Deadline::after(timeout);
@@ -567,7 +603,7 @@ impl WebSocketSession {
     // ---- how it is ----------------------------------------------------------------------------
 
     /// Pings the peer and waits for the pong, no longer than the manager's
-    /// [`pong_timeout`](super::WebSocketBuilder::pong_timeout). Says how long it took.
+    /// [`keep_alive_timeout`](super::WebSocketBuilder::keep_alive_timeout). Says how long it took.
     ///
     /// # Errors
     ///
@@ -576,7 +612,7 @@ impl WebSocketSession {
     pub fn ping(&mut self) -> Result<Duration, SessionError> {
         self.check_whole()?;
         self.settle()?;
-        let (begun, timeout) = (Instant::now(), self.settings.pong_timeout);
+        let (begun, timeout) = (Instant::now(), self.settings.keep_alive_timeout);
         let deadline = Deadline::after(timeout);
         let mark = self.ask()?;
         while self.last_pong != mark {
@@ -591,8 +627,18 @@ impl WebSocketSession {
     /// Whether nothing more can be sent or read. Does no I/O: that the peer has gone is not known
     /// before somebody reads.
     #[must_use]
-    pub fn is_broken(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.broken.is_some() || self.link.socket().was_shut()
+    }
+
+    /// Reads until the session is [closed](Self::is_closed), for no longer than this; what comes
+    /// meanwhile is kept. Says whether it is.
+    pub fn wait_closed(&mut self, timeout: Duration) -> bool {
+        let deadline = Deadline::after(timeout);
+        while !self.is_closed() && !deadline.has_passed() {
+            let _ = self.step(deadline);
+        }
+        self.is_closed()
     }
 
     /// How many requests are under way, or have answers that nobody has taken.
@@ -601,10 +647,10 @@ impl WebSocketSession {
         self.waiting.len()
     }
 
-    /// What was counted so far.
+    /// Tells what the session has done and seen so far.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub fn stats(&self) -> SessionStats {
+        SessionStats { in_flight: self.waiting.len() as u64, ..self.stats.clone() }
     }
 
     /// The subprotocol that the peer chose, if any was asked for.
@@ -688,6 +734,7 @@ impl WebSocketSession {
 
     /// Reads one message and deals with it. Says whether there was one by then.
     fn step(&mut self, until: Deadline) -> Result<bool, SessionError> {
+        self.let_go_of_abandoned()?;
         loop {
             let duty = self.link.next_duty();
             match self.guard(|link| link.read(until.earlier(duty)))? {
@@ -723,6 +770,14 @@ impl WebSocketSession {
                 return Ok(());
             }
             Heard::Ping(_) => return Ok(()),
+            Heard::TooLarge(size, head, tail) => {
+                self.stats.too_large += 1;
+                if let Some(id) = self.protocol.answer_id(&head, &tail) {
+                    let limit = self.settings.max_message_size;
+                    self.fail_request(id, Kind::TooLarge { size, limit }.into());
+                }
+                return Ok(());
+            }
             Heard::Goodbye { why, .. } => return Err(Kind::Lost { why }.into()),
         };
         let mut decoded = mem::take(&mut self.decoded);
@@ -745,7 +800,7 @@ impl WebSocketSession {
                 let mut open = self.waiting.iter().filter(|(_, entry)| entry.answer.is_none());
                 match (open.next().map(|(id, _)| *id), open.next()) {
                     (Some(id), None) => self.take_in(id, Err(error.into())),
-                    _ => self.counters.unknown += 1,
+                    _ => self.stats.unknown += 1,
                 }
             }
             Incoming::End { id } => {
@@ -753,9 +808,9 @@ impl WebSocketSession {
                     self.take_in(id, Ok(Payload::null()));
                 }
             }
-            Incoming::Item { .. } => self.counters.partial += 1,
+            Incoming::Item { .. } => self.stats.partial += 1,
             Incoming::Malformed(malformed) => {
-                self.counters.malformed += 1;
+                self.stats.malformed += 1;
                 if let Some(id) = malformed.answers() {
                     self.fail_request(id, malformed.into());
                 }
@@ -763,12 +818,12 @@ impl WebSocketSession {
             Incoming::Batch(messages) => {
                 return messages.into_iter().try_for_each(|message| self.take(message));
             }
-            Incoming::Progress { .. } => self.counters.partial += 1,
+            Incoming::Progress { .. } => self.stats.partial += 1,
             Incoming::Notification { method, params, meta } => {
                 self.news += 1;
-                let Settings { events, max_held, .. } = self.settings;
-                self.counters.dropped_events +=
-                    self.events.put(Notification { method, params, meta }, events, max_held);
+                let Settings { events, answer_capacity, .. } = self.settings;
+                let event = Notification { method, params, meta };
+                self.stats.dropped_events += self.events.put(event, events, answer_capacity);
             }
             Incoming::Request { id, .. } => return self.refuse(&id),
             Incoming::Cancel { .. } | Incoming::Heartbeat => {}
@@ -785,29 +840,24 @@ impl WebSocketSession {
 
     fn take_in(&mut self, id: u64, answer: Result<Payload, SessionError>) {
         match self.waiting.get_mut(&id) {
-            Some(entry) if entry.is_forgotten() => {
-                self.held -= entry.held();
-                self.waiting.remove(&id);
-                self.counters.late += 1;
-            }
             Some(entry) if entry.answer.is_none() => {
                 let size = answer.as_ref().map_or(0, |payload| payload.as_str().len());
-                let fits =
-                    id == self.awaited || self.held.saturating_add(size) <= self.settings.max_held;
+                let fits = id == self.awaited
+                    || self.held.saturating_add(size) <= self.settings.answer_capacity;
                 entry.answer = Some(if fits { answer } else { Err(Kind::Overflow.into()) });
                 self.held += entry.held();
                 self.news += 1;
             }
-            Some(_) => self.counters.late += 1,
-            None if (1..=self.last_id).contains(&id) => self.counters.late += 1,
-            None => self.counters.unknown += 1,
+            Some(_) => self.stats.late += 1,
+            None if (1..=self.last_id).contains(&id) => self.stats.late += 1,
+            None => self.stats.unknown += 1,
         }
     }
 
     /// What cannot be written at once is written before the next read; if that never happens, since
     /// the peer reads nothing, the link gives it up.
     fn refuse(&mut self, to: &RequestId) -> Result<(), SessionError> {
-        self.counters.refused += 1;
+        self.stats.refused += 1;
         let error = RemoteError::new("method not found").with_code(RemoteError::METHOD_NOT_FOUND);
         let mut frame = Vec::new();
         match self.protocol.encode(&Outgoing::Failure { to, error: &error }, &mut frame) {
@@ -820,16 +870,21 @@ impl WebSocketSession {
     }
 }
 
+fn size_of_event(Notification { method, params, meta, .. }: &Notification) -> usize {
+    let payloads = [params, meta].into_iter().flatten();
+    payloads.fold(method.len(), |size, payload| size + payload.as_str().len())
+}
+
 impl Events {
     fn take(&mut self) -> Option<Notification> {
         let event = self.queue.pop_front()?;
-        self.bytes -= size(&event);
+        self.bytes -= size_of_event(&event);
         Some(event)
     }
 
     /// Says how many had to go.
     fn put(&mut self, event: Notification, capacity: usize, max_bytes: usize) -> u64 {
-        self.bytes += size(&event);
+        self.bytes += size_of_event(&event);
         self.queue.push_back(event);
         let mut dropped = 0;
         while self.queue.len() > capacity || self.bytes > max_bytes {
@@ -844,7 +899,7 @@ impl Events {
 
 impl Drop for WebSocketSession {
     fn drop(&mut self) {
-        if !self.is_broken() {
+        if !self.is_closed() {
             self.link.leave(Goodbye::GoingAway);
         }
     }
@@ -855,10 +910,10 @@ impl fmt::Debug for WebSocketSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocketSession")
             .field("peer", &self.link.peer_addr().ok())
-            .field("broken", &self.is_broken())
+            .field("closed", &self.is_closed())
             .field("in_flight", &self.waiting.len())
             .field("events", &self.events.queue.len())
-            .field("counters", &self.counters)
+            .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
 }

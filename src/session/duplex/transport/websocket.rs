@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{Connect, Link, LinkOptions};
+use super::{Connect, Link, LinkOptions, Oversized};
 use crate::session::ConnectOptions;
 use crate::session::rfc6455::{
     AcceptOptions, Connector, Fault, FrameError, Frames, Goodbye, Message, Role, Stream, farewell,
@@ -126,13 +126,16 @@ fn messages(
 ) -> anyhow::Result<Box<dyn Link>> {
     stream.tcp_mut().never_wait()?;
     let max = options.max_message_size;
-    Ok(Box::new(Messages { frames: Frames::new(stream, role, rest, max, max), binary }))
+    let frames = Frames::new(stream, role, rest, max, max);
+    Ok(Box::new(Messages { frames, binary, oversized: Vec::new() }))
 }
 
 struct Messages {
     frames: Frames,
     /// Whether ours are binary. The peer's may be either then, else only text.
     binary: bool,
+    /// Since the last read.
+    oversized: Vec<Oversized>,
 }
 
 impl Messages {
@@ -143,6 +146,10 @@ impl Messages {
                 Ok(Some(Message::Text(text))) => frame(text.as_bytes()),
                 Ok(Some(Message::Binary(bytes))) if self.binary => frame(bytes),
                 Ok(Some(Message::Binary(_))) => return Err(self.fault(&Fault::Binary)),
+                Ok(Some(Message::TooLarge { size, head, tail })) => {
+                    let (head, tail) = (head.to_vec(), tail.to_vec());
+                    self.oversized.push(Oversized { size, head, tail });
+                }
                 Ok(Some(Message::Ping(of))) => {
                     let of = of.to_vec();
                     self.frames.put_pong(&of);
@@ -225,6 +232,10 @@ impl Link for Messages {
             Err(error) if error.would_block() => Ok(self.frames.unwritten().max(1)),
             Err(error) => Err(io_error(error)),
         }
+    }
+
+    fn take_oversized(&mut self) -> Vec<Oversized> {
+        std::mem::take(&mut self.oversized)
     }
 
     fn ping(&mut self) -> bool {
