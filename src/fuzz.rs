@@ -254,6 +254,7 @@ pub fn websocket(input: &[u8]) {
         [(Role::Client, Role::Server), (Role::Server, Role::Client)][usize::from(side & 1)];
     let max_message = 8 * usize::from(*max_message);
     let max_frame = 8 * usize::from(*max_frame);
+    const PASSED_OVER: OpCode = OpCode::Data(Data::Continue);
 
     // As a frame that says it all.
     let owned = |message: Message<'_>| match message {
@@ -264,6 +265,11 @@ pub fn websocket(input: &[u8]) {
         Message::Close { code, reason } => {
             let code = code.map_or(Vec::new(), |code| code.to_be_bytes().to_vec());
             (OpCode::Control(Control::Close), [&code, reason.as_bytes()].concat())
+        }
+        // As no message can be.
+        Message::TooLarge { size, head, tail } => {
+            assert!(size > max_message.min(max_frame) && head.len() + tail.len() <= size);
+            (PASSED_OVER, [head, tail].concat())
         }
     };
     let decode = |pieces: &[&[u8]], max_frame: usize| {
@@ -285,7 +291,7 @@ pub fn websocket(input: &[u8]) {
                     return (messages, Some(fault));
                 }
                 let held = decoder.held();
-                assert!(held <= 3 * max_message + (64 << 10), "{held} bytes of memory");
+                assert!(held <= 3 * max_message + (68 << 10), "{held} bytes of memory");
                 piece = later;
             }
         }
@@ -298,8 +304,9 @@ pub fn websocket(input: &[u8]) {
         assert!(cut == whole, "{cut:?} in pieces, and whole {whole:?}");
     }
     let (messages, _) = whole;
+    let kept: Vec<_> = messages.iter().filter(|(kind, _)| *kind != PASSED_OVER).cloned().collect();
     let mut encoder = Encoder::new(other);
-    for (kind, payload) in &messages {
+    for (kind, payload) in &kept {
         let limit = if matches!(kind, OpCode::Data(_)) { max_message } else { 125 };
         assert!(payload.len() <= limit, "a message over the limit");
         if *kind == OpCode::Data(Data::Text) {
@@ -308,17 +315,36 @@ pub fn websocket(input: &[u8]) {
         encoder.put(*kind, payload);
     }
     let again = decode(&[encoder.unwritten()], max_message);
-    assert!(again == (messages.clone(), None), "{again:?} comes of {messages:?}");
+    assert!(again == (kept.clone(), None), "{again:?} comes of {kept:?}");
 
-    // tungstenite's own reading of them, up to the first goodbye. It sees half a letter before the
+    // tungstenite's own reading of them, up to the first goodbye, or to the first that is too large. It
+    // sees half a letter before the
     // rest of its message is there, and says something else of a code that nobody may send.
-    let is_close = |message: &(OpCode, Vec<u8>)| message.0 == OpCode::Control(Control::Close);
+    let is_close = |message: &(OpCode, Vec<u8>)| {
+        message.0 == OpCode::Control(Control::Close) || message.0 == PASSED_OVER
+    };
     let to_close = messages.iter().position(is_close).unwrap_or(messages.len());
     let (theirs, why) = tungstenites(role == Role::Client, max_message, max_frame, bytes);
     let alike = to_close.min(theirs.len());
     assert_eq!(theirs[..alike], messages[..alike]);
     if !matches!(why, tungstenite::Error::Utf8(_)) {
         assert!(theirs.len() >= to_close, "{messages:?} and to tungstenite {why:?}");
+    }
+}
+
+/// The head of an answer or of a request, or a URL: which of them, how it is cut, and its bytes.
+#[cfg(feature = "ws")]
+pub fn heads(input: &[u8]) {
+    use crate::session::rfc6455::fuzz;
+
+    let [which, seed, bytes @ ..] = input else { return };
+    if which & 3 == 0 {
+        return fuzz::url(&String::from_utf8_lossy(bytes));
+    }
+    let is_answer = which & 3 == 1;
+    let whole = fuzz::head(is_answer, &[bytes]);
+    for pieces in cuts(bytes, *seed) {
+        assert_eq!(fuzz::head(is_answer, &pieces), whole, "in pieces it is something else");
     }
 }
 

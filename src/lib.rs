@@ -172,6 +172,10 @@ pub mod docs {
     #[doc = include_str!("../docs/scaling.md")]
     pub mod scaling {}
 
+    #[cfg(all(feature = "ws", feature = "duplex", unix))]
+    #[doc = include_str!("../docs/sessions.md")]
+    pub mod sessions {}
+
     #[cfg(all(feature = "dify", unix))]
     #[doc = include_str!("../docs/dify.md")]
     pub mod dify {}

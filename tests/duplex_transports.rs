@@ -168,14 +168,23 @@ mod websocket {
     }
 
     #[test]
-    fn a_message_over_the_limit_fills_the_memory() {
-        let (client, server) = both(builder().max_message_size(1000), echoes(builder()));
-        let error = client.invoker().call::<Value>("echo", &large()).unwrap_err();
-        assert!(error.is_too_large(), "{error:?}");
-        let call = server.invoker().invoke("echo", large()).unwrap();
-        is_lost(&call.answer().unwrap_err());
-        assert!(client.wait_closed(PATIENCE));
-        assert_eq!(client.stats().malformed, 0);
+    fn an_answer_over_the_limit_fails_its_caller_and_reading_goes_on() {
+        let (client, server) = both(
+            builder().max_message_size(1000),
+            builder().on_request(|request| {
+                let answer = if request.method() == "long" { large() } else { json!(7) };
+                let _ = request.respond(&answer);
+            }),
+        );
+        let error = client.invoker().call::<Value>("m", large()).unwrap_err();
+        assert!(error.is_too_large(), "ours: {error:?}");
+        let (long, short) = (client.invoker().invoke("long", ()), client.invoker().invoke("m", ()));
+        assert!(long.unwrap().answer().unwrap_err().is_too_large());
+        assert_eq!(short.unwrap().answer().unwrap().as_str(), "7");
+        server.invoker().notify("told", large()).unwrap();
+        poll_until("it is passed over", || client.stats().oversized == 2);
+        assert_eq!(client.invoker().call::<u8>("m", ()).unwrap(), 7);
+        assert_eq!((client.stats().malformed, client.stats().connections), (0, 1));
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod accept;
 pub(crate) mod codec;
 mod connect;
 mod frames;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod head;
 mod options;
 mod proxy;
