@@ -406,7 +406,7 @@ where
     // ---- the end ------------------------------------------------------------------------------
 
     /// Takes no more work, does what is queued, closes all instances, and ends the threads; all that
-    /// within this time.
+    /// within this time. It waits for an instance that another thread is closing, too.
     ///
     /// Half-way to the deadline, instances that are in use are asked to stop by the handle that
     /// [`Manager::interrupt`](crate::Manager::interrupt) gave. What has not begun at the deadline is
@@ -437,7 +437,7 @@ impl<T, K> Workers<T, K> {
             return report;
         }
         if self.crew.wait_closed(half, end) {
-            report.instances = self.team.pool.inner().close_after_crew();
+            report.instances = self.team.pool.inner().close_after_crew(half, end);
             self.waited.store(true, Ordering::Relaxed);
         }
         report.stragglers = self.team.stragglers();

@@ -280,6 +280,70 @@ fn a_close_that_fails_or_an_instance_on_its_way_out_goes_unreported() {
     assert!(registry.snapshot().instances.is_empty());
 }
 
+/// Whether an instance of a worker or a key is closed by whoever has cleared the pool, by a thread of
+/// the pool's own because it was idle, or by both: the workers end without it.
+#[test]
+fn a_shutdown_waits_for_an_instance_that_another_thread_closes() {
+    for (is_idle, abort) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (stage, registry, gate) = (Stage::new(), Registry::new(), Gate::new());
+        stage.on_close(support::hold(&gate));
+        let idle = if is_idle { Duration::from_millis(1) } else { FOR_EVER };
+        let workers = Arc::new(workers(stage.builder(&registry).idle_timeout(idle), 1));
+        joined(workers.keyed("alice".to_owned()).submit(|_| ()).unwrap());
+        let pool = workers.pool().clone();
+        let clears = (!is_idle).then(|| thread::spawn(move || pool.clear()));
+        gate.wait_for_arrival();
+
+        // It opens only when the workers have ended, and what they have left is being closed.
+        let late = workers.shutdown(Duration::from_millis(1));
+        support::poll_until("the worker has ended", || {
+            workers.shutdown(Duration::ZERO).stragglers.is_empty()
+        });
+        assert_eq!(late.instances.still_open.len(), 1, "at the deadline: {late:?}");
+        let waits = Arc::clone(&workers);
+        let (tell, told) = mpsc::channel();
+        let waits = thread::spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            if abort { waits.abort(PATIENCE) } else { waits.shutdown(PATIENCE) }
+        });
+        let waiter = told.recv_timeout(PATIENCE).unwrap();
+        support::poll_until("it waits, or has not waited", || {
+            let stat = std::path::Path::new("/proc").join(&waiter).join("stat");
+            let sleeps = |stat: String| {
+                stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+            };
+            waits.is_finished() || std::fs::read_to_string(stat).is_ok_and(sleeps)
+        });
+        gate.open();
+        let report = promptly("the end", move || waits.join().unwrap());
+        assert!(report.is_clean() && report.instances.closed == 1, "{report:?}");
+        if let Some(clears) = clears {
+            promptly("clear", move || clears.join().unwrap());
+        }
+        stage.assert_each_closed_once();
+    }
+}
+
+/// A close is foreign code, and may itself end what it belongs to.
+#[test]
+fn an_end_from_within_a_close_does_not_wait_for_that_close() {
+    let (stage, registry) = (Stage::new(), Registry::new());
+    let workers = Arc::new(workers(stage.builder(&registry), 1));
+    let (tell, told) = mpsc::channel();
+    let inner = Arc::clone(&workers);
+    stage.on_close(support::first(move || {
+        tell.send((inner.shutdown(FOR_EVER), inner.pool().close(FOR_EVER))).unwrap();
+    }));
+    joined(workers.submit(|_| ()).unwrap());
+    let pool = workers.pool().clone();
+    promptly("clear", move || pool.clear());
+    let (report, closed) = told.recv_timeout(PATIENCE).unwrap();
+    assert!(report.stragglers.is_empty(), "{report:?}");
+    assert_eq!(report.instances.still_open.len(), 1, "the one that is being closed");
+    assert_eq!(closed.still_open.len(), 1, "{closed}");
+    assert!(workers.shutdown(PATIENCE).is_clean());
+}
+
 #[test]
 fn work_after_the_end_is_taken() {
     let (stage, registry) = (Stage::new(), Registry::new());

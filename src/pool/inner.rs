@@ -622,11 +622,13 @@ impl<T> Inner<T> {
     /// stragglers are interrupted.
     fn end_close(&self, all: &[Arc<Instance<T>>], half: Deadline, end: Deadline) -> CloseReport {
         let books = self.books();
-        // What this thread is inside of can only close after this call has returned.
+        // What this thread is inside of, or amid the close of, can only close after this call has
+        // returned.
         let done = || {
             all.iter().all(|one| {
                 one.outcome.get().is_some()
                     || one.thread.is_current()
+                    || one.is_closing_here()
                     // Its creation has failed meanwhile.
                     || !books.instances.contains_key(&one.id)
             })
@@ -664,11 +666,12 @@ impl<T> Inner<T> {
         self.finish_close(ordered, half, end)
     }
 
-    /// Closes what its workers have left.
-    pub(crate) fn close_after_crew(&self) -> CloseReport {
-        let now = Deadline::after(Duration::ZERO);
+    /// Closes what its workers have left, and waits for what others are closing: one of the pool's
+    /// closing threads, whoever has cleared it, or a worker that says that it was the last. A worker
+    /// whose instance was taken from it ends without waiting for that close.
+    pub(crate) fn close_after_crew(&self, half: Deadline, end: Deadline) -> CloseReport {
         let all = self.begin_close(CloseReason::PoolClosed);
-        self.end_close(&all, now, now)
+        self.end_close(&all, half, end)
     }
 
     /// The last of its workers has ended.
@@ -703,7 +706,7 @@ impl<T> Inner<T> {
                 all.push(instance);
             }
         }
-        self.end_close(&all, end, end)
+        self.end_close(&all, half, end)
     }
 
     pub(crate) fn set_crew(&self, crew: Weak<dyn Crew>) {

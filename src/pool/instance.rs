@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
@@ -33,6 +34,8 @@ pub(crate) struct Instance<T: 'static> {
     pub(super) interrupt: OnceLock<InterruptHandle>,
     /// What its manager says of it.
     pub(super) note: OnceLock<Box<str>>,
+    /// The thread that closes it: its owner, or the one that has taken it.
+    closes_on: OnceLock<ThreadId>,
     /// How its close ended: the error, if it failed.
     pub(super) outcome: OnceLock<Option<String>>,
 }
@@ -64,6 +67,7 @@ impl<T> Instance<T> {
             adrift: AtomicBool::new(false),
             interrupt: OnceLock::new(),
             note: OnceLock::new(),
+            closes_on: OnceLock::new(),
             outcome: OnceLock::new(),
         })
     }
@@ -119,6 +123,11 @@ impl<T> Instance<T> {
     /// Whether somebody has ordered it closed, or has closed it.
     pub(crate) fn is_ordered(&self) -> bool {
         matches!(self.slot.notice(), Notice::Revoked(_) | Notice::Taken(_))
+    }
+
+    /// Whether this thread is amid its close.
+    pub(super) fn is_closing_here(&self) -> bool {
+        self.closes_on.get().is_some_and(|closes| *closes == thread::current().id())
     }
 
     /// Asks what it is doing to come to an end, if the manager gave a way to.
@@ -263,6 +272,7 @@ impl<T> Instance<T> {
     /// Runs on the owner, or, for `T: Send`, on the closer that took the value.
     pub(super) fn finish(&self, value: T, reason: CloseReason) {
         let pool = &self.pool;
+        let _ = self.closes_on.set(thread::current().id());
         let closed = contain(|| pool.manager.close(value, reason)).and_then(|closed| closed);
         match &closed {
             Ok(()) => pool.tell(self, InstanceEventKind::Closed { reason }),
