@@ -347,3 +347,42 @@ fn a_notification_is_lost_or_a_panic_over_it_ends_the_session() {
     assert_eq!(*heard, [("one".to_owned(), json!([1])), ("two".to_owned(), json!([1]))]);
     assert_eq!(session.stats().panics, 1);
 }
+
+/// As with `cat requests | server`, and a client that closes its side for writing.
+#[test]
+fn what_was_asked_before_the_end_of_input_is_answered() {
+    for inline in [true, false] {
+        let (session, mut peer, _place) = pair(|builder| match inline {
+            true => builder.on_request(|request| request.respond(&1).unwrap()),
+            false => builder.handlers(workers(1, 16), |(), _| Ok(1)),
+        });
+        for id in 0..10 {
+            peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
+        }
+        peer.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        for id in 0..10 {
+            assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": id, "result": 1}));
+        }
+        assert_eq!(peer.hear(), None);
+        assert!(session.wait_closed(PATIENCE));
+        assert_eq!(session.stats().dropped_answers, 0);
+    }
+}
+
+#[test]
+fn a_batch_is_answered_in_one_frame_and_bad_parameters_by_their_number() {
+    let (_session, mut peer, _place) = pair(|builder| {
+        builder.handlers(workers(1, 16), |(), request| {
+            let [a, b]: [i64; 2] = request.parse()?;
+            Ok(a + b)
+        })
+    });
+    let one = |id: u64, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": "m", "params": params});
+    peer.say(&json!([one(1, json!([1, 2])), 5, one(2, json!("x"))]));
+    let heard = peer.hear().unwrap();
+    let all = heard.as_array().expect("one frame for all");
+    assert_eq!(all.len(), 3, "{heard}");
+    let code = |code| all.iter().any(|one| one["error"]["code"] == code);
+    assert!(code(-32602) && code(-32600), "{heard}");
+    assert!(all.iter().any(|one| one["result"] == 3), "{heard}");
+}
