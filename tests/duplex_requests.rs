@@ -6,6 +6,10 @@
 mod peer;
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -13,10 +17,10 @@ use std::time::Duration;
 
 use peer::{Apart, Peer, SHORT, pair, pair_with};
 use serde_json::{Value, json};
-use sessile::session::duplex::{Request, Session};
-use sessile::session::{Mcp, RemoteError};
+use sessile::session::duplex::{OverStream, Request, Session};
+use sessile::session::{JsonRpc, Mcp, RemoteError};
 use sessile::{Pool, Workers, from_fn};
-use support::{Gate, PATIENCE, poll_until};
+use support::{FOR_EVER, Gate, PATIENCE, poll_until};
 
 fn workers(threads: usize, queue: usize) -> Workers<()> {
     let pool = Pool::builder(from_fn(|_| ()));
@@ -245,12 +249,14 @@ fn an_answer_to_a_connection_that_is_gone_goes_over_the_next() {
     let (session, peer, place) = pair_with(Apart, move |builder| {
         builder
             .reconnect(Duration::from_millis(1), SHORT)
+            .drain_timeout(FOR_EVER)
             .on_request(move |request| tell.send(request).unwrap())
     });
     ask(&peer, "s", "m");
     let request = told.recv_timeout(PATIENCE).unwrap();
     let invoker = request.invoker();
     peer.die();
+    assert!(request.wait_cancelled(PATIENCE), "it is told at once, not after draining");
     let mut next = place.accept();
     assert!(invoker.invoke("late", ()).unwrap_err().is_lost());
     assert!(request.is_cancelled());
@@ -359,7 +365,7 @@ fn what_was_asked_before_the_end_of_input_is_answered() {
         for id in 0..10 {
             peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
         }
-        peer.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        peer.stream().shutdown(Shutdown::Write).unwrap();
         for id in 0..10 {
             assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "id": id, "result": 1}));
         }
@@ -385,4 +391,59 @@ fn a_batch_is_answered_in_one_frame_and_bad_parameters_by_their_number() {
     let code = |code| all.iter().any(|one| one["error"]["code"] == code);
     assert!(code(-32602) && code(-32600), "{heard}");
     assert!(all.iter().any(|one| one["result"] == 3), "{heard}");
+}
+
+/// A peer that only says no more is answered, however long that takes; one that is gone is noticed as
+/// soon as the stream tells. A Unix socket tells by itself, TCP once something was written.
+#[test]
+fn a_peer_that_is_gone_is_told_from_one_that_only_says_no_more() {
+    fn held<S: Read + Write + AsFd + Send + 'static>(
+        ours: S,
+    ) -> (Session, mpsc::Receiver<Request>) {
+        let (tell, told) = mpsc::channel();
+        let builder = Session::builder(JsonRpc::new().partial_results()).drain_timeout(FOR_EVER);
+        let builder = builder.on_request(move |request| tell.send(request).unwrap());
+        (builder.connect(OverStream::new(ours)).unwrap(), told)
+    }
+    let params = json!({"partialResultToken": "t"});
+    let line = format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "m", "params": params}));
+    let tcp = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, theirs)
+    };
+    let mut answer = String::new();
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let (session, told) = held(ours);
+    theirs.write_all(line.as_bytes()).unwrap();
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    poll_until("the end is seen", || session.wait_connected(Duration::ZERO).is_err());
+    assert!(!request.wait_cancelled(SHORT));
+    request.respond(&1).unwrap();
+    theirs.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"result\":1"), "{answer}");
+    assert!(session.wait_closed(PATIENCE));
+
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let (session, told) = held(ours);
+    theirs.write_all(line.as_bytes()).unwrap();
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    poll_until("the end is seen", || session.wait_connected(Duration::ZERO).is_err());
+    drop(theirs);
+    assert!(request.wait_cancelled(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
+
+    let (ours, mut theirs) = tcp();
+    let (session, told) = held(ours);
+    theirs.write_all(line.as_bytes()).unwrap();
+    let request = told.recv_timeout(PATIENCE).unwrap();
+    drop(theirs);
+    poll_until("the end is seen", || session.wait_connected(Duration::ZERO).is_err());
+    assert!(!request.is_cancelled(), "nobody can know yet");
+    request.item(&1).unwrap(); // just one: its reset is noticed without another
+    assert!(request.wait_cancelled(PATIENCE));
+    assert!(session.wait_closed(PATIENCE));
 }

@@ -15,7 +15,7 @@ use peer::{Place, SHORT};
 use serde_json::{Value, json};
 use sessile::session::duplex::{ChildStdio, Request, Session, SessionBuilder, Stdio, Tcp};
 use sessile::session::{JsonRpc, SessionError};
-use support::{PATIENCE, TOO_LONG, poll_until, promptly};
+use support::{FOR_EVER, PATIENCE, TOO_LONG, poll_until, promptly};
 
 fn builder() -> SessionBuilder {
     Session::builder(JsonRpc::new()).request_timeout(PATIENCE).connect_timeout(PATIENCE)
@@ -256,6 +256,20 @@ mod websocket {
         peer.get_mut().write_all(b"\x81\x7dabc").unwrap(); // of 125 bytes
         drop(peer);
         is_lost(&call.answer().unwrap_err());
+    }
+
+    #[test]
+    fn a_websocket_whose_peer_hangs_up_is_lost_at_once() {
+        let (tell, told) = mpsc::channel();
+        let setup = builder().drain_timeout(FOR_EVER);
+        let (session, mut peer) =
+            with_bare(setup.on_request(move |request| tell.send(request).unwrap()));
+        let asks = json!({"jsonrpc": "2.0", "id": 1, "method": "m"}).to_string();
+        peer.send(tungstenite::Message::text(asks)).unwrap();
+        let request: Request = told.recv_timeout(PATIENCE).unwrap();
+        peer.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(request.wait_cancelled(PATIENCE));
+        assert!(session.wait_closed(PATIENCE));
     }
 
     /// What a listener says to whoever dials, with the error that comes of it.

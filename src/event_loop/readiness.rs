@@ -40,17 +40,23 @@ use crate::contain::drop_each;
 pub struct Interest {
     readable: bool,
     writable: bool,
+    /// That the other side neither talks nor listens any more; where the system tells.
+    hang_up: bool,
 }
 
 impl Interest {
     /// Nothing, for the time being.
-    pub const NONE: Self = Self { readable: false, writable: false };
+    pub const NONE: Self = Self { readable: false, writable: false, hang_up: false };
     /// There is something to read, or the other side has closed.
-    pub const READABLE: Self = Self { readable: true, writable: false };
+    pub const READABLE: Self = Self { readable: true, ..Self::NONE };
     /// There is room to write.
-    pub const WRITABLE: Self = Self { readable: false, writable: true };
+    pub const WRITABLE: Self = Self { writable: true, ..Self::NONE };
     /// Either.
-    pub const BOTH: Self = Self { readable: true, writable: true };
+    pub const BOTH: Self = Self { readable: true, writable: true, ..Self::NONE };
+    /// The other side neither talks nor listens any more, or the stream has failed; not that it merely
+    /// says no more. It is told as readable. Where the poller cannot tell, it never comes.
+    #[cfg(all(feature = "duplex", unix))]
+    pub(crate) const HANG_UP: Self = Self { hang_up: true, ..Self::NONE };
 
     fn event(self, raw: Raw) -> Event {
         Event::new(key(raw), self.readable, self.writable)
@@ -64,6 +70,7 @@ impl Interest {
         Self {
             readable: self.readable || other.readable,
             writable: self.writable || other.writable,
+            hang_up: self.hang_up || other.hang_up,
         }
     }
 
@@ -73,8 +80,12 @@ impl Interest {
 
     /// What is wanted of that for which a source is ready.
     fn of(self, ready: Readiness) -> Readiness {
-        let Readiness { readable, writable } = ready;
-        Readiness { readable: readable && self.readable, writable: writable && self.writable }
+        let Readiness { readable, writable, hung_up } = ready;
+        Readiness {
+            readable: readable && self.readable || hung_up && self.hang_up,
+            writable: writable && self.writable,
+            hung_up: hung_up && self.hang_up,
+        }
     }
 }
 
@@ -99,10 +110,11 @@ pub struct Readiness {
     pub readable: bool,
     /// There is room to write.
     pub writable: bool,
+    hung_up: bool,
 }
 
 impl Readiness {
-    const NONE: Self = Self { readable: false, writable: false };
+    const NONE: Self = Self { readable: false, writable: false, hung_up: false };
 }
 
 type Watcher = Box<dyn FnMut(Readiness)>;
@@ -167,6 +179,7 @@ impl Watched {
         self.interest.and(Interest {
             readable: !self.readers.is_empty(),
             writable: !self.writers.is_empty(),
+            hang_up: false,
         })
     }
 }
@@ -359,7 +372,8 @@ impl Sources {
         let Self { watched, descriptors, events, ready, .. } = sources;
         let mut in_vain = Vec::new();
         for event in events.iter() {
-            let is = Readiness { readable: event.readable, writable: event.writable };
+            let hung_up = event.is_interrupt() || event.is_err() == Some(true);
+            let is = Readiness { readable: event.readable, writable: event.writable, hung_up };
             let raw = of_key(event.key);
             let Some(descriptor) = descriptors.get(&raw) else { continue };
             let mut is_wanted = false;
@@ -374,6 +388,7 @@ impl Sources {
                 }
                 watched.queued.readable |= is.readable;
                 watched.queued.writable |= is.writable;
+                watched.queued.hung_up |= is.hung_up;
             }
             if !is_wanted {
                 in_vain.push(raw);

@@ -34,10 +34,26 @@
 //! - Everything is bounded: frames, what waits to be written, what is in flight, answers that nobody
 //!   has read, requests of the peer's. At a bound there is an error, or one waits, as one chooses.
 //! - A request of the peer's ends when nobody can call back on its behalf any more.
-//! - When the peer says no more, what it has asked is still answered.
+//! - When the peer says no more, what it has asked is [still answered](#when-the-peer-closes-its-side).
 //! - An answer of odd shape, or one that is too large, fails its one caller; nothing else.
 //! - A session that is down for good ends its thread, and gives back its descriptors.
 //! - A session is in a [`Registry`], which closes it with all else.
+//!
+//! # When the peer closes its side
+//!
+//! A peer that says no more may still listen: so does `cat requests | server`, or a client that shuts
+//! down its socket for writing. Over TCP this looks the same as a peer that is gone, until something is
+//! written: a peer that is gone answers that with a reset. So what is done depends on what the session
+//! is for:
+//!
+//! - A session that [reconnects](SessionBuilder::reconnect) has lost its connection. All who wait are
+//!   told at once, the peer's requests are cancelled, and it dials again. It needs a peer that talks;
+//!   to serve one that does not, for up to half a minute, would only keep it from the next.
+//! - On any other session the peer's requests are answered first, within
+//!   [`drain_timeout`](SessionBuilder::drain_timeout). It ends earlier when the stream tells that nobody
+//!   listens: a Unix socket, a child or a pipe tells so at once, TCP after something was written.
+//! - A WebSocket has no such half: its peer says good-bye with a frame of its own. One that hangs up,
+//!   with that frame or without, is lost.
 //!
 //! # On the session's thread
 //!
@@ -244,7 +260,8 @@ impl SessionBuilder {
     }
 
     /// Sets how long what the peer has asked may take to be answered after it has closed its side. Then
-    /// the connection counts as lost. Default: 30 s.
+    /// the connection counts as lost. On a session that [reconnects](Self::reconnect) it is lost
+    /// [at once](self#when-the-peer-closes-its-side). Default: 30 s.
     pub fn drain_timeout(mut self, wait: Duration) -> Self {
         self.settings.drain_timeout = wait;
         self

@@ -53,8 +53,8 @@ pub(super) struct Handlers {
     pub(super) close: Option<OnClose>,
 }
 
-pub(super) type OnConnect = dyn Fn(&Invoker) -> anyhow::Result<()> + Send + Sync;
 pub(super) type OnNotification = Box<dyn Fn(&Invoker, Notification) + Send>;
+pub(super) type OnConnect = dyn Fn(&Invoker) -> anyhow::Result<()> + Send + Sync;
 pub(super) type OnClose = Box<dyn FnOnce(&SessionError) + Send>;
 
 /// What is set once.
@@ -298,20 +298,22 @@ impl Owner {
     }
 
     /// The peer says no more: nothing that we have asked will be answered. What the peer has asked is
-    /// answered first.
+    /// answered first, unless there is another connection to be made: the [module](super::super) says
+    /// why.
     fn input_ended(&mut self) {
         const WHY: &str = "the peer has closed it";
+        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
+        let reconnects = self.backoff.is_some() && can && self.closing.is_none();
         let Some(live) = self.live.as_mut().filter(|live| live.input_is_open) else { return };
         live.input_is_open = false;
+        if reconnects {
+            self.flush(); // an answer that is there already goes out, as far as the stream takes it
+            return self.lost(WHY.to_owned());
+        }
         if self.is_drained() {
             return self.lost(WHY.to_owned());
         }
-        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
-        let reconnects = self.backoff.is_some() && can && self.closing.is_none();
-        self.shared.set_phase(match reconnects {
-            true => Phase::Connecting,
-            false => Phase::Ending(WHY.to_owned()),
-        });
+        self.shared.set_phase(Phase::Ending(WHY.to_owned()));
         self.fail(|waiting| waiting.unsent.is_none(), || Kind::Lost { why: WHY.to_owned() }.into());
         if self.rewatch() {
             let (connection, limit) = (self.connection, self.settings.drain_timeout);

@@ -38,20 +38,22 @@ impl Live {
         !self.paused_for.is_empty()
     }
 
-    /// Watches for what there is to do.
+    /// Watches for what there is to do; and once the peer says no more, for whether it still listens.
     pub(super) fn watch(&self) -> io::Result<()> {
-        let paused = self.is_paused() || !self.input_is_open;
-        let wants_to_write = self.wants_to_write;
-        let reads = if paused { Interest::NONE } else { Interest::READABLE };
+        let reads = !self.is_paused() && self.input_is_open;
+        let idle = if self.input_is_open { Interest::NONE } else { Interest::HANG_UP };
+        let writes = self.wants_to_write;
         match &self.writer {
             Some(writer) => {
-                writer.modify(if wants_to_write { Interest::WRITABLE } else { Interest::NONE })?;
-                self.reader.modify(reads)
+                writer.modify(if writes { Interest::WRITABLE } else { idle })?;
+                // Of a pipe that is read, the end looks like a hang-up.
+                self.reader.modify(if reads { Interest::READABLE } else { Interest::NONE })
             }
-            None => self.reader.modify(match (paused, wants_to_write) {
-                (false, true) => Interest::BOTH,
-                (true, true) => Interest::WRITABLE,
-                (_, false) => reads,
+            None => self.reader.modify(match (reads, writes) {
+                (true, true) => Interest::BOTH,
+                (true, false) => Interest::READABLE,
+                (false, true) => Interest::WRITABLE,
+                (false, false) => idle,
             }),
         }
     }

@@ -25,8 +25,12 @@ impl Owner {
         if ready.writable {
             self.flush();
         }
-        if ready.readable {
-            self.read();
+        match &self.live {
+            Some(live) if ready.readable && !live.input_is_open => {
+                self.lost("the peer has closed it, and does not listen".to_owned());
+            }
+            Some(_) if ready.readable => self.read(),
+            _ => {}
         }
     }
 

@@ -187,10 +187,13 @@ fn broken(fault: &Fault) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
+const HUNG_UP: &str = "the peer has closed it without a close frame";
+
 fn io_error(error: FrameError) -> io::Error {
     match error {
         FrameError::Io(error) => error,
-        FrameError::HungUp => ErrorKind::UnexpectedEof.into(),
+        // There is no half of a WebSocket that could still listen.
+        FrameError::HungUp => io::Error::new(ErrorKind::ConnectionAborted, HUNG_UP),
         FrameError::Fault(fault) => broken(&fault),
     }
 }
