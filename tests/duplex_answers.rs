@@ -67,8 +67,27 @@ fn parameters_of_nothing_are_left_out() {
     let (session, mut peer, _place) = pair(|builder| builder);
     session.invoker().notify("told", ()).unwrap();
     assert_eq!(peer.hear().unwrap(), json!({"jsonrpc": "2.0", "method": "told"}));
-    let _invocation = session.invoker().invoke("asked", None::<u8>).unwrap();
-    assert_eq!(peer.hear().unwrap().get("params"), None);
+    let invoker = session.invoker();
+    let call = thread::spawn(move || invoker.call::<Value>("asked", None::<u8>));
+    let request = peer.hear().unwrap();
+    assert_eq!(request.get("params"), None);
+    peer.answer(request["id"].as_u64().unwrap(), "answered");
+    assert_eq!(call.join().unwrap().unwrap(), json!("answered"));
+}
+
+/// Where answers come in pieces, a token says so, and that needs an object to be in.
+#[test]
+fn a_request_without_parameters_may_be_answered_in_pieces() {
+    let (session, mut peer, _place) = pair(|builder| builder);
+    let invocation = session.invoker().invoke("asked", ()).unwrap();
+    let request = peer.hear().unwrap();
+    let token = request["params"]["partialResultToken"].clone();
+    assert!(token.is_string(), "{request}");
+    peer.say(&json!({"method": "$/progress", "params": {"token": token, "value": "a piece"}}));
+    peer.answer(request["id"].as_u64().unwrap(), "the last");
+    let answers: Vec<Value> =
+        invocation.into_iter().map(|one| one.unwrap().parse().unwrap()).collect();
+    assert_eq!(answers, ["a piece", "the last"]);
 }
 
 /// The peer answers in the opposite order, in one piece, or byte by byte.

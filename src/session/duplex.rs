@@ -147,7 +147,7 @@ pub struct Session {
 /// # use sessile::session::duplex::{OverStream, Session};
 /// # use sessile::Workers;
 /// # let (ours, theirs) = UnixStream::pair()?;
-/// # let workers = Workers::builder(sessile::Pool::from_fn(|_| ())).threads(1).build()?;
+/// # let workers = Workers::builder(sessile::Pool::builder(sessile::from_fn(|_| ()))).threads(1).build()?;
 /// let peer = Session::builder(JsonRpc::new())
 ///     .name("adder")
 ///     .handlers(workers, |(), request| {

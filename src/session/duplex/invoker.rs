@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::WhenFull;
 use super::inbox::Inbox;
@@ -114,10 +115,12 @@ impl Invoker {
         self.check()?;
         let room = self.shared.room_in_flight(when_full, deadline)?;
         let id = self.shared.new_id();
-        if let Some(given) = params.as_ref().filter(|_| progress)
-            && let Some(asks) = self.shared.protocol.with_progress(id, given)
-        {
-            params = Some(asks);
+        if progress {
+            // Without parameters there is still a token to be sent.
+            let given = params.as_ref().map_or_else(|| Payload::from(json!({})), Payload::clone);
+            if let Some(asks) = self.shared.protocol.with_progress(id, &given) {
+                params = Some(asks);
+            }
         }
         let message = Outgoing::Request {
             id,
