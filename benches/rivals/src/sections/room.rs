@@ -11,7 +11,7 @@ use crate::workload::room::{ROOM, THREADS, Waited, room};
 pub const ENTRY: Entry = Entry { name: "room", write, child };
 
 /// How long a number is kept in each use, and how often a thread uses one in a turn.
-const KEEPS: [(Duration, u64); 2] = [(Duration::from_millis(1), 20), (Duration::ZERO, 500)];
+const KEEPS: [(Duration, u64); 2] = [(Duration::from_millis(1), 20), (Duration::ZERO, 200)];
 
 /// Runs one of the races, so many rounds, and prints it.
 fn child(args: &[String]) {
@@ -43,7 +43,9 @@ fn write(pace: Pace) -> Section {
                 keep.as_millis(),
                 keep.as_micros() / ROOM as u128,
             ),
-            true => format!("Given back at once, {times} times by each thread."),
+            true => format!(
+                "Kept while the thread yields its processor once, {times} times by each thread."
+            ),
         }));
         parts.push(Part::Table(waits(race)));
     }

@@ -1,10 +1,8 @@
 //! Small work, submitted and run.
 
-use std::time::Duration;
-
 use super::{Entry, Pace};
-use crate::page::{Goal, Part, Section, Table, number, ratio};
-use crate::race::{Effort, Figure, Race};
+use crate::page::{Goal, Part, Section, Table, number, ratio, thousands};
+use crate::race::{Figure, Race};
 use crate::rivals::short_work::{Channel, Hands, QUEUE, Spawn, Submit, SubmitKeyed};
 use crate::workload::short_work::{KEYS, short_work};
 
@@ -13,12 +11,17 @@ pub const ENTRY: Entry = Entry { name: "short_work", write, child };
 const THREADS: [usize; 5] = [1, 2, 4, 16, 64];
 const PRODUCERS: [u64; 3] = [1, 2, 8];
 
+/// In each turn, of each contestant.
+const WORKS: u64 = 50_000;
+
 /// Runs one race, so many rounds, and prints it.
 fn child(args: &[String]) {
     let [threads, producers, rounds] =
         [0, 1, 2].map(|at| args[at].parse::<u64>().expect("how many threads, producers, rounds"));
-    let effort = Effort::new(rounds as usize, Duration::from_millis(20));
-    Race::run(short_work(threads as usize, producers), effort).print();
+    let contestants = short_work(threads as usize, producers);
+    // Threads and instances are made outside the time.
+    contestants.iter().for_each(|one| drop(one.run(WORKS)));
+    Race::run_each(contestants, rounds as usize, WORKS).print();
 }
 
 /// What is asked of ours against another.
@@ -84,12 +87,13 @@ fn write(pace: Pace) -> Section {
     });
     let parts = vec![
         Part::prose(format!(
-            "Producers hand small works to threads: each work counts itself, and ours adds one to its \
+            "Producers hand {} small works in each turn to threads: each work counts itself, and ours adds one to its \
              instance besides. The time begins with the producers' threads and ends when the last \
              work has run; it is divided by the number of works. The queues of ours and of \
              `crossbeam-channel` hold {QUEUE} works, and who finds one full waits; rayon's has no \
              limit. Each producer has {KEYS} keys, which take turns; the key is looked up for each \
              work, and has a queue of {QUEUE} and an instance to itself. Handles are detached.",
+            thousands(WORKS as i64),
         )),
         Part::Table(table),
     ];
