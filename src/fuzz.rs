@@ -134,7 +134,8 @@ pub fn jupyter(input: &[u8]) {
             shown += text.len();
         }
     };
-    let mut cell = Cell::new(LIMIT, &mut show);
+    let mut cell =
+        Cell::new(&crate::interpreter::ExecuteOptions::new().max_output(LIMIT), &mut show);
     let mut late = Late::new(LIMIT);
     for by_gateway in [false, true] {
         let taken = cell.take(&message, by_gateway).is_ok();
