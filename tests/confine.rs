@@ -661,3 +661,34 @@ fn a_file_that_was_put_in_belongs_to_the_session() {
     assert_eq!(python.take_file("a/b/data").unwrap(), b"ours and theirs");
     assert_eq!(python.files().unwrap(), [Path::new("a/b/data"), Path::new("a/new")]);
 }
+
+// ---- code of its own, memory, threads ----------------------------------------------------------
+
+/// A cell may bring machine code; that runs in the same process, held by the same rules.
+#[test]
+fn a_library_of_the_cells_own_gains_it_nothing() {
+    let targets = Targets::new();
+    let mut python = manager(Confinement::strict()).start().unwrap();
+    // One that the system has, under a name of the cell's: a compiler need not be there.
+    let code = format!(
+        "import ctypes, ctypes.util, glob, shutil\n\
+         found = glob.glob('/lib/*/libc.so.6') + glob.glob('/lib64/libc.so.6') + glob.glob('/usr/lib/libc.so.6')\n\
+         shutil.copyfile(found[0], 'mine.so')\n\
+         mine = ctypes.CDLL('./mine.so', use_errno=True)\n\
+         assert mine.open({:?}.encode(), 0) == -1\n\
+         assert mine.socket(2, 1, 0) == -1\n\
+         assert mine.fork() == -1\n\
+         assert mine.open(b'own', 0o101, 0o600) > 0",
+        targets.dir.join("secret")
+    );
+    run(&mut python, &code);
+}
+
+#[test]
+fn memory_without_end_is_an_error_of_the_cell_and_the_session_goes_on() {
+    let manager = manager(Confinement::strict()).max_memory(256 << 20);
+    let mut python = manager.start().unwrap();
+    run(&mut python, "kept = 1");
+    assert!(refused(&mut python, "taken = bytearray(1 << 30)").starts_with("MemoryError"));
+    assert_eq!(run(&mut python, "print(kept)"), "1\n");
+}
