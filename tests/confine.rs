@@ -57,6 +57,7 @@ const MAY_BE_CLOSED: &[&str] = &[
     "mounts",
     "traces_a_stranger",
     "types_into_a_terminal",
+    "changes_attributes_by_ioctl",
 ];
 
 fn attacks() -> impl Iterator<Item = &'static str> {
@@ -540,6 +541,17 @@ fn a_session_that_fills_its_directory_is_ended_and_the_error_says_so() {
     let fill = "i = 0\nwhile True:\n    open(f'f{i}', 'wb').write(bytes(1 << 20))\n    i += 1";
     let error = python.run(fill).unwrap_err();
     assert!(error.to_string().contains("its directory holds"), "{error}");
+}
+
+/// What cannot be counted counts as too much.
+#[test]
+fn a_directory_that_is_hidden_from_the_limit_ends_the_session() {
+    let mut python = manager(Confinement::strict().max_disk(8 << 20)).start().unwrap();
+    let hide = "import os, time\n\
+                for _ in range(20):\n    os.mkdir('n' * 250)\n    os.chdir('n' * 250)\n\
+                time.sleep(60)";
+    let error = python.run(hide).unwrap_err();
+    assert!(error.to_string().contains("cannot be looked into"), "{error}");
 }
 
 #[test]

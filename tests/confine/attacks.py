@@ -131,6 +131,28 @@ def changes_an_owner_outside():
     os.chown(TARGETS["victim_file"], os.getuid(), os.getgid())
 
 
+def changes_attributes_by_ioctl():
+    import fcntl
+    fd = os.open("flagged", os.O_RDWR | os.O_CREAT)
+    flags = fcntl.ioctl(fd, 0x80086601, bytes(8))
+    fcntl.ioctl(fd, 0x40086602, flags)
+
+
+def leases_a_file():
+    import fcntl
+    fd = os.open("leased", os.O_RDWR | os.O_CREAT, 0o600)
+    os.close(fd)
+    fd = os.open("leased", os.O_RDONLY)
+    fcntl.fcntl(fd, 1024, 0)
+    fcntl.fcntl(fd, 1024, 2)
+
+
+def watches_a_directory_outside():
+    fd = libc.inotify_init()
+    if libc.inotify_add_watch(fd, b"/etc", 0xFFF) < 0:
+        raise OSError(ctypes.get_errno(), "inotify_add_watch")
+
+
 def writes_to_its_own_interpreter():
     os.close(os.open(os.path.dirname(os.__file__) + "/os.py", os.O_RDWR))
 
@@ -195,6 +217,23 @@ def takes_a_descriptor_of_a_stranger():
 def limits_a_stranger():
     import resource
     resource.prlimit(TARGETS["victim"], resource.RLIMIT_CORE, (0, 0))
+
+
+def pins_its_parent_to_a_processor():
+    os.sched_setaffinity(TARGETS["parent"], os.sched_getaffinity(TARGETS["parent"]))
+
+
+def schedules_its_parent():
+    os.sched_setscheduler(TARGETS["parent"], os.SCHED_OTHER, os.sched_param(0))
+
+
+def reprioritizes_all_of_its_user():
+    # To what it is, so that nobody is harmed.
+    os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0))
+
+
+def reprioritizes_its_group():
+    os.setpriority(os.PRIO_PGRP, 0, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def starts_a_process():

@@ -103,7 +103,12 @@ impl CPython {
         above.reverse();
         for above in above {
             match dir.create_dir(above) {
-                Ok(()) => self.hand_over(dir.open(above)?)?,
+                Ok(()) => {
+                    // A cell may have put something else there meanwhile, and a pipe would hold us up.
+                    let only = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                    let mut options = OpenOptions::new();
+                    self.hand_over(dir.open_with(above, options.read(true).custom_flags(only))?)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

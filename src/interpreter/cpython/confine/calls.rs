@@ -63,6 +63,8 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_userfaultfd,
     libc::SYS_fanotify_init,
     libc::SYS_fanotify_mark,
+    // What others do in a directory, which rules on paths do not cover.
+    libc::SYS_inotify_add_watch,
     libc::SYS_lookup_dcookie,
     // Files by number, and files that no rule on paths covers.
     libc::SYS_name_to_handle_at,
@@ -92,6 +94,11 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_syslog,
     libc::SYS_acct,
     libc::SYS_quotactl,
+    SYS_QUOTACTL_FD,
+    SYS_STATMOUNT,
+    SYS_LISTMOUNT,
+    libc::SYS_sync,
+    libc::SYS_syncfs,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
     libc::SYS_settimeofday,
@@ -110,10 +117,6 @@ const NEVER_HERE: &[libc::c_long] = &[
     libc::SYS_ustat,
     libc::SYS__sysctl,
     libc::SYS_kexec_file_load,
-    // `ptrace` and its like once more, by the numbers of the x32 interface.
-    X32 | 521,
-    X32 | 539,
-    X32 | 540,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const NEVER_HERE: &[libc::c_long] = &[];
@@ -154,11 +157,18 @@ const METADATA_HERE: &[libc::c_long] = &[
 const METADATA_HERE: &[libc::c_long] = &[];
 
 // Newer than the numbers that `libc` knows; they are the same on every architecture.
+const SYS_QUOTACTL_FD: libc::c_long = 443;
+const SYS_STATMOUNT: libc::c_long = 457;
+const SYS_LISTMOUNT: libc::c_long = 458;
 const SYS_FCHMODAT2: libc::c_long = 452;
 const SYS_SETXATTRAT: libc::c_long = 463;
 const SYS_REMOVEXATTRAT: libc::c_long = 466;
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
 const SYS_FILE_SETATTR: libc::c_long = 469;
+
+/// Attributes of files once more, by `ioctl`: flags (two sizes), extended ones, versions, fs-verity.
+const ATTRIBUTES: [u64; 6] =
+    [0x4008_6602, 0x4004_6602, 0x401c_5820, 0x4008_7602, 0x4004_7602, 0x4080_6685];
 
 /// New name spaces, as flags of `clone`.
 const NAME_SPACES: libc::c_int = libc::CLONE_NEWNS
@@ -194,6 +204,8 @@ impl Table {
             let again: Vec<_> =
                 self.0.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();
             self.0.extend(again);
+            // Those that have a number of their own there.
+            self.0.extend((512..=547).map(|call| (call | X32, Vec::new())));
         }
         let arch = std::env::consts::ARCH.try_into().map_err(|_| {
             format!("system calls cannot be filtered on {}", std::env::consts::ARCH)
@@ -222,6 +234,9 @@ pub(super) fn filters(asked: &Confinement, unix_sockets: bool) -> Result<Filters
     if !asked.metadata {
         for call in METADATA.iter().chain(METADATA_HERE) {
             refused.always(*call);
+        }
+        for request in ATTRIBUTES {
+            refused.when(libc::SYS_ioctl, vec![is(1, Op::Eq, request)]);
         }
     }
     processes(&mut refused, asked);
@@ -293,10 +308,26 @@ fn others(refused: &mut Table) {
     for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD] {
         refused.when(libc::SYS_ioctl, vec![is(1, Op::Eq, request)]);
     }
-    // Limits, priorities of other processes.
-    refused.when(libc::SYS_prlimit64, vec![is(0, Op::Ne, 0)]);
-    refused.when(libc::SYS_setpriority, vec![is(1, Op::Ne, 0)]);
-    refused.when(libc::SYS_ioprio_set, vec![is(1, Op::Ne, 0)]);
+    // Who writes to a file that is only read here would have to wait for us.
+    refused.when(libc::SYS_fcntl, vec![is(1, Op::Eq, libc::F_SETLEASE as u64)]);
+    refused.when(libc::SYS_fcntl, vec![is(1, Op::Eq, libc::F_NOTIFY as u64)]);
+    // Limits, processors, priorities of other processes: only one's own, which is 0.
+    for call in [
+        libc::SYS_prlimit64,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+    ] {
+        refused.when(call, vec![is(0, Op::Ne, 0)]);
+    }
+    // Nor those of a group, or of all that a user has, for which 0 stands as well.
+    for (call, process) in
+        [(libc::SYS_setpriority, libc::PRIO_PROCESS as u64), (libc::SYS_ioprio_set, 1)]
+    {
+        refused.when(call, vec![is(1, Op::Ne, 0)]);
+        refused.when(call, vec![is(0, Op::Ne, process)]);
+    }
     // Only to be asked, which takes all ones.
     refused.when(libc::SYS_personality, vec![is(0, Op::Ne, 0xffff_ffff)]);
 }

@@ -1,6 +1,7 @@
 //! How much a session's directory holds: the kernel has no limit for one, so somebody has to look.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -35,24 +36,29 @@ impl Watch {
         // Where looking takes long it is done more seldom.
         *next = Instant::now() + PAUSE.max(now.elapsed() * 10);
         match held {
-            Some(held) if held <= self.most => None,
-            Some(held) => {
+            Ok(held) if held <= self.most => None,
+            Ok(held) => {
                 Some(format!("its directory holds {held} bytes, and may hold {}", self.most))
             }
-            None => Some(format!("its directory holds more than {MOST_ENTRIES} files")),
+            Err(what) => Some(format!("its directory holds {what}")),
         }
     }
 }
 
-/// The bytes on the disk below this directory; `None` if it has too many entries. What goes while one
-/// looks is not counted.
-fn size(dir: &Path) -> Option<u64> {
+/// The bytes on the disk below this directory; or what there is that cannot be counted: a cell could
+/// hide anything in it. What goes while one looks is not counted.
+fn size(dir: &Path) -> Result<u64, String> {
     let (mut bytes, mut entries, mut todo) = (0, 0, vec![dir.to_owned()]);
     while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let listed = match fs::read_dir(dir) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("a directory that cannot be looked into ({error})")),
+        };
+        for entry in listed.flatten() {
             entries += 1;
             if entries > MOST_ENTRIES {
-                return None;
+                return Err(format!("more than {MOST_ENTRIES} files"));
             }
             let Ok(found) = entry.metadata() else { continue };
             bytes += found.blocks() * 512;
@@ -61,5 +67,5 @@ fn size(dir: &Path) -> Option<u64> {
             }
         }
     }
-    Some(bytes)
+    Ok(bytes)
 }
