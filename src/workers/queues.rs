@@ -449,19 +449,22 @@ impl<X> Queues<X> {
         }
         roster.sleepers.push(seat);
         drop(roster);
-        let deadline = keep.map_or(Deadline::NEVER, Deadline::after);
+        let keep_until = || keep.map_or(Deadline::NEVER, Deadline::after);
+        let mut deadline = keep_until();
         while me.phase.load(Ordering::SeqCst) == ASLEEP {
             match deadline.remaining() {
                 None => thread::park(),
                 Some(left) if !left.is_zero() => thread::park_timeout(left),
                 Some(_) if self.leave(seat, VACANT) => return Slept::Retired,
-                Some(_) => return self.sleep_on(seat),
+                Some(_) if self.taken() <= self.least => return self.sleep_on(seat),
+                // There was work that another had been woken for: the seat may be given up later.
+                Some(_) => deadline = keep_until(),
             }
         }
         Slept::Woken
     }
 
-    /// The time is over, but the seat is not to be given up: it is one of the last, or woken by now.
+    /// The time is over, but the seat is not to be given up: it is one of the last.
     fn sleep_on(&self, seat: usize) -> Slept {
         while self.seats[seat].phase.load(Ordering::SeqCst) == ASLEEP {
             thread::park();
