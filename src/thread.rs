@@ -536,3 +536,12 @@ pub(crate) fn forget_all() {
         }
     });
 }
+
+/// A number that no other living thread has. It is to be had at any time: std knows nothing of its own
+/// thread any more in the last destructors.
+pub(crate) fn mark() -> usize {
+    std::thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| (&raw const *mark).addr())
+}

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
@@ -35,7 +34,7 @@ pub(crate) struct Instance<T: 'static> {
     /// What its manager says of it.
     pub(super) note: OnceLock<Box<str>>,
     /// The thread that closes it: its owner, or the one that has taken it.
-    closes_on: OnceLock<ThreadId>,
+    closes_on: OnceLock<usize>,
     /// How its close ended: the error, if it failed.
     pub(super) outcome: OnceLock<Option<String>>,
 }
@@ -127,7 +126,7 @@ impl<T> Instance<T> {
 
     /// Whether this thread is amid its close.
     pub(super) fn is_closing_here(&self) -> bool {
-        self.closes_on.get().is_some_and(|closes| *closes == thread::current().id())
+        self.closes_on.get().is_some_and(|closes| *closes == crate::thread::mark())
     }
 
     /// Asks what it is doing to come to an end, if the manager gave a way to.
@@ -272,7 +271,7 @@ impl<T> Instance<T> {
     /// Runs on the owner, or, for `T: Send`, on the closer that took the value.
     pub(super) fn finish(&self, value: T, reason: CloseReason) {
         let pool = &self.pool;
-        let _ = self.closes_on.set(thread::current().id());
+        let _ = self.closes_on.set(crate::thread::mark());
         let closed = contain(|| pool.manager.close(value, reason)).and_then(|closed| closed);
         match &closed {
             Ok(()) => pool.tell(self, InstanceEventKind::Closed { reason }),
