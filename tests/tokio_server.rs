@@ -116,7 +116,8 @@ fn a_panic_takes_another_conversation_with_it() {
         assert_eq!(client.say("alice", "hello").0, 200);
         assert_eq!(client.say("bob", "hello").0, 200);
         let (status, text) = client.say("alice", "panic");
-        assert_eq!((status, &*text), (500, "the work panicked"));
+        assert_eq!(status, 500);
+        assert!(text.starts_with("the work panicked: "), "{text}");
         assert_eq!(client.say("alice", "anew").1, "1: anew", "poisoned, and made anew");
         assert_eq!(client.say("bob", "still").1, "2: hello still");
     });
