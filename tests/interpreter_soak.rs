@@ -845,7 +845,7 @@ fn sessions_in_this_process() {
 }
 
 #[test]
-#[ignore = "fails: an error that nobody caused is told with a cell, some 1 in 500 (see CHANGELOG, known faults)"]
+#[ignore = "fails: a cell is told of an error that nobody caused (see CHANGELOG, known faults)"]
 fn sessions_in_child_processes() {
     in_its_own_process("cpython");
 }
