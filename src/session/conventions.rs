@@ -1,5 +1,8 @@
 //! What the Language Server Protocol and the Model Context Protocol have agreed on over JSON-RPC.
 
+// What it links to is there with `duplex` only.
+#![cfg_attr(not(all(feature = "duplex", unix)), allow(rustdoc::broken_intra_doc_links))]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
