@@ -8,7 +8,7 @@ mod support;
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use peer::{Peer, Place, SHORT};
@@ -130,4 +130,42 @@ fn a_peer_that_hangs_up_at_once_is_dialled_again_as_soon_as_ever() {
         }
         drop(session);
     });
+}
+
+// ---- what comes first ---------------------------------------------------------------------------
+
+/// On the first connection and on the next.
+#[test]
+fn on_connect_calls_before_anything_pending_goes_out() {
+    let place = Place::new();
+    let session = Session::builder(JsonRpc::new())
+        .request_timeout(FOR_EVER)
+        .reconnect(SHORT, SHORT)
+        .on_connect(|invoker| {
+            invoker.call::<u64>("hello", ())?;
+            Ok(())
+        });
+    let dials = std::thread::spawn({
+        let address = place.address();
+        move || session.connect(Tcp::new(address)).unwrap()
+    });
+    let mut peer = place.accept();
+    hears_hello(&mut peer);
+    let session = dials.join().unwrap();
+    peer.die();
+    poll_until("it is lost", || {
+        session.stats().connections > 1 || session.wait_connected(Duration::ZERO).is_err()
+    });
+    let pending = session.invoker().invoke("pending", ()).unwrap();
+    let mut peer = place.accept();
+    hears_hello(&mut peer);
+    hears(&mut peer, &["pending"]);
+    peer.answer(pending.id(), 1);
+    assert_eq!(pending.answer().unwrap().as_str(), "1");
+}
+
+fn hears_hello(peer: &mut Peer) {
+    let (id, method) = peer.asked();
+    assert_eq!(method, "hello");
+    peer.answer(id, 1);
 }

@@ -653,8 +653,36 @@ fn a_child_outlives_a_session_that_is_dropped() {
 fn a_child_that_ignores_the_end_of_its_input_is_waited_for() {
     let session = builder().connect(child()).unwrap();
     let child: u32 = session.invoker().call("linger", ()).unwrap();
-    promptly("it closes", move || assert!(session.close(PATIENCE)));
+    promptly("it closes", move || assert!(session.close(Duration::from_secs(2))));
     assert!(!is_there(child));
+}
+
+/// The end of its input, then SIGTERM, then SIGKILL: whichever it heeds.
+#[test]
+fn a_child_is_ended_as_gently_as_it_lets_itself_be() {
+    use std::os::unix::process::ExitStatusExt;
+    let ended = |script: &str, within| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let child = ChildStdio::new(command);
+        let process = child.process();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let session =
+            builder().on_notification(move |_, _| ready.send(()).unwrap()).connect(child).unwrap();
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        let closed = session.close(within);
+        (closed, process.wait(PATIENCE).expect("it has ended"))
+    };
+    let ready = r#"echo '{"jsonrpc":"2.0","method":"ready"}'"#;
+    // Ended by the end of its input, long before the first signal.
+    let (closed, status) = ended(&format!("{ready}; cat >/dev/null; exit 3"), PATIENCE);
+    assert!(closed && status.code() == Some(3), "{status:?}");
+    let waits = "while :; do sleep 0.05; done";
+    let within = Duration::from_secs(4);
+    let (_, status) = ended(&format!("trap 'exit 4' TERM; {ready}; {waits}"), within);
+    assert_eq!(status.code(), Some(4), "{status:?}");
+    let (_, status) = ended(&format!("trap '' TERM; {ready}; {waits}"), SHORT);
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "{status:?}");
 }
 
 #[test]
