@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::words::{Count, Span};
+
 /// Says why a thread did not get its instance.
 ///
 /// It is opaque and one word wide; the predicates are named for what the caller does next. Where
@@ -254,8 +256,8 @@ impl fmt::Display for PoolError {
             ),
             Kind::BackingOff { retry_after } => write!(
                 f,
-                "{pool} could not create an instance lately: try again in \
-                 {retry_after:.1?}"
+                "{pool} could not create an instance lately: try again in {}",
+                Span(*retry_after)
             ),
             Kind::Closed => write!(f, "{pool} is closed: no use can succeed any more"),
             Kind::Reentrant => write!(
@@ -268,8 +270,9 @@ impl fmt::Display for PoolError {
             }
             Kind::TimedOut { waited, max_size } => write!(
                 f,
-                "{pool} is full: all of its {max_size} instances were in use for \
-                 {waited:.1?}"
+                "{pool} is full: it may have {}, and none came free in {}",
+                Count(*max_size, "instance"),
+                Span(*waited)
             ),
         }
     }

@@ -116,6 +116,7 @@ mod sync;
 mod sys;
 pub mod task;
 mod thread;
+mod words;
 pub mod workers;
 
 #[doc(inline)]

@@ -75,6 +75,11 @@ pub fn close_on_termination(registry: &Registry, within: Duration) -> io::Result
 /// # Threads
 ///
 /// `shutdown` runs on a thread of its own, called `sessile-shutdown`. It may block.
+///
+/// `main` must not return meanwhile: the process would end with it, and with it these threads. A `main`
+/// that leaves its own loop because of `shutdown` waits, by [`thread::park`] or the like, for the signal
+/// to end the process; or `shutdown` only tells `main`, waits until that has done its work, and
+/// calls `std::process::exit`.
 pub fn close_on_termination_after(
     registry: &Registry,
     within: Duration,

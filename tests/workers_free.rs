@@ -190,7 +190,7 @@ fn a_full_queue_takes_more_or_keeps_the_work() {
     let refused = workers.try_submit(|_| 7).unwrap_err();
     assert!(refused.is_full(), "{refused:?}");
     let body = refused.into_inner();
-    assert_eq!(refused_text(&workers), "the queue is full: 2 works wait in it");
+    assert_eq!(refused_text(&workers), "the queue is full: it takes 2 and no more");
     // A key has its queue to itself.
     let keyed = workers.keyed("key".to_owned());
     for _ in 0..2 {
@@ -198,7 +198,7 @@ fn a_full_queue_takes_more_or_keeps_the_work() {
     }
     let refused = keyed.try_submit(|_| ()).unwrap_err();
     assert!(refused.is_full() && refused.is_key_full());
-    assert_eq!(refused.to_string(), "the queue of key `key` is full: 2 works wait in it");
+    assert_eq!(refused.to_string(), "the queue of key `key` is full: it takes 2 and no more");
     gate.open();
     // The very closure that came back may be submitted again.
     assert_eq!(joined(workers.submit(body).unwrap()), 7);
@@ -683,4 +683,23 @@ fn without_a_thread_kept_the_first_work_starts_one() {
     assert_eq!(joined(alice.submit(Stay::touch).unwrap()), id);
     assert!(workers.shutdown(PATIENCE).is_clean());
     stage.assert_each_closed_once();
+}
+
+#[test]
+fn who_has_the_result_in_hand_does_not_find_the_work_running() {
+    let workers = Workers::builder(sessile::Pool::builder(sessile::from_fn(|_| 0_u64)))
+        .threads(2)
+        .build()
+        .unwrap();
+    for n in 0..2_000 {
+        if n % 2 == 0 {
+            workers.submit(|n| *n += 1).unwrap().join().unwrap();
+        } else {
+            let key = workers.keyed("ann".to_owned());
+            key.submit(|n| *n += 1).unwrap().join().unwrap();
+        }
+        let status = workers.status();
+        assert_eq!(status.running, 0, "{status:?}");
+        assert!(status.keys.iter().all(|key| !key.is_running), "{status:?}");
+    }
 }

@@ -129,13 +129,13 @@ impl<F> fmt::Display for PostError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.refusal {
             Refusal::Full(Some((Whose::Key(key), most))) => {
-                write!(f, "the queue of key `{key}` is full: {most} works wait in it")
+                write!(f, "the queue of key `{key}` is full: it takes {most} and no more")
             }
             Refusal::Full(Some((Whose::Worker(number), most))) => {
-                write!(f, "the queue of worker {number} is full: {most} works wait in it")
+                write!(f, "the queue of worker {number} is full: it takes {most} and no more")
             }
             Refusal::Full(Some((Whose::Everybody, most))) => {
-                write!(f, "the queue is full: {most} works wait in it")
+                write!(f, "the queue is full: it takes {most} and no more")
             }
             Refusal::Full(None) => f.write_str("the queue is full"),
             Refusal::NoThread => f.write_str("there is no thread, and none can be started"),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::crew::WorkersStatus;
 use crate::id::{InstanceId, Owner, PoolId};
+use crate::words::Span;
 
 /// Holds all live instances, as [`Registry::snapshot`](crate::Registry::snapshot) found them.
 ///
@@ -241,26 +242,12 @@ impl fmt::Display for Snapshot {
                 instance.owner,
                 shown(&instance.key),
                 instance.state,
-                Ago(instance.age_ms).to_string(),
-                Ago(instance.idle_ms).to_string(),
+                Span(Duration::from_millis(instance.age_ms)).to_string(),
+                Span(Duration::from_millis(instance.idle_ms)).to_string(),
                 instance.uses,
                 instance.generation,
             )?;
         }
         Ok(())
-    }
-}
-
-/// Milliseconds, to be read by people.
-struct Ago(u64);
-
-impl fmt::Display for Ago {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ms @ 0..1_000 => write!(f, "{ms} ms"),
-            ms @ 1_000..60_000 => write!(f, "{}.{} s", ms / 1_000, ms % 1_000 / 100),
-            ms @ 60_000..3_600_000 => write!(f, "{} m {:02} s", ms / 60_000, ms / 1_000 % 60),
-            ms => write!(f, "{} h {:02} m", ms / 3_600_000, ms / 60_000 % 60),
-        }
     }
 }

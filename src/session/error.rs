@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Payload;
 use super::protocol::{Malformed, Unsupported};
+use crate::words::Span;
 
 /// Why a session gave no answer.
 ///
@@ -181,7 +182,7 @@ impl fmt::Display for SessionError {
             Kind::Closed => f.write_str("the session is closed"),
             Kind::Ended => f.write_str("the request that this call belonged to has ended"),
             Kind::Remote(error) => write!(f, "the peer answered with an error: {error}"),
-            Kind::TimedOut { waited } => write!(f, "no answer came in {waited:.1?}"),
+            Kind::TimedOut { waited } => write!(f, "no answer came in {}", Span(*waited)),
             Kind::NoAnswer => f.write_str("the peer ended the request without an answer"),
             Kind::Full { what } => write!(f, "{what}"),
             Kind::Overflow => f.write_str("the answers were not read as fast as they came"),

@@ -215,7 +215,7 @@ impl<T> WorkersBuilder<T> {
     /// drop(alice.submit(|_| ())?);
     /// let refused = alice.try_submit(|_| ()).unwrap_err();
     /// assert!(refused.is_key_full());
-    /// assert_eq!(refused.to_string(), "the queue of key `alice` is full: 1 works wait in it");
+    /// assert_eq!(refused.to_string(), "the queue of key `alice` is full: it takes 1 and no more");
     /// assert!(bob.try_submit(|_| ()).is_ok());
     /// open.send(())?;
     /// # first.join()?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Work;
+use super::team::Busy;
 use crate::error::PoolError;
 use crate::pool::instance::Instance;
 use crate::pool::lease::Lease;
@@ -24,7 +25,7 @@ pub(super) trait Bench<T: 'static> {
 pub(super) type Lent<'b, T> = (Lease<'b, T, false>, Option<Arc<dyn Interruptible>>);
 
 trait Perform<T: 'static>: Send + Sync {
-    fn perform(&self, bench: &mut dyn Bench<T>);
+    fn perform(&self, bench: &mut dyn Bench<T>, busy: Busy<'_>);
     fn give_up(&self);
 }
 
@@ -54,8 +55,12 @@ where
     R: Send,
     F: FnOnce(&mut T) -> R + Send + 'static,
 {
-    fn perform(&self, bench: &mut dyn Bench<T>) {
-        self.run_with(|| bench.lend(), |lease, work| lease.run(work));
+    fn perform(&self, bench: &mut dyn Bench<T>, busy: Busy<'_>) {
+        let call = |lease: Lease<'_, T, false>, work: F| {
+            let _busy = busy;
+            lease.run(work)
+        };
+        self.run_with(|| bench.lend(), call);
     }
 
     fn give_up(&self) {
@@ -65,8 +70,12 @@ where
 
 /// The close of a key.
 impl<T: 'static> Perform<T> for Task<bool, Held<()>> {
-    fn perform(&self, bench: &mut dyn Bench<T>) {
-        self.run(|()| bench.close());
+    fn perform(&self, bench: &mut dyn Bench<T>, busy: Busy<'_>) {
+        let call = |()| {
+            let _busy = busy;
+            bench.close()
+        };
+        self.run(call);
     }
 
     fn give_up(&self) {
@@ -96,9 +105,9 @@ impl<T: 'static> Job<T> {
         (Self(Some(Arc::clone(&task) as Arc<dyn Perform<T>>)), JoinHandle::of(task))
     }
 
-    pub(super) fn perform(mut self, bench: &mut dyn Bench<T>) {
+    pub(super) fn perform(mut self, bench: &mut dyn Bench<T>, busy: Busy<'_>) {
         if let Some(task) = self.0.take() {
-            task.perform(bench);
+            task.perform(bench, busy);
         }
     }
 }

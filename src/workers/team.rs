@@ -86,19 +86,23 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn begin(&self) -> impl Drop + '_ {
-        struct Busy<'l>(&'l Load);
-        impl Drop for Busy<'_> {
-            fn drop(&mut self) {
-                self.0.running_since.store(0, Ordering::Relaxed);
-            }
-        }
+    pub(super) fn begin(&self) -> Busy<'_> {
         self.running_since.store(coarse_ms().max(1), Ordering::Relaxed);
         Busy(self)
     }
 
     fn is_busy(&self) -> bool {
         self.running_since.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// While it lives, the worker counts as busy. Work drops it before its handle is told: who has the
+/// result in hand does not find the work running.
+pub(super) struct Busy<'l>(&'l Load);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.running_since.store(0, Ordering::Relaxed);
     }
 }
 
@@ -478,7 +482,7 @@ where
             status.waiting += key.room.waiting();
             let state = key.state();
             let (queued, Some(worker)) = (state.line.len(), state.seat) else { continue };
-            let is_running = state.is_running;
+            let is_running = state.is_running && self.loads[worker].is_busy();
             drop(state);
             if queued == 0 && !is_running {
                 continue;

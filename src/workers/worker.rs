@@ -102,8 +102,7 @@ where
         } else {
             self.team.room.leave();
         }
-        let _busy = load.begin();
-        job.perform(&mut Own(&self.team));
+        job.perform(&mut Own(&self.team), load.begin());
     }
 
     /// Does the next work of a key with the key's instance.
@@ -120,8 +119,7 @@ where
         if let Some(job) = job {
             load.queued.fetch_sub(1, Ordering::Relaxed);
             key.room.leave();
-            let _busy = load.begin();
-            let _ = contain(|| job.perform(&mut kept));
+            let _ = contain(|| job.perform(&mut kept, load.begin()));
         }
         let mut instance = kept.instance;
         // Spent by this use, or poisoned, or ordered closed meanwhile: not to be kept for nothing.

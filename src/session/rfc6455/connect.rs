@@ -15,6 +15,7 @@ use super::target::Target;
 use super::upgrade::{self, Upgraded};
 use crate::deadline::Deadline;
 use crate::session::dial;
+use crate::words::Span;
 
 /// What a connection is made from.
 pub(in crate::session) struct Connector {
@@ -299,7 +300,7 @@ impl fmt::Display for ConnectError {
         };
         write!(f, "{doing} {target} ")?;
         match problem {
-            Problem::TimedOut(limit) => write!(f, "was not done within {limit:.1?} in all"),
+            Problem::TimedOut(limit) => write!(f, "was not done within {} in all", Span(*limit)),
             Problem::Io(_) | Problem::Token(_) => f.write_str("failed"),
             Problem::Refused(refusal) => write!(f, "was refused with {refusal}"),
             Problem::Denied { status, why } => {

@@ -11,6 +11,7 @@ use crate::session::rfc6455::{
     Fault, FrameError, Frames, Goodbye, Message, Patience, Role, Socket, Stream, farewell,
 };
 use crate::session::{Malformed, Unsupported};
+use crate::words::Span;
 
 /// For how long one side of the traffic may keep the other waiting.
 const SLICE: Duration = Duration::from_millis(20);
@@ -255,7 +256,7 @@ impl Link {
             return Ok(());
         }
         if self.pinged_at.is_some() {
-            let why = format!("no answer to a ping in {:.1?}", self.limits.keep_alive_timeout);
+            let why = format!("no answer to a ping in {}", Span(self.limits.keep_alive_timeout));
             return Err(Kind::Lost { why }.into());
         }
         self.ping().map(drop)

@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::session::error::{Kind, SessionError};
 use crate::session::rfc6455::{Goodbye, Socket};
 use crate::session::{Incoming, Notification, Outgoing, Payload, Protocol, RemoteError, RequestId};
+use crate::words::Span;
 
 /// How many messages are dealt with after a deadline, if they are there already.
 const LATE_MESSAGES: usize = 256;
@@ -499,7 +500,7 @@ impl WebSocketSession {
         self.waiting.remove(&id);
         self.stats.timed_out += 1;
         if self.link.received() == heard_before {
-            self.lose(&format!("nothing was heard from the peer for {timeout:.1?}"));
+            self.lose(&format!("nothing was heard from the peer for {}", Span(timeout)));
         } else {
             let _ = self.tell_cancel(id);
         }
@@ -617,7 +618,7 @@ impl WebSocketSession {
         let mark = self.ask()?;
         while self.last_pong != mark {
             if !self.step(deadline)? || deadline.has_passed() {
-                self.lose(&format!("no answer to a ping in {timeout:.1?}"));
+                self.lose(&format!("no answer to a ping in {}", Span(timeout)));
                 return Err(Kind::TimedOut { waited: timeout }.into());
             }
         }
