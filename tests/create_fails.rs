@@ -3,7 +3,7 @@
 mod support;
 
 use std::error::Error;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use sessile::manager::CloseReason;
@@ -238,11 +238,16 @@ fn a_use_makes_two_instances_at_most_while_the_pool_is_cleared() {
         Interrupt,
         Handler,
     }
-    struct Clears(Stage, From, Arc<OnceLock<Pool<Session>>>);
+    // Weak, for the pool owns its manager and its handler.
+    struct Clears(Stage, From, Weak<OnceLock<Pool<Session>>>);
+    fn clear(pool: &Weak<OnceLock<Pool<Session>>>) {
+        let pool = pool.upgrade().expect("the test has it");
+        pool.get().expect("set before the first use").clear();
+    }
     impl Clears {
         fn clear(&self, from: From) {
             if from == self.1 {
-                self.2.get().expect("set before the first use").clear();
+                clear(&self.2);
             }
         }
     }
@@ -265,15 +270,15 @@ fn a_use_makes_two_instances_at_most_while_the_pool_is_cleared() {
     }
     for from in [From::Create, From::Interrupt, From::Handler] {
         let (stage, this) = (Stage::new(), Arc::new(OnceLock::<Pool<Session>>::new()));
-        let at = Arc::clone(&this);
+        let at = Arc::downgrade(&this);
         let handler = move |event: &sessile::pool::InstanceEvent<'_>| {
             if let (From::Handler, sessile::pool::InstanceEventKind::Created { .. }) =
                 (from, event.kind)
             {
-                at.get().expect("set before the first use").clear();
+                clear(&at);
             }
         };
-        let builder = Pool::builder(Clears(stage.clone(), from, Arc::clone(&this)));
+        let builder = Pool::builder(Clears(stage.clone(), from, Arc::downgrade(&this)));
         let builder = builder.registry(&Registry::new()).on_event(handler).max_size(1);
         let pool = this.get_or_init(|| builder.build().unwrap()).clone();
         let used = promptly("uses it", move || {
