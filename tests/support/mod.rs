@@ -150,6 +150,10 @@ impl Gate {
         self.0.wait_until("somebody comes to the gate", |(arrived, _)| *arrived > 0);
     }
 
+    pub fn has_arrived(&self) -> bool {
+        self.0.read(|(arrived, _)| *arrived > 0)
+    }
+
     pub fn open(&self) {
         self.0.change(|(_, open)| *open = true);
     }
