@@ -13,6 +13,8 @@ pub mod dify;
 pub mod duplex;
 mod error;
 mod json_rpc;
+#[cfg(all(feature = "duplex", unix))]
+mod outline;
 mod payload;
 mod protocol;
 // A duplex session takes either side, and does not wait.
@@ -27,7 +29,7 @@ pub use self::error::{RemoteError, SessionError};
 pub use self::json_rpc::JsonRpc;
 pub use self::payload::Payload;
 pub use self::protocol::{
-    Incoming, Malformed, Notification, Outgoing, Protocol, RequestId, Unsupported,
+    Concern, Incoming, Malformed, Notification, Outgoing, Protocol, RequestId, Unsupported,
 };
 #[cfg(feature = "ws")]
 pub use self::rfc6455::ConnectOptions;

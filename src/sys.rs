@@ -134,6 +134,21 @@ pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
+/// Has `descriptor` lead to where `other` leads, for this process and for what it starts.
+pub(crate) fn redirect(descriptor: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        // SAFETY: no pointers are passed, and both are open. Aliasing: who has borrowed `descriptor`
+        // goes on with one that is open; none is ours to close.
+        if unsafe { libc::dup2(other.as_raw_fd(), descriptor.as_raw_fd()) } >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY)) {
+            return Err(error);
+        }
+    }
+}
+
 /// What the system holds a child to, and each process that it starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {

@@ -111,6 +111,7 @@ fn remote(daemon: &Daemon, sdk: Sdk, limit: u32) -> Plugin {
 }
 
 fn local(daemon: &Daemon, sdk: Sdk, limit: u32) -> Plugin {
+    let daemon = daemon.clone().on_stderr(|_| ());
     Plugin { hosted: daemon.spawn(command(sdk, limit), START).unwrap(), child: None }
 }
 

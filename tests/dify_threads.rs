@@ -8,7 +8,7 @@ mod dify;
 mod support;
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
@@ -104,20 +104,18 @@ fn calls_of_threads_are_lost_or_torn_over_tcp() {
 #[test]
 fn calls_of_threads_are_lost_or_torn_over_standard_output() {
     let daemon = Daemon::new("a key").on_invocation(says_twice);
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let said = folder.join(format!("dify-example-{}", std::process::id()));
-    let mut example = Command::new(dify::example());
-    example.stderr(Stdio::from(std::fs::File::create(&said).unwrap()));
-    let hosted = daemon.spawn(example, PATIENCE).unwrap();
+    let said: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let hears = Arc::clone(&said);
+    let daemon = daemon.on_stderr(move |said| hears.lock().unwrap().extend_from_slice(said));
+    let hosted = daemon.spawn(Command::new(dify::example()), PATIENCE).unwrap();
     let fields = endpoint("/probe?threads=8&rows=50&app=app");
     let reply = hosted.request("endpoint", "invoke_endpoint", &fields).unwrap();
     let pieces = promptly("all are answered", || reply.filter(Result::is_ok).count());
     assert_eq!(pieces, 1);
     assert_eq!((hosted.stats().requests, hosted.stats().malformed), (400, 0));
-    let read = || std::fs::read_to_string(&said).unwrap();
+    let read = || String::from_utf8(said.lock().unwrap().clone()).unwrap();
     poll_until("it reports", || read().ends_with('\n'));
     assert_eq!(read(), "400 calls, 0 lost\n");
-    std::fs::remove_file(&said).unwrap();
 }
 
 /// With Nagle's algorithm against delayed acknowledgements each takes 40 ms.

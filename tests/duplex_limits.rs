@@ -37,6 +37,29 @@ fn number(answer: &sessile::session::Payload) -> usize {
     answer.parse::<(usize, String)>().unwrap().0
 }
 
+// ---- requests that are too long -----------------------------------------------------------------
+
+#[test]
+fn a_request_over_the_limit_is_answered_with_an_error_and_reading_goes_on() {
+    let (session, mut peer, _place) = pair(|builder| {
+        builder.max_incoming_size(KIB).on_request(|request| drop(request.respond("served")))
+    });
+    let long = "x".repeat(10 * KIB);
+    // Its id may stand anywhere, or nowhere.
+    peer.say_raw(
+        format!("{{\"method\":\"m\",\"params\":[\"{long}\"],\"id\":\"late\"}}\n").as_bytes(),
+    );
+    peer.say_raw(format!("{{\"id\":7,\"method\":\"m\",\"params\":[\"{long}\"]}}\n").as_bytes());
+    peer.say_raw(format!("{{\"method\":\"told\",\"params\":[\"{long}\"]}}\n").as_bytes());
+    peer.say(&json!({"jsonrpc": "2.0", "id": "p", "method": "m"}));
+    for id in [json!("late"), json!(7)] {
+        let told = peer.hear().unwrap();
+        assert_eq!((&told["id"], &told["error"]["code"]), (&id, &json!(-32600)));
+    }
+    assert_eq!(peer.hear().unwrap()["result"], "served");
+    assert_eq!(session.stats().oversized, 3);
+}
+
 // ---- answers that nobody reads ------------------------------------------------------------------
 
 #[test]

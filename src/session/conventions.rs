@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
+use super::protocol::{Concern, Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
 use super::{JsonRpc, Payload};
 
 /// JSON-RPC with the conventions of the Language Server Protocol.
@@ -230,6 +230,10 @@ impl Protocol for Lsp {
         self.json_rpc.answer_id(head, tail)
     }
 
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        self.json_rpc.concerns(outline)
+    }
+
     fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {
         let (partial, work) = (format!("\"{PARTIAL}{id}\""), format!("\"{WORK}{id}\""));
         with_members(params, &[("partialResultToken", partial), ("workDoneToken", work)])
@@ -320,6 +324,10 @@ impl Protocol for Mcp {
 
     fn answer_id(&self, head: &[u8], tail: &[u8]) -> Option<u64> {
         self.json_rpc.answer_id(head, tail)
+    }
+
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        self.json_rpc.concerns(outline)
     }
 
     fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {

@@ -205,10 +205,18 @@ impl SessionBuilder {
     }
 
     /// Sets how many bytes a frame may have, either way. Ours that is larger is an error for its
-    /// caller; the peer's is passed over, and fails the call whose answer it is, if that can be told. A
+    /// caller; the peer's is passed over, and fails the one request that it concerns, if that can be told:
+    /// the call whose answer it is, or the peer's own request, which is answered with an error. A
     /// WebSocket on which it comes is closed. Default: 16 MiB.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.limits.max_message_size = bytes;
+        self.settings.link.max_message_size = bytes;
+        self
+    }
+
+    /// Sets how many bytes a frame of the peer's may have, where that is another limit than ours. To be
+    /// called after [`max_message_size`](Self::max_message_size), which sets both.
+    pub fn max_incoming_size(mut self, bytes: usize) -> Self {
         self.settings.link.max_message_size = bytes;
         self
     }

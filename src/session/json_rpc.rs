@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::conventions::Lsp;
-use super::protocol::{Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
+use super::protocol::{Concern, Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
 use super::{Payload, RemoteError};
 
 /// JSON-RPC 2.0. Batches are understood, and not sent.
@@ -461,6 +461,20 @@ impl Protocol for JsonRpc {
             members.take(&rest[comma + 1..]);
         }
         members.id.filter(|_| !members.is_request)
+    }
+
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        #[derive(Deserialize)]
+        struct Told<'a> {
+            #[serde(borrow)]
+            id: &'a RawValue,
+            method: Option<IgnoredAny>,
+        }
+        let Told { id, method } = serde_json::from_slice(outline).ok()?;
+        match method {
+            Some(_) => request_id(id).map(Concern::Request),
+            None => own_id(id.get()).map(Concern::Answer),
+        }
     }
 }
 

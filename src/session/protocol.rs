@@ -86,6 +86,17 @@ pub trait Protocol: Send + Sync + 'static {
         None
     }
 
+    /// Finds whom a message concerns that is over the size limit and was not kept, by what its first two
+    /// levels say in short: names, numbers and short texts, as JSON. Long texts are empty there, and what
+    /// lies deeper is `null`.
+    ///
+    /// A request of ours fails at once, and a request of the peer's is answered with an error. Default:
+    /// it cannot be told, and [`answer_id`](Self::answer_id) is asked.
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        let _ = outline;
+        None
+    }
+
     /// Rewrites the parameters of our request `id` so that the peer tells of its progress, and sends
     /// answers piece by piece, where the protocol has words for that. `None`: they are sent as they are.
     fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {
@@ -109,6 +120,16 @@ pub trait Protocol: Send + Sync + 'static {
     fn ends_apart(&self) -> bool {
         false
     }
+}
+
+/// Whom a message concerns that was too long to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Concern {
+    /// It answers this request of ours.
+    Answer(u64),
+    /// It is this request of the peer's.
+    Request(RequestId),
 }
 
 /// What we say.

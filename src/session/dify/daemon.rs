@@ -20,7 +20,8 @@ use super::http::{HttpRequest, HttpResponse};
 use super::wire::{DECLARES, DaemonSide};
 use crate::deadline::Deadline;
 use crate::session::duplex::{
-    ChildStdio, Connect, Framed, Invocation, Link, LinkOptions, Request, Session, SessionStats,
+    ChildStdio, Connect, Framed, Framing, Invocation, Lines, Link, LinkOptions, Next, Request,
+    Session, SessionStats,
 };
 use crate::session::error::Kind;
 use crate::session::{Malformed, Payload, RemoteError, SessionError};
@@ -30,14 +31,15 @@ use crate::sys;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Without a heartbeat for so long a remote plugin is given up, and a local one.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
-/// A line of a local plugin's.
+/// A line of a local plugin's. One that is longer is its end.
 const LOCAL_LINE: usize = 5 << 20;
-/// A line to a plugin; Dify has no limit of its own.
-const TOLD: usize = 256 << 20;
+/// Any other line; Dify has no limit of its own.
+const LINE: usize = 256 << 20;
 /// So often a plugin that starts is looked after.
 const MOMENT: Duration = Duration::from_millis(20);
 
 type Handler = Arc<dyn Fn(ReverseCall) + Send + Sync>;
+type OnStderr = dyn Fn(&[u8]) + Send + Sync;
 
 /// Hosts plugins.
 ///
@@ -50,6 +52,7 @@ pub struct Daemon {
     late: LateInvocations,
     threads: usize,
     timeout: Duration,
+    stderr: Arc<OnStderr>,
 }
 
 /// What becomes of an invocation on behalf of a session that has ended.
@@ -85,6 +88,9 @@ impl Daemon {
             late: LateInvocations::Drop,
             threads: 1000,
             timeout: Duration::from_secs(300),
+            stderr: Arc::new(|said| {
+                let _ = io::stderr().write_all(said);
+            }),
         }
     }
 
@@ -117,6 +123,14 @@ impl Daemon {
         self
     }
 
+    /// Has `handler` called with what local plugins write to standard error, as it comes. Default: it is
+    /// written to ours.
+    #[must_use]
+    pub fn on_stderr(mut self, handler: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.stderr = Arc::new(handler);
+        self
+    }
+
     /// Waits for a remote plugin at this port, no longer than this, and lets it declare itself.
     ///
     /// # Errors
@@ -130,15 +144,18 @@ impl Daemon {
             key: self.key.clone(),
             declared: Arc::clone(&declared),
         };
-        let session = self.builder(&declared, SILENCE.0)?.connect(handshake)?;
+        let builder = self.builder(&declared, SILENCE.0)?.max_message_size(LINE);
+        let session = builder.connect(handshake)?;
         Ok(HostedPlugin { session, declared })
     }
 
-    /// Starts a local plugin, and waits until it says that it is alive.
+    /// Starts a local plugin, and waits until it has told of itself. Its standard input, output and
+    /// error are the daemon's.
     ///
     /// # Errors
     ///
-    /// If it does not start, or is not alive within this time.
+    /// If it does not start, ends, or has not told of itself within this time. The error repeats what it
+    /// wrote to standard error last.
     pub fn spawn(
         &self,
         mut command: Command,
@@ -146,16 +163,33 @@ impl Daemon {
     ) -> Result<HostedPlugin, SessionError> {
         command.env("INSTALL_METHOD", "local");
         let declared: Arc<Declared> = Arc::default();
-        let builder = self.builder(&declared, SILENCE.1)?.max_message_size(TOLD);
-        let session = builder.connect(Local(ChildStdio::new(command)))?;
+        let builder =
+            self.builder(&declared, SILENCE.1)?.max_message_size(LINE).framing(LocalLines);
+        let last_words: Arc<LastWords> = Arc::default();
+        let (hears, handler) = (Hears(Arc::clone(&last_words)), Arc::clone(&self.stderr));
+        let child = ChildStdio::new(command).on_stderr(move |said| {
+            hears.0.hear(said);
+            handler(said);
+        });
+        let process = child.process();
+        let session = builder.connect(child)?;
         let deadline = Deadline::after(wait);
         while !declared.wait_manifest(Deadline::after(MOMENT)) {
             let why = match (session.is_closed(), deadline.has_passed()) {
-                (true, _) => "the plugin has ended before it told of itself".to_owned(),
+                (true, _) => match process.wait(MOMENT) {
+                    Some(status) => {
+                        format!("the plugin has ended before it told of itself: {status}")
+                    }
+                    None => "the plugin was lost before it told of itself".to_owned(),
+                },
                 (_, true) => format!("the plugin did not tell of itself in {wait:?}"),
                 _ => continue,
             };
-            return Err(Kind::Connect(anyhow::anyhow!(why)).into());
+            drop(session); // with all that it has started
+            let said = last_words.wait(Deadline::after(Duration::from_secs(1)));
+            let said = if said.is_empty() { "nothing".to_owned() } else { format!("\n{said}") };
+            let error = anyhow::anyhow!("{why}; to standard error it has said {said}");
+            return Err(Kind::Connect(error).into());
         }
         Ok(HostedPlugin { session, declared })
     }
@@ -256,18 +290,71 @@ impl Declared {
     }
 }
 
-/// A local plugin, which may say less in a line than it may be told.
-struct Local(ChildStdio);
+/// What a child has written to standard error last.
+#[derive(Default)]
+struct LastWords {
+    said: Mutex<(Vec<u8>, bool)>,
+    changed: Condvar,
+}
 
-impl Connect for Local {
-    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
-        let mut options = options.clone();
-        options.max_message_size = LOCAL_LINE;
-        self.0.connect(&options)
+/// So much of it is kept.
+const WORDS: usize = 4 << 10;
+
+impl LastWords {
+    fn hear(&self, said: &[u8]) {
+        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        all.0.extend_from_slice(said);
+        let over = all.0.len().saturating_sub(WORDS);
+        all.0.drain(..over);
     }
 
-    fn blocks(&self) -> bool {
-        self.0.blocks()
+    /// All of it, once there will be no more; or what there is by then.
+    fn wait(&self, deadline: Deadline) -> String {
+        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        while !all.1 {
+            match deadline.wait(&self.changed, all) {
+                Ok(woken) => all = woken,
+                Err(late) => {
+                    all = late;
+                    break;
+                }
+            }
+        }
+        String::from_utf8_lossy(all.0.trim_ascii()).into_owned()
+    }
+}
+
+/// Whoever hears it. Dropped, there is no more to be heard.
+struct Hears(Arc<LastWords>);
+
+impl Drop for Hears {
+    fn drop(&mut self) {
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// What a local plugin says: lines, and none over the limit.
+#[derive(Clone)]
+struct LocalLines;
+
+impl Framing for LocalLines {
+    fn encode(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+        Lines::new().encode(frame, out);
+    }
+
+    fn decode(&mut self, bytes: &[u8], seen: usize) -> io::Result<Next> {
+        let next = Lines::new().decode(bytes, seen)?;
+        let length = match next {
+            Next::More => bytes.len(),
+            Next::Frame { length, .. } => length,
+            Next::Skip(_) => 0,
+        };
+        if length > LOCAL_LINE {
+            let what = format!("the plugin has said more than {LOCAL_LINE} bytes in one line");
+            return Err(io::Error::new(ErrorKind::InvalidData, what));
+        }
+        Ok(next)
     }
 }
 

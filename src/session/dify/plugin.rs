@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
@@ -493,8 +494,10 @@ impl Plugin {
         let handshake = greeting.first().filter(|_| is_remote).cloned().unwrap_or_default().into();
         let threads = environment.workers.unwrap_or(self.threads);
         let workers = handlers::workers("dify-handler", threads, self.queue)?;
-        let dial = Dial::new(environment, self.max_message);
-        let outlet = Outlet { max_line: dial.says_at_most };
+        // What it may be told is more than it may say, if it is local.
+        let max_line = if is_remote { self.max_message } else { LOCAL_LINE };
+        let dial = Dial::new(environment);
+        let outlet = Outlet { max_line };
         let (state, heard) = (Arc::clone(&dial.state), Arc::clone(&dial.state));
         let (acts, on_event) = (self.acts, self.on_event);
         let builder = Session::builder(PluginSide::new())
@@ -507,7 +510,8 @@ impl Plugin {
             )
             .request_timeout(environment.invocation_timeout)
             .end_timeout(environment.invocation_timeout)
-            .max_message_size(dial.says_at_most)
+            .max_message_size(max_line)
+            .max_incoming_size(self.max_message)
             .max_requests(self.queue + threads)
             .on_notification(move |_, told| {
                 if told.method == REFUSAL {
@@ -590,26 +594,30 @@ fn greet(key: &str, messages: Vec<(String, Value)>, frames: &mut Vec<Vec<u8>>) {
 /// How the daemon is reached, and what it has said to that.
 struct Dial {
     to: Box<dyn Connect>,
-    hears_at_most: usize,
-    says_at_most: usize,
+    /// For whom it fails.
+    what: &'static str,
     state: Arc<State>,
 }
 
 impl Dial {
-    fn new(environment: &Environment, max_message: usize) -> Self {
-        let (to, says_at_most): (Box<dyn Connect>, usize) = match &environment.install {
-            Install::Local => (Box::new(Stdio::new()), LOCAL_LINE),
-            Install::Remote { address, .. } => (Box::new(Tcp::new(address)), max_message),
+    fn new(environment: &Environment) -> Self {
+        let (to, what): (Box<dyn Connect>, _) = match &environment.install {
+            Install::Local => (
+                Box::new(Stdio::new()),
+                "a local plugin is started by Dify's daemon, and talks with it over standard input and \
+                 output; to run it by hand, set INSTALL_METHOD=remote",
+            ),
+            Install::Remote { address, .. } => {
+                (Box::new(Tcp::new(address)), "no daemon is reached")
+            }
         };
-        Self { to, hears_at_most: max_message, says_at_most, state: Arc::default() }
+        Self { to, what, state: Arc::default() }
     }
 }
 
 impl Connect for Dial {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
-        let mut options = options.clone();
-        options.max_message_size = self.hears_at_most;
-        let link = self.to.connect(&options)?;
+        let link = self.to.connect(options).context(self.what)?;
         self.state.is_connected();
         Ok(link)
     }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::session::json_rpc::syntax;
 use crate::session::{
-    Incoming, Malformed, Outgoing, Payload, Protocol, RemoteError, RequestId, Unsupported,
+    Concern, Incoming, Malformed, Outgoing, Payload, Protocol, RemoteError, RequestId, Unsupported,
 };
 
 /// Ids of our own, in the form of random UUIDs: a number in the lower half, chance in the upper.
@@ -149,6 +149,23 @@ struct FromDaemon<'a> {
     data: &'a RawValue,
     #[serde(borrow, flatten)]
     context: RequestContext<'a>,
+}
+
+/// What the outline of a message tells of whom it concerns.
+#[derive(Deserialize)]
+struct Told<'a> {
+    #[serde(borrow)]
+    session_id: Cow<'a, str>,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<ToldOf<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ToldOf<'a> {
+    #[serde(borrow)]
+    backwards_request_id: Option<Cow<'a, str>>,
 }
 
 /// What else the daemon tells with a request.
@@ -309,6 +326,18 @@ impl Protocol for PluginSide {
         Ok(())
     }
 
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        let told: Told<'_> = serde_json::from_slice(outline).ok()?;
+        match &*told.event {
+            "request" => Some(Concern::Request(RequestId::new(&told.session_id))),
+            "backwards_response" => {
+                let id = told.data?.backwards_request_id?;
+                self.ids.number(&id).map(Concern::Answer)
+            }
+            _ => None,
+        }
+    }
+
     fn ends_apart(&self) -> bool {
         true
     }
@@ -460,6 +489,13 @@ impl Protocol for DaemonSide {
             _ => return Err(Malformed::new("an unknown event")),
         });
         Ok(())
+    }
+
+    /// Whatever it was, the session that said so cannot go on without it.
+    fn concerns(&self, outline: &[u8]) -> Option<Concern> {
+        let told: Told<'_> = serde_json::from_slice(outline).ok()?;
+        let id = self.ids.number(&told.session_id).filter(|_| told.event == "session");
+        id.map(Concern::Answer)
     }
 
     fn ends_apart(&self) -> bool {

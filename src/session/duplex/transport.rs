@@ -111,6 +111,9 @@ pub struct Oversized {
     pub head: Vec<u8>,
     /// Its last bytes.
     pub tail: Vec<u8>,
+    /// What its first two levels say in short, if it is a JSON object: names, numbers and short texts.
+    /// Empty where the transport does not tell.
+    pub outline: Vec<u8>,
 }
 
 /// A stream of frames that never blocks. It is the session's thread that uses it.

@@ -15,7 +15,7 @@ use crate::session::duplex::request::Batch;
 use crate::session::duplex::shared::count;
 use crate::session::duplex::transport::Oversized;
 use crate::session::error::Kind;
-use crate::session::{Incoming, Notification};
+use crate::session::{Concern, Incoming, Notification};
 
 /// So many reads in a turn, so that posts and timers are not starved.
 const READS: usize = 16;
@@ -56,13 +56,14 @@ impl Owner {
                 self.heard = Instant::now();
                 live.is_pinged = false;
             }
+            // First: what came after it may be the end of what it was a part of.
+            oversized.iter().for_each(|frame| self.passed_over(frame));
             for message in messages.drain(..) {
                 if self.live.is_none() {
                     break; // what one message led to
                 }
                 self.hear(message, None);
             }
-            oversized.iter().for_each(|frame| self.passed_over(frame));
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -79,12 +80,18 @@ impl Owner {
         self.flush(); // what reading has called for: the answer to a ping
     }
 
-    /// A frame that was over the limit. If it can be told whose answer it was, that call fails.
+    /// A frame that was over the limit. If it can be told whom it concerns, that request fails.
     fn passed_over(&mut self, frame: &Oversized) {
         count(&self.shared.counts.oversized);
-        let limit = self.shared.limits.max_message_size;
-        if let Some(id) = self.shared.protocol.answer_id(&frame.head, &frame.tail) {
-            self.ended(id, Some(Kind::TooLarge { size: frame.size, limit }.into()));
+        let (size, limit) = (frame.size, self.settings.link.max_message_size);
+        let protocol = &self.shared.protocol;
+        let answer = || protocol.answer_id(&frame.head, &frame.tail).map(Concern::Answer);
+        match protocol.concerns(&frame.outline).or_else(answer) {
+            Some(Concern::Answer(id)) => {
+                self.ended(id, Some(Kind::TooLarge { size, limit }.into()));
+            }
+            Some(Concern::Request(id)) => self.asked_too_much(id, size, limit),
+            None => {}
         }
     }
 

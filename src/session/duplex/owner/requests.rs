@@ -27,26 +27,8 @@ pub(super) struct Heard {
 
 impl Owner {
     pub(super) fn asked(&mut self, heard: Heard, batch: Option<&Arc<Batch>>) {
-        let Heard { id, within, method, params, meta } = heard;
-        count(&self.shared.counts.requests);
-        if self.shared.is_choked() {
-            // Each is answered, if with an error. Not to read on could leave both sides waiting.
-            return self.lost("the peer asks on and on, and reads no answers".to_owned());
-        }
-        let before = self.asked_as(&id);
-        if before.is_some_and(|scope| scope.holds_id()) {
-            // It would be answered twice, and nobody could tell which is which.
-            count(&self.shared.counts.malformed);
-            let never = batch.and_then(|batch| batch.answered(None));
-            return never.into_iter().for_each(|sending| self.send(sending));
-        }
-        let shared = Arc::clone(&self.shared);
-        let scope = Arc::new(Scope::new(id.clone(), shared, self.connection, batch.cloned()));
-        let asked = Asked { scope: Arc::downgrade(&scope), held: None };
-        let within = within.map(|id| (id, self.waiters.contains_key(&id)));
-        let request = Request::new(scope, within, method, params, meta);
         let is_full = self.requests.len() >= self.settings.max_requests;
-        self.requests.insert(id, asked);
+        let Some(request) = self.enter(heard, batch) else { return };
         match &self.handlers.request {
             _ if is_full => request.fail(&super::super::busy()),
             None => {
@@ -59,6 +41,45 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// A request that was over the limit, and was not kept. It is answered as any other, if requests are
+    /// answered here at all.
+    pub(super) fn asked_too_much(&mut self, id: RequestId, size: usize, limit: usize) {
+        if self.handlers.request.is_none() {
+            return;
+        }
+        let heard = Heard { id, within: None, method: String::new(), params: None, meta: None };
+        if let Some(request) = self.enter(heard, None) {
+            let error = format!("the message of {size} bytes is over the limit of {limit}");
+            request.fail(&RemoteError::new(error).with_code(RemoteError::INVALID_REQUEST));
+        }
+    }
+
+    /// Takes note of a request. `None`: it cannot be answered.
+    fn enter(&mut self, heard: Heard, batch: Option<&Arc<Batch>>) -> Option<Request> {
+        let Heard { id, within, method, params, meta } = heard;
+        count(&self.shared.counts.requests);
+        if self.shared.is_choked() {
+            // Each is answered, if with an error. Not to read on could leave both sides waiting.
+            self.lost("the peer asks on and on, and reads no answers".to_owned());
+            return None;
+        }
+        let before = self.asked_as(&id);
+        if before.is_some_and(|scope| scope.holds_id()) {
+            // It would be answered twice, and nobody could tell which is which.
+            count(&self.shared.counts.malformed);
+            let never = batch.and_then(|batch| batch.answered(None));
+            never.into_iter().for_each(|sending| self.send(sending));
+            return None;
+        }
+        let shared = Arc::clone(&self.shared);
+        let scope = Arc::new(Scope::new(id.clone(), shared, self.connection, batch.cloned()));
+        let asked = Asked { scope: Arc::downgrade(&scope), held: None };
+        let within = within.map(|id| (id, self.waiters.contains_key(&id)));
+        let request = Request::new(scope, within, method, params, meta);
+        self.requests.insert(id, asked);
+        Some(request)
     }
 
     /// Messages that came in one frame, and whose requests are answered in one.

@@ -5,13 +5,15 @@ use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::{Connect, Framed, Link, LinkOptions, Oversized};
+use crate::contain::contain;
 use crate::deadline::Deadline;
 use crate::sys;
 
@@ -41,24 +43,63 @@ const MOMENT: Duration = Duration::from_millis(250);
 /// assert!(process.exit_status().is_some_and(|status| status.success()));
 /// # Ok::<(), sessile::session::SessionError>(())
 /// ```
-#[derive(Debug)]
 pub struct ChildStdio {
     command: Command,
     process: ChildProcess,
+    on_stderr: Option<OnStderr>,
 }
+
+type OnStderr = Arc<Mutex<dyn FnMut(&[u8]) + Send>>;
 
 impl ChildStdio {
     /// The child that this command starts. Its standard input and output are set here.
     #[must_use]
     pub fn new(mut command: Command) -> Self {
         sys::detach_and_bind(&mut command);
-        Self { command, process: ChildProcess::default() }
+        Self { command, process: ChildProcess::default(), on_stderr: None }
+    }
+
+    /// Has `handler` called with what the child writes to its standard error, as it comes.
+    ///
+    /// # Threads
+    ///
+    /// It is called on a thread of its own, and may block: the child is then held back.
+    #[must_use]
+    pub fn on_stderr(mut self, handler: impl FnMut(&[u8]) + Send + 'static) -> Self {
+        self.command.stderr(Stdio::piped());
+        self.on_stderr = Some(Arc::new(Mutex::new(handler)));
+        self
     }
 
     /// What can be known of the child, while the session lives and after it.
     #[must_use]
     pub fn process(&self) -> ChildProcess {
         self.process.clone()
+    }
+}
+
+impl fmt::Debug for ChildStdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildStdio")
+            .field("command", &self.command)
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells of all that comes from there, until its end.
+fn tell(mut from: ChildStderr, handler: &OnStderr) {
+    let mut buffer = [0; 4096];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) => {
+                let mut handler = handler.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = contain(|| handler(&buffer[..read]));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -126,9 +167,14 @@ impl Connect for ChildStdio {
         // The command would keep its ends open, and nobody would see the child's end.
         self.command.stdin(Stdio::null()).stdout(Stdio::null());
         let program = || format!("starting {}", self.command.get_program().to_string_lossy());
-        let child = spawned.with_context(program)?;
+        let mut child = spawned.with_context(program)?;
         self.process.learn(child.id(), None);
+        let stderr = child.stderr.take().zip(self.on_stderr.clone());
         let child = Reaped { child, process: self.process.clone() };
+        if let Some((stderr, handler)) = stderr {
+            let tells = thread::Builder::new().name("sessile-stderr".to_owned());
+            tells.spawn(move || tell(stderr, &handler)).context("no thread for standard error")?;
+        }
         Ok(Box::new(WithChild {
             frames: Framed::new(ours, None, options),
             child,
@@ -227,7 +273,7 @@ impl Reaped {
                 let _ = sys::poll(&mut [sys::readable(socket)], wait);
                 may_read = !matches!(socket.read(&mut scratch), Ok(0));
             } else {
-                std::thread::sleep(wait); // there is nothing more to be woken by
+                thread::sleep(wait); // there is nothing more to be woken by
             }
             pause = (pause * 2).min(Duration::from_millis(20));
         }

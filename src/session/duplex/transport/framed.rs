@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::framing::{Framing, Next};
 use super::{Link, LinkOptions, Oversized};
+use crate::session::outline::Outline;
 
 /// So much is read at once.
 const READ: usize = 64 * 1024;
@@ -185,19 +186,26 @@ pub(crate) struct Deframer {
     max: usize,
 }
 
+#[derive(Default)]
 struct Passing {
     frame: Oversized,
+    outline: Outline,
     /// So many bytes are still to come; `None`: up to what the framing says.
     left: Option<usize>,
 }
 
 impl Passing {
     fn take(&mut self, bytes: &[u8]) {
-        let Oversized { size, head, tail } = &mut self.frame;
+        self.outline.take(bytes);
+        let Oversized { size, head, tail, .. } = &mut self.frame;
         *size += bytes.len();
         head.extend_from_slice(&bytes[..bytes.len().min(HEAD.saturating_sub(head.len()))]);
         tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
         tail.drain(..tail.len().saturating_sub(TAIL));
+    }
+
+    fn finish(self) -> Oversized {
+        Oversized { outline: self.outline.finish(), ..self.frame }
     }
 }
 
@@ -239,7 +247,7 @@ impl Deframer {
                 }
                 begun += passed;
                 if is_over {
-                    self.oversized.extend(self.passing.take().map(|passing| passing.frame));
+                    self.oversized.extend(self.passing.take().map(Passing::finish));
                 }
                 continue;
             }
@@ -254,7 +262,7 @@ impl Deframer {
                 }
                 Next::Skip(bytes) => {
                     // It ends what was being passed over, if that had no end yet.
-                    self.oversized.extend(self.passing.take().map(|passing| passing.frame));
+                    self.oversized.extend(self.passing.take().map(Passing::finish));
                     self.seen = 0;
                     begun = self.filled.min(begun + bytes);
                 }
@@ -263,7 +271,7 @@ impl Deframer {
                     let rest = bytes.get(begin..begin + length).unwrap_or_default();
                     if let Some(mut passing) = self.passing.take() {
                         passing.take(rest);
-                        self.oversized.push(passing.frame);
+                        self.oversized.push(passing.finish());
                     }
                     self.seen = 0;
                     begun = self.filled.min(begun + end);
@@ -272,7 +280,7 @@ impl Deframer {
                     self.next = None;
                     self.seen = 0;
                     let left = Some(end.saturating_sub(begin));
-                    self.passing = Some(Passing { frame: Oversized::default(), left });
+                    self.passing = Some(Passing { left, ..Passing::default() });
                     begun += begin.min(bytes.len());
                 }
                 Next::Frame { begin, length, end } if end <= bytes.len() => {
@@ -289,8 +297,7 @@ impl Deframer {
                     self.seen = bytes.len();
                     // What ends it may come next: a carriage return is no part of a line.
                     if self.passing.is_some() || bytes.len() > self.max.saturating_add(SLACK) {
-                        let passing = Passing { frame: Oversized::default(), left: None };
-                        self.passing.get_or_insert(passing).take(bytes);
+                        self.passing.get_or_insert_default().take(bytes);
                         begun = self.filled;
                         self.seen = 0;
                     }

@@ -1,8 +1,9 @@
 //! Frames over this process's own standard input and output.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -30,12 +31,17 @@ const PIPE_BUF: usize = 4096;
 /// # Ok::<(), sessile::session::SessionError>(())
 /// ```
 ///
-/// Nothing else may write to standard output then. Both have to be pipes, sockets or terminals. They
-/// are left in blocking mode, for others may share them; no more is read or written than does not
-/// block.
+/// Frames have descriptors of their own: what the program prints from then on, and what its libraries
+/// and children write to standard output, goes to standard error, and standard input is empty. So
+/// nothing gets between the frames, and nobody takes one away. [`shared`](Self::shared) leaves both as
+/// they are.
+///
+/// Both have to be pipes, sockets or terminals. They are left in blocking mode, for other processes may
+/// share them; no more is read or written than does not block.
 #[derive(Debug, Default)]
 pub struct Stdio {
     used: bool,
+    is_shared: bool,
 }
 
 impl Stdio {
@@ -44,14 +50,48 @@ impl Stdio {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// This process's own, which are left to others as well. Whatever is printed lies between frames
+    /// then, or within one.
+    #[must_use]
+    pub fn shared() -> Self {
+        Self { is_shared: true, ..Self::default() }
+    }
+}
+
+/// The descriptor, for frames alone.
+fn taken(descriptor: BorrowedFd<'_>, what: &str) -> anyhow::Result<File> {
+    let own = File::from(descriptor.try_clone_to_owned().context(what.to_owned())?);
+    let metadata = own.metadata().context(what.to_owned())?;
+    let kind = metadata.file_type();
+    if kind.is_fifo() || kind.is_socket() || own.is_terminal() {
+        return Ok(own);
+    }
+    let null = fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == metadata.rdev());
+    let is = match () {
+        () if kind.is_char_device() && null => "/dev/null",
+        () if kind.is_char_device() => "a device",
+        () if kind.is_file() => "a file",
+        () => "something else",
+    };
+    anyhow::bail!("{what} is {is}: for a session it has to be a pipe, a socket or a terminal")
 }
 
 impl Connect for Stdio {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         anyhow::ensure!(!std::mem::replace(&mut self.used, true), "they have been used already");
-        let input = io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
-        let output = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
-        let frames = Framed::new(Careful(input.into()), Some(Careful(output.into())), options);
+        let input = taken(io::stdin().as_fd(), "standard input")?;
+        let output = taken(io::stdout().as_fd(), "standard output")?;
+        if !self.is_shared {
+            let nothing = File::options().read(true).write(true).open("/dev/null");
+            let nothing = nothing.context("/dev/null")?;
+            sys::redirect(io::stdin().as_fd(), nothing.as_fd()).context("standard input")?;
+            // Without a standard error, what is printed is lost.
+            sys::redirect(io::stdout().as_fd(), io::stderr().as_fd())
+                .or_else(|_| sys::redirect(io::stdout().as_fd(), nothing.as_fd()))
+                .context("standard output")?;
+        }
+        let frames = Framed::new(Careful(input), Some(Careful(output)), options);
         Ok(Box::new(frames.write_at_most(PIPE_BUF)))
     }
 

@@ -148,7 +148,7 @@ impl Messages {
                 Ok(Some(Message::Binary(_))) => return Err(self.fault(&Fault::Binary)),
                 Ok(Some(Message::TooLarge { size, head, tail })) => {
                     let (head, tail) = (head.to_vec(), tail.to_vec());
-                    self.oversized.push(Oversized { size, head, tail });
+                    self.oversized.push(Oversized { size, head, tail, ..Oversized::default() });
                 }
                 Ok(Some(Message::Ping(of))) => {
                     let of = of.to_vec();
