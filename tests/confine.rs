@@ -571,6 +571,23 @@ fn too_many_processes_are_refused_to_whoever_starts_them() {
     assert_eq!(run(&mut python, "print(len(started) < 16)"), "True\n");
 }
 
+#[test]
+fn threads_without_end_are_refused_to_whoever_starts_them() {
+    let start = "import threading\n\
+                 threading.stack_size(128 * 1024)\n\
+                 started, go = 0, threading.Event()\n\
+                 try:\n    while started < 3000:\n        threading.Thread(target=go.wait).start()\n        started += 1\n\
+                 finally:\n    go.set()";
+    let free = CPythonManager::new().python(system_python());
+    let mut confined = free.clone().confine(Confinement::strict()).start().unwrap();
+    let (user, _) = confined.enforcement().unwrap().user;
+    assert_ne!(user, 0, "root cannot be limited, and this interpreter can be read by others");
+    let error = refused(&mut confined, start);
+    assert!(error.starts_with("RuntimeError"), "{error}");
+    assert_eq!(run(&mut confined, "print(0 < started < 3000)"), "True\n");
+    assert_eq!(run(&mut free.start().unwrap(), start), "");
+}
+
 // ---- at random -------------------------------------------------------------------------------
 
 /// What the random calls must leave as it is.

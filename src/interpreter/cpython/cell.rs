@@ -91,8 +91,10 @@ impl<'a> Cell<'a> {
         on_output: &'a mut dyn FnMut(OutputRef<'_>),
     ) -> Self {
         let ExecuteOptions { max_output, max_data, .. } = *options;
-        // A dozen forms of a value at most; each character may take six in JSON.
-        let largest = max_output.saturating_add(max_data).saturating_mul(72);
+        // What the driver puts into one: forms of a value, measured as they are sent; and texts (a
+        // result, an error and its traceback), of which a byte may take six in JSON. A cell that writes
+        // frames of its own has us hold no more than that.
+        let largest = max_output.saturating_mul(24).saturating_add(max_data);
         Self {
             number,
             gatherer: Gatherer::new(options, on_output),

@@ -152,8 +152,9 @@ impl Confinement {
 
     /// Lets a session have this many other processes (and threads) at once.
     ///
-    /// The system counts by user (`RLIMIT_NPROC`). It does not count for root: a process of root's
-    /// has its sessions run as [another user](Self::user). Default: 0, none; threads are free then.
+    /// The system counts by user (`RLIMIT_NPROC`), and what the user of this process has when the session
+    /// starts is added. It does not count for root: a process of root's has its sessions run as [another
+    /// user](Self::user). Default: 0, none; then a session may have some thousand threads.
     ///
     /// ```
     /// # use sessile::interpreter::cpython::Confinement;

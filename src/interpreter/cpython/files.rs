@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+#[cfg(all(feature = "confine", target_os = "linux"))]
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -122,12 +124,20 @@ impl CPython {
         #[cfg(all(feature = "confine", target_os = "linux"))]
         if let Some((user, group)) = self.enforcement().map(|enforcement| enforcement.user)
             && user != sys::user()
+            && is_nowhere_else(&file)?
         {
             return std::os::unix::fs::fchown(file, Some(user), Some(group));
         }
         let _ = file;
         Ok(())
     }
+}
+
+/// A file that has another name, outside, may be somebody's: it is not given away.
+#[cfg(all(feature = "confine", target_os = "linux"))]
+fn is_nowhere_else(file: &impl AsFd) -> io::Result<bool> {
+    let found = File::from(file.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok(found.is_dir() || found.nlink() <= 1)
 }
 
 /// Opens a regular file, and nothing else: a pipe, a device or a socket might have us wait for ever.

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::super::lease::{self, Lease, Reclaimed};
+use super::private_dir;
 
 /// The environment variable by which a child, and what it starts, is known again.
 pub(super) const MARK: &str = "SESSILE_LEASE";
@@ -95,7 +96,7 @@ impl What {
 
     fn remove(self) -> bool {
         let gone = self.end_detached();
-        let removed = self.dir.is_none_or(|dir| fs::remove_dir_all(&dir).is_ok() || !dir.exists());
+        let removed = self.dir.is_none_or(|dir| private_dir::remove(&dir).is_ok());
         gone && removed
     }
 }

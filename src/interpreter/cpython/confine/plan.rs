@@ -14,7 +14,10 @@ use super::super::Settings;
 use super::calls::Filters;
 use super::python::Files;
 use super::user::Identity;
-use super::{Confinement, Enforcement, Held, Limits, calls, disk, files, python};
+use super::{Confinement, Enforcement, Held, Limits, calls, disk, files, python, user};
+
+/// How many threads a session may have that may have no other process.
+const MOST_THREADS: u64 = 1024;
 
 /// Ready to be put on one child.
 pub(in super::super) struct Plan {
@@ -24,7 +27,7 @@ pub(in super::super) struct Plan {
     rules: Option<OwnedFd>,
     filters: Filters,
     limits: Limits,
-    processes: Option<u64>,
+    tasks: Option<u64>,
     held: Held,
 }
 
@@ -48,12 +51,13 @@ impl Plan {
         let filters = calls::filters(asked, files::knows_socket_paths())?;
         enforcement
             .hold("system calls that lead outside are refused, sockets but TCP's among them");
-        let processes = match asked.processes {
+        // Of what the system counts, which is threads, by user; and for nobody whose number is 0.
+        let beside = if identity == Identity::Own { user::tasks() } else { 0 };
+        let tasks = match asked.processes {
             0 => {
                 enforcement.hold("no other process can be started");
-                None
+                (enforcement.user.0 != 0).then(|| beside * 2 + MOST_THREADS)
             }
-            // The system counts for nobody whose number is 0.
             _ if enforcement.user.0 == 0 => {
                 let what = "the number of processes is not limited: the session runs as root, since other users \
                             cannot read this interpreter; take one that they can, or name a user that can";
@@ -65,7 +69,7 @@ impl Plan {
             }
             most => {
                 enforcement.hold("the number of processes is limited");
-                Some(most)
+                Some(beside + most)
             }
         };
         if let Identity::Other(user, group) = identity {
@@ -76,7 +80,7 @@ impl Plan {
         enforcement.hold("sizes of files, the session's directory, and open files are limited");
         let held = Held { enforcement, disk: disk::Watch::new(dir, asked.disk) };
         let dir = dir.to_owned();
-        Ok(Self { python, dir, identity, rules, filters, limits: asked.limits, processes, held })
+        Ok(Self { python, dir, identity, rules, filters, limits: asked.limits, tasks, held })
     }
 
     /// What to start.
@@ -112,12 +116,12 @@ impl Plan {
     /// Has the child put the rules on, as the last thing before it becomes Python. What comes back is
     /// to be kept as long as the child lives.
     pub(in super::super) fn restrict(self, command: &mut Command) -> Held {
-        let Self { rules, filters, limits, processes, held, .. } = self;
+        let Self { rules, filters, limits, tasks, held, .. } = self;
         let restrict = move || {
             set(libc::RLIMIT_FSIZE, limits.file_size)?;
             set(libc::RLIMIT_NOFILE, limits.open_files)?;
             set(libc::RLIMIT_CORE, 0)?;
-            if let Some(most) = processes {
+            if let Some(most) = tasks {
                 set(libc::RLIMIT_NPROC, most)?;
             }
             // Whatever this process holds open without knowing.

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Numbers of users that own nothing, which systems set aside for passing use (systemd's range).
 const PASSING: std::ops::RangeInclusive<u32> = 61_184..=65_519;
@@ -97,6 +99,29 @@ fn is_known(user: u32) -> bool {
             }
         })
     })
+}
+
+/// How many threads this user has, as `RLIMIT_NPROC` counts them; looked at once in a while.
+pub(super) fn tasks() -> u64 {
+    static SEEN: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, count)) = *seen
+        && at.elapsed() < Duration::from_secs(5)
+    {
+        return count;
+    }
+    let of_us = |status: &str| {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        (field("Uid:")? == u64::from(crate::sys::user())).then(|| field("Threads:"))?
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let statuses = processes.filter_map(|one| fs::read_to_string(one.path().join("status")).ok());
+    let count = statuses.filter_map(|status| of_us(&status)).sum();
+    *seen = Some((Instant::now(), count));
+    count
 }
 
 /// Whether every user may read this file or list this directory, and get there.

@@ -54,7 +54,7 @@ def describe(error, limit):
     text = with_end(whole, last, limit)
     short = shorten(value, limit)
     cut = text is not whole or len(short) < len(value)
-    return {"name": kind.__name__, "value": short, "traceback": text}, cut
+    return {"name": kind.__name__[:1000], "value": short, "traceback": text}, cut
 
 
 def printable(text):

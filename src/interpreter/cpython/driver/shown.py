@@ -78,7 +78,7 @@ def forms(value, include=None, exclude=None):
 
 def fitted(found):
     """The forms as they are sent, whether text was cut, and what was left out: (type, size)."""
-    kept, cut, omitted = {}, False, []
+    kept, cut, omitted, room = {}, False, [], data_limit
     for mime, data in found.items():
         if isinstance(data, (bytes, bytearray)):
             data = b2a_base64(data, newline=False).decode()
@@ -93,13 +93,14 @@ def fitted(found):
         if not mime.endswith("json") and not isinstance(data, str):
             continue
         try:
-            size = len(data) if isinstance(data, str) else len(to_json(data))
+            size = len(to_json(data)) - 2 * isinstance(data, str)
         except (TypeError, ValueError, RecursionError):
             continue
-        if size > data_limit:
+        if size + len(mime) > room:
             omitted.append((mime, size))
         else:
             kept[mime] = data
+            room -= size + len(mime)
     return kept, cut, omitted
 
 
