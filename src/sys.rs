@@ -79,17 +79,21 @@ const NO_SIGNAL: libc::c_int = 0;
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
 
-/// Sends two descriptors, and one byte to carry them.
+/// Sends a few descriptors, eight at most, and one byte to carry them.
 ///
 /// A socket that does not block is needed for this not to.
-pub(crate) fn pass(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-    const PAYLOAD: usize = mem::size_of::<[RawFd; 2]>();
+pub(crate) fn pass<const N: usize>(
+    socket: BorrowedFd<'_>,
+    fds: [BorrowedFd<'_>; N],
+) -> io::Result<()> {
+    const { assert!(N <= 8) }
+    let payload = mem::size_of::<[RawFd; N]>();
 
-    /// Room for one control message of two descriptors, aligned for its header.
+    /// Room for one control message of eight descriptors, aligned for its header.
     #[repr(C)]
     union Control {
         header: libc::cmsghdr,
-        // On 64-bit systems the header takes 16 bytes and the descriptors 8.
+        // On 64-bit systems the header takes 16 bytes and the descriptors 32 at most.
         room: [u8; 64],
     }
 
@@ -102,7 +106,7 @@ pub(crate) fn pass(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 2]) -> io::Resu
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
     // SAFETY: arithmetic on the length only.
-    message.msg_controllen = unsafe { libc::CMSG_SPACE(PAYLOAD as u32) } as _;
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(payload as u32) } as _;
     let raw = fds.map(|fd| fd.as_raw_fd());
     // SAFETY: valid: `msg_control` is aligned for a header and 64 bytes long, more than header and
     // payload take, so the first header lies within it and is not null, and the payload after it
@@ -111,8 +115,8 @@ pub(crate) fn pass(socket: BorrowedFd<'_>, fds: [BorrowedFd<'_>; 2]) -> io::Resu
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(PAYLOAD as u32) as _;
-        ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), PAYLOAD);
+        (*header).cmsg_len = libc::CMSG_LEN(payload as u32) as _;
+        ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), payload);
     }
     // SAFETY: valid: the message points to `part`, hence to `byte`, and to `control`, which all
     // outlive the call. Aliasing: sending only reads `byte`.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sessile::Manager;
 use sessile::interpreter::cpython::{CPython, CPythonManager};
-use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, Keep, Output};
+use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, Keep, Output, StdStream};
 use sessile::manager::CloseReason;
 use support::poll_until;
 
@@ -601,14 +601,117 @@ fn a_task_runs_between_cells_and_its_output_is_its_cells() {
         shows(python, "asyncio.run(work(4))", Some("4"));
         shows(python, "await asyncio.create_task(work(5))", Some("5"));
         shows(python, "loop_of().run_until_complete(work(6))", Some("6"));
-        // One that never gives way is interrupted for who comes next.
-        let code = "async def greedy():\n    await asyncio.sleep(0)\n    while True: pass\n\
-                    asyncio.create_task(greedy());";
+    });
+}
+
+#[test]
+fn what_does_not_give_way_between_cells_is_interrupted_for_the_next() {
+    let dir = Dir::new("greedy");
+    on_each(|python| {
+        let task = "async def greedy():\n    open(begun, 'w').close()\n    while True: pass\n\
+                    t = asyncio.create_task(greedy())";
+        let handler = "def never(*_):\n    open(begun, 'w').close()\n    while True: pass\n\
+                       signal.signal(signal.SIGALRM, never)\nsignal.alarm(1)";
+        for (code, frame) in [(task, "in greedy"), (handler, "in never")] {
+            let begun = dir.0.join(frame);
+            let names = format!(
+                "import asyncio, signal, time\nbegun = {:?}\n",
+                begun.display().to_string()
+            );
+            let cell = run(python, &(names + code)).execution_count;
+            poll_until("it has begun", || begun.exists());
+            fs::remove_file(begun).unwrap();
+            let execution = run(python, "'next'");
+            assert_eq!((execution.error.as_ref(), execution.text()), (None, Some("'next'")));
+            let [late] = &*execution.late else { panic!("{execution:?}") };
+            assert_eq!((late.cell, late.stream), (cell, StdStream::Stderr), "{late:?}");
+            let beginning = "Interrupted, for it did not give way to the next cell:\nTraceback";
+            assert!(late.text.starts_with(beginning), "{}", late.text);
+            assert!(late.text.contains(frame), "{}", late.text);
+            assert!(late.text.ends_with("\nKeyboardInterrupt\n"), "{}", late.text);
+        }
+        assert!(run(python, "import gc\ndel t\ngc.collect();").outputs.is_empty());
+        // One that gives way is never hit, however busy it is.
+        let code = "async def busy():\n    for n in range(10):\n        \
+                    time.sleep(0.2)\n        await asyncio.sleep(0)\n    return n\n\
+                    t = asyncio.create_task(busy())";
         run(python, code);
-        // The first may come before the task has begun.
-        for (code, value) in [("'next'", "'next'"), ("len(done)", "6")] {
-            let execution = python.execute(code, &limit(500)).unwrap();
-            assert!(execution.timed_out || execution.text() == Some(value), "{execution:?}");
+        shows(python, "await t", Some("9"));
+    });
+}
+
+/// A child that is stopped, so that whatever is sent to it is seen at once when it goes on.
+#[cfg(target_os = "linux")]
+struct Stopped(String);
+
+#[cfg(target_os = "linux")]
+impl Stopped {
+    fn new(python: &mut CPython) -> Self {
+        let pid = run(python, "import os\nos.getpid()").text().unwrap().to_owned();
+        // It has gone back to its event loop, if it has one: nothing of the cell is left to be done.
+        poll_until("it sleeps", || state_of(&format!("/proc/{pid}/stat")) == "S");
+        signal(&pid, "STOP");
+        poll_until("it is stopped", || state_of(&format!("/proc/{pid}/stat")) == "T");
+        Self(pid)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(&self.0, "CONT");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn signal(pid: &str, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), pid]).status().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+fn state_of(stat: &str) -> String {
+    let stat = fs::read_to_string(stat).unwrap();
+    stat.rsplit(") ").next().unwrap()[..1].to_owned()
+}
+
+/// Runs a cell on a thread, and the function as soon as that thread waits for the answer.
+#[cfg(target_os = "linux")]
+fn run_meanwhile(python: &mut CPython, code: &str, meanwhile: impl FnOnce()) -> Execution {
+    std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let runs = scope.spawn(move || {
+            tell.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            run(python, code)
+        });
+        let stat = format!("/proc/{}/stat", told.recv().unwrap().display());
+        poll_until("it waits for the answer", || state_of(&stat) == "S");
+        meanwhile();
+        runs.join().unwrap()
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_is_for_the_cell_that_ran_when_it_was_sent() {
+    let without_loop = "0";
+    let with_loop = "import asyncio\nawait asyncio.sleep(0)";
+    on_each(|python| {
+        let handle = python.interrupt_handle();
+        for before in [without_loop, with_loop] {
+            run(python, before);
+            // None ran: the next is not hit.
+            let stopped = Stopped::new(python);
+            handle.interrupt();
+            let execution = run_meanwhile(python, "'unharmed'", || drop(stopped));
+            assert_eq!((execution.error.as_ref(), execution.text()), (None, Some("'unharmed'")));
+            // One was sent, and has not begun: it is hit.
+            let stopped = Stopped::new(python);
+            let execution = run_meanwhile(python, "while True: pass", || {
+                handle.interrupt();
+                drop(stopped);
+            });
+            assert_eq!(execution.error.unwrap().name, "KeyboardInterrupt");
+            shows(python, "'next'", Some("'next'"));
         }
     });
 }

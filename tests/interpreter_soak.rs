@@ -12,13 +12,15 @@
 
 #[path = "support/jupyter.rs"]
 mod jupyter;
+#[path = "support/pythons.rs"]
+mod pythons;
 mod support;
 #[path = "support/venv.rs"]
 mod venv;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -41,6 +43,8 @@ const CONVERSATIONS: u64 = 8;
 const SHORT: Duration = Duration::from_secs(5);
 /// In the environment of the process that soaks, and so of all that it starts.
 const MARK: &str = "SESSILE_SOAK_MARK";
+/// In its environment: the Python to start.
+const PYTHON: &str = "SESSILE_SOAK_PYTHON";
 /// What a panic on purpose says.
 const ON_PURPOSE: &str = "soak: on purpose";
 
@@ -803,13 +807,14 @@ fn kills_process(life: &Life) -> bool {
 }
 
 /// Runs a soak in a process of its own, which is to leave nothing behind.
-fn in_its_own_process(role: &str) {
+fn in_its_own_process(role: &str, python: &Path) {
     let mark = format!("{role}-{}", std::process::id());
     let place = std::env::temp_dir().join(format!("sessile-soak-{mark}"));
     fs::create_dir(&place).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args([role, "--exact", "--ignored", "--nocapture", "--quiet"])
         .env(MARK, &mark)
+        .env(PYTHON, python)
         .env("TMPDIR", &place)
         .output()
         .unwrap();
@@ -841,18 +846,19 @@ fn files(place: &PathBuf) -> Vec<PathBuf> {
 
 #[test]
 fn sessions_in_this_process() {
-    in_its_own_process("monty");
+    in_its_own_process("monty", Path::new(""));
 }
 
 #[test]
-#[ignore = "fails: a cell is told of an error that nobody caused (see CHANGELOG, known faults)"]
 fn sessions_in_child_processes() {
-    in_its_own_process("cpython");
+    for python in pythons::oldest_and_newest() {
+        in_its_own_process("cpython", &python.program);
+    }
 }
 
 #[test]
 fn sessions_in_kernels_on_a_gateway() {
-    in_its_own_process("kernels");
+    in_its_own_process("kernels", Path::new(""));
 }
 
 // ---- the roles --------------------------------------------------------------------------------
@@ -879,7 +885,9 @@ fn monty() {
 fn cpython() {
     let before = Holdings::now();
     let pace = Pace { interrupt: 10, death: 60, eviction: 120 };
-    let manager = CPythonManager::new().private_dir().grace(MILLIS(200)).spares(1);
+    let python = std::env::var(PYTHON).expect("another test runs it");
+    let manager = CPythonManager::new().python(python);
+    let manager = manager.private_dir().grace(MILLIS(200)).spares(1);
     let has_happened = |tally: &Tally| {
         let Tally { interrupted, timed_out, lost, killed, deaths, evicted, reset, .. } = tally;
         all_of([interrupted, timed_out, lost, killed, deaths, evicted, reset])

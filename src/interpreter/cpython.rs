@@ -15,7 +15,10 @@
 //! and `getpass()` are refused with `StdinNotImplementedError`. Each cell begins with working
 //! standard streams, also if the last one closed them.
 //!
-//! A task made by `asyncio.create_task` runs while a cell awaits, and between cells. What lies in the
+//! A task made by `asyncio.create_task` runs while a cell awaits, and between cells. One that does not
+//! give way is interrupted when a cell has waited for it for a second; it is told beside that cell, as
+//! [late](super::Execution::late). An interrupt is for the cell that ran when it was sent, and for no
+//! other. What lies in the
 //! working directory, or anywhere on the path of cells, is imported by cells only, never by what runs
 //! them.
 //!

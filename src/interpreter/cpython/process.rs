@@ -22,6 +22,9 @@ use crate::sys::{self, Watched};
 
 /// How often a silent child is looked at, in case something else keeps its channel open.
 const TICK: Duration = Duration::from_millis(250);
+/// How often a child that does not take a request is told that there is one. What keeps it, such as a
+/// task that does not give way, is interrupted the second time.
+const URGE: Duration = Duration::from_millis(500);
 /// How many pipes of earlier cells are listened to. The oldest is closed beyond that.
 const MOST_STRAYS: usize = 32;
 const FRAME_HEADER: usize = 9;
@@ -186,14 +189,40 @@ impl Child {
         options: &ExecuteOptions,
         grace: Duration,
     ) -> Result<Answer, Fault> {
-        let mut deadline = options.timeout.and_then(|limit| Instant::now().checked_add(limit));
+        self.target.begin_request();
+        let answer = self.answer(request, cell, options, grace);
+        self.target.end_request();
+        answer
+    }
+
+    fn answer(
+        &mut self,
+        mut request: &[u8],
+        cell: &mut Cell<'_>,
+        options: &ExecuteOptions,
+        grace: Duration,
+    ) -> Result<Answer, Fault> {
+        let begun = Instant::now();
+        let mut deadline = options.timeout.and_then(|limit| begun.checked_add(limit));
+        let mut urge = Some(begun + URGE);
         let mut steps = [Target::interrupt, Target::interrupt_all].into_iter();
         let mut timed_out = false;
-        self.send(request, deadline)?;
         loop {
-            match self.turn(cell, deadline) {
+            let until = deadline.into_iter().chain(urge).min();
+            let came = match request {
+                [] => self.turn(cell, until),
+                _ => self.send(&mut request, until).map(|()| None),
+            };
+            match came {
                 Ok(Some(answer)) => return Ok(Answer { timed_out, ..answer }),
                 Ok(None) => {}
+                Err(Fault::Late) if until != deadline => {
+                    let waits = self.channel.is_waiting();
+                    urge = waits.then(|| Instant::now() + URGE);
+                    if waits {
+                        self.target.urge();
+                    }
+                }
                 Err(Fault::Late) => {
                     timed_out = true;
                     steps.next().ok_or(Fault::Late)?(&self.target);
@@ -254,14 +283,15 @@ impl Child {
         true
     }
 
+    /// Sends all, and takes what it has sent off the front.
     pub(super) fn send(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &mut &[u8],
         deadline: Option<Instant>,
     ) -> Result<(), Fault> {
         while !bytes.is_empty() {
             match self.channel.write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
+                Ok(n) => *bytes = &bytes[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait(&mut [self.channel.writable()], deadline)?;
                 }

@@ -71,7 +71,7 @@ impl Child {
             let what = format!("{python}: {what}");
             move |source| InterpreterError::start(what, Some(source))
         };
-        let (channel, theirs) = Channel::new().map_err(failed("no channel"))?;
+        let (channel, interrupts, theirs) = Channel::new().map_err(failed("no channel"))?;
         let (stdout, their_stdout) = io::pipe().map_err(failed("no pipe"))?;
         let (stderr, their_stderr) = io::pipe().map_err(failed("no pipe"))?;
 
@@ -128,7 +128,7 @@ impl Child {
             Pipe::new(stdout, StdStream::Stdout, NO_CELL),
             Pipe::new(stderr, StdStream::Stderr, NO_CELL),
         ];
-        let target = Arc::new(Target::new(pid));
+        let target = Arc::new(Target::new(pid, interrupts));
         let mut child = Self::new(process, target, channel, pipes, dir, left, settings);
         #[cfg(all(feature = "confine", target_os = "linux"))]
         {
@@ -148,7 +148,7 @@ impl Child {
         let deadline = Instant::now() + time;
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
-        let outcome = self.send(DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
+        let outcome = self.send(&mut DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
             loop {
                 if let Some(answer) = self.turn(&mut cell, Some(deadline))? {
                     let hello = serde_json::from_slice::<Hello>(&answer.payload);

@@ -13,8 +13,8 @@ l=os.path.dirname(os.__file__)
 sys.path[:]=[x for x in p if x==l or x.endswith('/lib-dynload') or x.endswith('.zip') and os.path.dirname(x)==os.path.dirname(l)]
 import _socket
 s=_socket.socket(fileno=os.dup(0))
-f=s.recvmsg(1,_socket.CMSG_SPACE(8))[1][0][2]
-f=[int.from_bytes(f[i:i+4],sys.byteorder) for i in(0,4)]
+f=s.recvmsg(1,_socket.CMSG_SPACE(12))[1][0][2]
+f=[int.from_bytes(f[i:i+4],sys.byteorder) for i in(0,4,8)]
 d=b''
 while len(d)<SIZE:
  b=os.read(f[0],SIZE-len(d))

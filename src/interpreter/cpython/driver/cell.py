@@ -320,7 +320,7 @@ def serve():
     Where there is no memory left to tell even that, it says so with what was made at the start, and
     ends: by no function of ours, for a call takes memory too.
     """
-    global phase, pending, current, count, limit, data_limit, reserve, spare
+    global phase, pending, serial, current, count, limit, data_limit, reserve, spare
     while True:
         if loop is not None:
             idle()
@@ -331,6 +331,10 @@ def serve():
             end_process(1)
         if kind == b"e":
             return
+        serial += 1
+        phase = PREPARING
+        if wanted == serial:
+            pending = True
         if kind == b"v":
             need("variables")
             tell_variables()
@@ -339,7 +343,6 @@ def serve():
         if kind == b"n":
             new_pipes()
         try:
-            phase = PREPARING
             current = count = cell
             owner.set(cell)
             if paused != NO_TRACERS:

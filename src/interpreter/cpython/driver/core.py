@@ -4,8 +4,9 @@ Rooms. This one and the next two, `streams` and `cell`, are run at the start, as
 run when they are needed first (`need`), in the same namespace, for most sessions never enter most
 of them: `errors`, `shown`, `magics`, `tasks`, `variables`.
 
-Channel. Descriptor 0 is, at start, a socket over which two descriptors come: the pipes of requests
-and of frames. It is moved away before any cell runs, and kept, for more descriptors may come.
+Channel. Descriptor 0 is, at start, a socket over which three descriptors come: the pipes of
+requests, of frames, and of interrupts. It is moved away before any cell runs, and kept, for more
+descriptors may come.
     request   kind u8 | cell u32 | limit of text u64 | limit of data u64 | length u32 | code, UTF-8.
               Kinds: c cell; n cell, for which there are two descriptors to be taken from the
               socket: the pipes that are to be standard output and standard error from now on;
@@ -15,7 +16,13 @@ and of frames. It is moved away before any cell runs, and kept, for more descrip
               r and v is JSON, that of s is a byte of flags and the value's repr, that of m is
               empty, and it is the last.
     All numbers are big-endian.
+    interrupt u32, beside a SIGINT: the request that it is for, the first being 1; or 0, when a request
+              has been waiting for a while, and what runs between cells is to give way to it.
 End of file on the pipe of requests means: exit.
+
+Interrupts. A signal may be handled when what it was sent for is over, or before that has begun. So
+the parent says which request it means. A SIGINT beside which nothing was said is a cell's own, or
+comes from a terminal: it is for whatever runs.
 
 Order. What Python code writes to sys.stdout and sys.stderr travels in frames, in the order written.
 What goes to descriptors 1 and 2 otherwise (os.write, child processes, C code) travels in two pipes
@@ -51,6 +58,7 @@ from termios import FIONREAD
 
 DRIVER = "<sessile>"  # the file name this source is compiled under
 STANDARD = os.path.dirname(os.__file__)  # where the standard library is
+INTERRUPT = Struct(">I")
 REQUEST = Struct(">cIQQI")
 FRAME = Struct(">cII")
 SHORT = Struct(">cIIB")
@@ -69,7 +77,13 @@ FORKS = dict.fromkeys((
 # What the main thread is doing, for the handlers of signals.
 IDLE, PREPARING, RUNNING, REPORTING = range(4)
 phase = IDLE
+serial = 0  # the number of the last request
+wanted = 0  # the last request that was to be interrupted
+tokens = bytearray(1024)  # room for what the parent says of interrupts
 pending = False  # an interrupt came when it could not be raised
+blocking = None  # the frame of what ran between cells when a request was found waiting
+UNHURT = struck = None, None  # the cell, and the task, that an interrupt has hit between cells
+step = None  # the code of a step of the event loop's
 deferred = []  # (handler of a cell's, signal) that could not be called when it came
 muted = False  # what the main thread puts out is thrown away
 sending = False  # the main thread is inside `emit`: a frame must not be torn
@@ -98,7 +112,7 @@ lock = _thread.RLock()
 
 # `passage` is the socket, `pipes` are what came over it first, `rooms` the other rooms' sources,
 # `path` what `sys.path` shall be for cells, `options` the manager's.
-requests, frames = io.FileIO(pipes[0], "r"), io.FileIO(pipes[1], "w")
+requests, frames, interrupts = (io.FileIO(fd, mode) for fd, mode in zip(pipes, "rwr"))
 for fd in pipes:
     os.set_inheritable(fd, False)
 taps = [os.dup(1), os.dup(2)]  # our own hold on the pipes, whatever a cell does to 1 and 2

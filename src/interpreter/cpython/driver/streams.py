@@ -314,26 +314,50 @@ def after_fork_in_child():
     lock = _thread.RLock()
     for stream in standard:
         stream.held.clear()
-    for ours in passage, requests, frames:
+    for ours in passage, requests, frames, interrupts:
         ours.close()
 
 
 # ---- signals and tracers -------------------------------------------------------------------------
 
 
-def on_interrupt(_signal, _frame):
-    global pending
+def on_interrupt(_signal, frame):
+    global pending, wanted, blocking
+    size = None if is_copy else interrupts.readinto(tokens)
+    if size:
+        number = max(number for number, in INTERRUPT.iter_unpack(tokens[:size - size % 4]))
+        wanted = max(wanted, number)
+        if phase in (IDLE, REPORTING):
+            left = left_by_cell(frame)
+            if left is not None and (number > serial or number == 0 and left is blocking):
+                strike()
+            blocking = left
+            return
+        if number != serial:
+            return
     if phase == RUNNING and not sending:
         raise KeyboardInterrupt
-    if phase in (PREPARING, RUNNING) or phase == IDLE and is_asked():
+    if phase in (PREPARING, RUNNING):
         pending = True
-        if phase == IDLE:  # a task of an earlier cell's keeps the one that is to come waiting
-            raise KeyboardInterrupt
 
 
-def is_asked():
-    """Whether a task runs between cells, and a request waits for it to come to an end."""
-    return idling and ioctl(requests.fileno(), FIONREAD, EMPTY) != EMPTY
+def left_by_cell(frame):
+    """The outermost frame of what a cell has left behind, if such runs between cells; not where the
+    event loop or the driver is amid something of its own, and would lose what it is about to do.
+    """
+    inner = None
+    while frame is not None:
+        if frame.f_code is step or frame.f_code is abandoned.__code__:
+            return inner and frame
+        inner, frame = frame, frame.f_back
+    return None
+
+
+def strike():
+    """Interrupts what a cell has left behind, and notes whose it is."""
+    global struck
+    struck = whose(), sys.modules["asyncio.tasks"].current_task(loop) if idling else None
+    raise KeyboardInterrupt
 
 
 def catch_up():
@@ -357,12 +381,31 @@ def leave_no_signal():
 def guarded(cell, function, *args):
     """Calls what a cell has left behind, between cells: an exception is told as its late output."""
     try:
-        function(*args)
+        abandoned(function, *args)
     except BaseException as error:
-        need("errors")
-        shown = describe(error, LAID_BY // 4)[0]["traceback"]
-        with lock:
-            lay_by(cell, b"e", f"Exception between two cells, ignored:\n{shown}\n".encode())
+        tell_late(cell, error)
+
+
+def abandoned(function, *args):
+    """Calls a cell's code between cells; from here on it may be interrupted."""
+    return function(*args)
+
+
+def tell_late(cell, error):
+    """Tells, as late output of that cell, what has ended something that it has left behind."""
+    global struck
+    was_struck = struck != UNHURT
+    need("errors")
+    try:
+        shown = abandoned(describe, error, LAID_BY // 4)[0]["traceback"]
+    except BaseException:
+        shown = type(error).__name__
+    struck = UNHURT
+    what = "Exception between two cells, ignored"
+    if was_struck:
+        what = "Interrupted, for it did not give way to the next cell"
+    with lock:
+        lay_by(cell, b"e", f"{what}:\n{shown}\n".encode())
 
 
 class Handler:

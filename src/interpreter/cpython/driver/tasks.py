@@ -3,8 +3,9 @@
 
 def session_loop():
     """The loop that all cells share, made when it is first needed; it is this thread's current one."""
-    global loop
+    global loop, step
     asyncio = library("asyncio")
+    step = asyncio.events.Handle._run.__code__
     if loop is None or loop.is_closed():
         # One that an earlier cell has made and set, with tasks in it.
         policy = asyncio.get_event_loop_policy()
@@ -78,7 +79,7 @@ def with_loop(function):
 
 def idle():
     """Runs the loop until there is a request."""
-    global idling, loop
+    global idling, loop, blocking
     if loop.is_closed():
         loop = None
         return
@@ -94,18 +95,16 @@ def idle():
                 loop.run_forever()
                 if is_closed(fd):
                     break
-            except KeyboardInterrupt:
-                break
-            except BaseException as error:  # a task's own `sys.exit()` or the like
-                guarded(count, throw, error)
+            except BaseException as error:  # an interrupt, or a task's own `sys.exit()`
+                cell, task = struck
+                if task:
+                    task._log_traceback = False  # it is told here
+                tell_late(count if cell is None else cell, error)
             finally:
                 idling = False
     finally:
+        blocking = None
         loop.remove_reader(fd)
-
-
-def throw(error):
-    raise error
 
 
 def is_closed(fd):
