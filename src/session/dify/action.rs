@@ -53,7 +53,7 @@ pub struct ActionRequest {
 /// }
 /// # drop(who);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct SessionContext {
@@ -221,7 +221,9 @@ impl ActionRequest {
     ///
     /// If the daemon is gone, there is no room, or it is too large and cannot be cut.
     pub fn send(&self, message: impl Into<ToolMessage>) -> Result<(), SessionError> {
-        message.into().pieces(|piece| self.answer(piece))
+        // Dify puts the pieces of a blob together again for tools and agents, and for nobody else.
+        let cuts_blobs = !self.action().starts_with("datasource.");
+        message.into().pieces(cuts_blobs, |piece| self.answer(piece))
     }
 
     /// Sends a piece of the answer as the action has it, for those that do not answer in messages.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::action::SessionContext;
 use super::declaration::Registration;
 use super::handlers;
 use super::http::{HttpRequest, HttpResponse};
@@ -491,16 +492,32 @@ impl HostedPlugin {
     where
         F: Serialize + ?Sized,
     {
+        self.request_from(&SessionContext::default(), kind, action, fields)
+    }
+
+    /// Asks the plugin for anything, as [`request`](Self::request), and tells where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// As [`request`](Self::request).
+    pub fn request_from<F>(
+        &self,
+        from: &SessionContext,
+        kind: &str,
+        action: &str,
+        fields: &F,
+    ) -> Result<Reply, SessionError>
+    where
+        F: Serialize + ?Sized,
+    {
         let mut data = json!({"user_id": "", "type": kind, "action": action});
         let fields = serde_json::to_value(fields).map_err(Kind::Json)?;
         let (Value::Object(all), Value::Object(fields)) = (&mut data, fields) else {
             return Err(Malformed::new("the fields of a request are an object").into());
         };
         all.extend(fields);
-        let envelope = json!({
-            "conversation_id": null, "message_id": null, "app_id": null, "endpoint_id": null,
-            "context": null, "data": data,
-        });
+        let mut envelope = serde_json::to_value(from).map_err(Kind::Json)?;
+        envelope["data"] = data;
         let method = format!("{kind}.{action}");
         Ok(Reply { pieces: self.session.invoker().invoke(&method, &envelope)? })
     }

@@ -38,6 +38,15 @@ impl I18n {
     pub(super) fn into_value(self) -> Value {
         Value::Object(self.0)
     }
+
+    /// With the English text where there is no translation.
+    pub(super) fn in_all_languages(mut self) -> Value {
+        let english = self.0.get("en_US").cloned().unwrap_or_default();
+        for language in ["zh_Hans", "pt_BR", "ja_JP"] {
+            self.0.entry(language).or_insert_with(|| english.clone());
+        }
+        self.into_value()
+    }
 }
 
 impl<T: Into<String>> From<T> for I18n {

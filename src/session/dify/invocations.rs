@@ -426,18 +426,31 @@ impl Dify {
         self.call(InvokeKind::TextEmbedding, &model.request("text-embedding", fields))
     }
 
-    /// Makes vectors of texts and images.
+    /// Makes vectors of texts and images, for this tenant of the model's vendor.
     ///
     /// # Errors
     ///
     /// As [`Invoker::call`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sessile::session::dify::{Dify, EmbeddingInput, ModelConfig, MultimodalContent};
+    ///
+    /// fn vectors(dify: &Dify, model: &ModelConfig) -> anyhow::Result<Vec<Vec<f64>>> {
+    ///     let boats = [MultimodalContent::text("a boat"), MultimodalContent::image("aGk=")];
+    ///     Ok(dify.embed_multimodal(model, "", &boats, EmbeddingInput::Document)?.embeddings)
+    /// }
+    /// # drop(vectors);
+    /// ```
     pub fn embed_multimodal(
         &self,
         model: &ModelConfig,
+        tenant_id: &str,
         documents: &[MultimodalContent],
         input: EmbeddingInput,
     ) -> Result<Embeddings, SessionError> {
-        let fields = json!({"documents": documents, "input_type": input});
+        let fields = json!({"tenant_id": tenant_id, "documents": documents, "input_type": input});
         self.call(InvokeKind::MultimodalEmbedding, &model.request("text-embedding", fields))
     }
 

@@ -119,10 +119,14 @@ impl ToolMessage {
     /// The pieces that it goes over the wire in, one after the other, until one fails.
     pub(super) fn pieces<E>(
         &self,
+        cuts_blobs: bool,
         mut send: impl FnMut(&Piece<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let meta = &self.meta;
         match &self.body {
+            Body::Blob(bytes) if !cuts_blobs => {
+                send(&Piece { kind: "blob", message: json!({"blob": BASE64.encode(bytes)}), meta })
+            }
             Body::Whole(kind, message) => send(&Piece { kind, message: message.clone(), meta }),
             Body::Text(text) => each_part(text, |part| {
                 send(&Piece { kind: "text", message: json!({"text": part}), meta })
@@ -325,7 +329,7 @@ mod tests {
 
     fn pieces(message: &ToolMessage) -> Vec<Value> {
         let mut all = Vec::new();
-        let taken = message.pieces(|piece| {
+        let taken = message.pieces(true, |piece| {
             all.push(serde_json::to_value(piece).unwrap());
             Ok::<_, ()>(())
         });

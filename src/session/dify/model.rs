@@ -3,7 +3,8 @@
 //! A plugin asks models of Dify's by [`Dify`](super::Dify), and has models of its own by
 //! [`ModelActions`](super::ModelActions).
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 /// Which model, and how it is set: what a parameter of type `model-selector` is.
@@ -81,7 +82,7 @@ impl ModelConfig {
 /// let messages = [PromptMessage::system("Be brief."), PromptMessage::user("Which boat?")];
 /// assert_eq!(messages[1].text(), "Which boat?");
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct PromptMessage {
@@ -92,11 +93,29 @@ pub struct PromptMessage {
     /// Who said it.
     pub name: Option<String>,
     /// The tools that an assistant wants called.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// What the model's provider wants to have back with an assistant's message, as it is.
+    pub opaque_body: Option<Value>,
     /// The call that a tool answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
+}
+
+/// Each role has fields of its own.
+impl Serialize for PromptMessage {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut fields = to.serialize_map(None)?;
+        fields.serialize_entry("role", &self.role)?;
+        fields.serialize_entry("content", &self.content)?;
+        fields.serialize_entry("name", &self.name)?;
+        if self.role == "assistant" {
+            fields.serialize_entry("tool_calls", &self.tool_calls)?;
+            fields.serialize_entry("opaque_body", &self.opaque_body)?;
+        }
+        if let Some(id) = &self.tool_call_id {
+            fields.serialize_entry("tool_call_id", id)?;
+        }
+        fields.end()
+    }
 }
 
 impl PromptMessage {
@@ -303,6 +322,9 @@ impl LlmRequest {
 pub struct LlmChunk {
     /// What the model is called.
     pub model: String,
+    /// Nothing: Dify wants it, and does not want what was asked back.
+    #[serde(skip_deserializing)]
+    prompt_messages: [(); 0],
     /// How the model's service was set up.
     pub system_fingerprint: Option<String>,
     /// What is new.
@@ -657,7 +679,7 @@ impl Voice {
 /// # Examples
 ///
 /// As at [`Dify::classify`](super::Dify::classify).
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct NodeAnswer {

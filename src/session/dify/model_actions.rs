@@ -12,6 +12,7 @@ use super::model::{
 };
 use super::plugin::Plugin;
 use super::providers::{answers, nested, unsupported};
+use crate::session::SessionError;
 
 /// What a provider of models does. What it does not implement is answered with an error.
 ///
@@ -251,10 +252,24 @@ impl ActionRequest {
     /// # Errors
     ///
     /// If the daemon is gone, or there is no room.
-    pub fn audio(&self, bytes: &[u8]) -> Result<(), crate::session::SessionError> {
+    pub fn audio(&self, bytes: &[u8]) -> Result<(), SessionError> {
+        self.sound(bytes, json!({}))
+    }
+
+    /// Answers with audio of this type: `audio/wav`, `audio/mpeg`.
+    ///
+    /// # Errors
+    ///
+    /// As [`audio`](Self::audio).
+    pub fn audio_of(&self, mime_type: &str, bytes: &[u8]) -> Result<(), SessionError> {
+        self.sound(bytes, json!({"mime_type": mime_type}))
+    }
+
+    fn sound(&self, bytes: &[u8], mut said: Value) -> Result<(), SessionError> {
         let mut pieces = bytes.chunks(256 << 10);
         pieces.try_for_each(|piece| {
-            self.answer(&json!({"result": HEXLOWER_PERMISSIVE.encode(piece)}))
+            said["result"] = HEXLOWER_PERMISSIVE.encode(piece).into();
+            self.answer(&said)
         })
     }
 }

@@ -337,7 +337,7 @@ pub struct SelectOption {
 impl SelectOption {
     /// Makes one of its value, and what users see.
     pub fn new(value: impl Into<String>, label: impl Into<I18n>) -> Self {
-        Self { value: value.into(), label: label.into().into_value(), icon: None }
+        Self { value: value.into(), label: label.into().in_all_languages(), icon: None }
     }
 
     /// Sets the URL of its icon.
@@ -538,10 +538,15 @@ pub struct Browse {
     pub bucket: Option<String>,
     /// The folder.
     pub prefix: Option<String>,
-    /// How many at most.
+    /// How many at most. Default: 20.
+    #[serde(default = "page")]
     pub max_keys: u64,
     /// What the answer before said, to go on from there.
     pub next_page_parameters: Option<Value>,
+}
+
+fn page() -> u64 {
+    20
 }
 
 /// Files of a bucket.
