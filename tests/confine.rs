@@ -211,7 +211,8 @@ fn is_root() -> bool {
 fn try_all(confinement: Confinement, python: &Path, opened: &[&str]) {
     let targets = Targets::new();
     let manager = CPythonManager::new().python(python);
-    let mut free = manager.clone().start().unwrap();
+    // In a directory of its own, too: some attacks leave files behind.
+    let mut free = manager.clone().private_dir().start().unwrap();
     let mut confined = manager.confine(confinement).start().unwrap();
     prepare(&mut free, &targets);
     prepare(&mut confined, &targets);
