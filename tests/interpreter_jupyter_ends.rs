@@ -13,8 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jupyter::{Kind, Line, Server, Signal, is_running, signal};
+use serde_json::json;
 use sessile::interpreter::jupyter::{Jupyter, JupyterManager};
-use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, InterpreterError, OutputRef};
+use sessile::interpreter::{
+    ExecuteOptions, Execution, Interpreter, InterpreterError, Output, OutputRef,
+};
 use sessile::{Pool, PoolError, Registry};
 use support::{PATIENCE, poll_until};
 
@@ -54,6 +57,24 @@ fn is_lost(kernel: &mut Jupyter, outcome: Result<Execution, InterpreterError>) {
     assert!(error.state_lost() && error.is_dead() && !error.is_timeout(), "{error}");
     assert!(!kernel.is_alive());
     assert!(kernel.run("1").unwrap_err().is_dead());
+}
+
+#[track_caller]
+fn is_unreachable(kernel: &Jupyter, outcome: Result<Execution, InterpreterError>) {
+    let error = outcome.expect_err("nothing is known");
+    assert!(error.is_unreachable() && !error.state_lost() && !error.is_dead(), "{error}");
+    assert!(kernel.is_alive(), "{error}");
+}
+
+/// Waits for a session that was out of reach to answer again.
+fn reached_again(kernel: &mut Jupyter, code: &str) -> Execution {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match kernel.execute(code, &limit(10_000)) {
+            Ok(execution) => return execution,
+            Err(error) => assert!(!error.is_dead() && Instant::now() < deadline, "{error}"),
+        }
+    }
 }
 
 // ---- the kernel -------------------------------------------------------------------------------
@@ -189,18 +210,45 @@ fn a_gateway_that_ends_amid_a_cell_and_one_in_its_place() {
     for how in ["TERM", "KILL"] {
         let process = pool.with(pid).unwrap();
         let begun = Instant::now();
+        // Before it goes, one that is told to may end its kernels and say so.
         let fail = |kernel: &mut Jupyter| {
             let outcome = amid(kernel, &ExecuteOptions::new(), || server.signal(how));
-            is_lost(kernel, outcome);
+            match how {
+                "KILL" => is_unreachable(kernel, outcome),
+                _ => assert!(outcome.is_err()),
+            }
         };
         pool.with(fail).unwrap();
         assert!(begun.elapsed() < PATIENCE);
         poll_until("its kernel has ended", || !is_running(process));
         poll_until("it has ended", || !is_running(server.pid));
-        let error = pool.with(|_| ()).unwrap_err();
-        assert!(causes(&error).contains("does not answer"), "{}", causes(&error));
+        if how == "KILL" {
+            pool.with(|kernel| {
+                let outcome = kernel.run("1");
+                is_unreachable(kernel, outcome);
+            })
+            .unwrap();
+        }
         server = server.again();
-        assert_eq!(pool.with(|kernel| run(kernel, "1 + 1")).unwrap().text(), Some("2"));
+        // The gateway that is there now says that it has no such kernel.
+        if how == "KILL" {
+            pool.with(|kernel| {
+                let outcome = kernel.run("1");
+                is_lost(kernel, outcome);
+            })
+            .unwrap();
+        }
+        let started = Instant::now();
+        let answer = loop {
+            assert!(started.elapsed() < PATIENCE);
+            match pool.with(|kernel| kernel.run("1 + 1")) {
+                Ok(Ok(answer)) => break answer,
+                // Told to end, it may have been gone before it could say anything.
+                Ok(Err(error)) => assert!(how == "TERM" && error.state_lost(), "{error}"),
+                Err(error) => assert!(causes(&error).contains("answer"), "{}", causes(&error)),
+            }
+        };
+        assert_eq!(answer.text(), Some("2"));
     }
     assert!(pool.close(PATIENCE).is_clean());
     assert!(server.kernels().is_empty());
@@ -217,27 +265,32 @@ fn causes(error: &PoolError) -> String {
 }
 
 #[test]
-fn a_gateway_that_hangs() {
+fn a_gateway_that_hangs_costs_no_session() {
     let server = Server::start(Kind::KernelGateway, &[]);
-    is_given_up_at_the_limit_and_told_later(&server);
+    a_session_goes_on_after_its_limit(&server);
     is_noticed_without_a_limit(&server);
     frees_who_waits_when_a_pool_is_closed(&server);
 }
 
-fn is_given_up_at_the_limit_and_told_later(server: &Server) {
+fn a_session_goes_on_after_its_limit(server: &Server) {
     let short = Duration::from_millis(500);
     let manager = server.builder().grace(short).close_timeout(short).build().unwrap();
     let mut kernel = manager.start().unwrap();
+    let id = kernel.kernel_id().unwrap().to_owned();
+    run(&mut kernel, "kept = 'whole'");
     let begun = Instant::now();
     let outcome = amid(&mut kernel, &limit(500), || server.signal("STOP"));
-    is_lost(&mut kernel, outcome);
+    is_unreachable(&kernel, outcome);
+    assert!(kernel.is_unreachable());
+    // So does the next call, and it does not wait for long.
+    let outcome = kernel.execute("1", &limit(500));
+    is_unreachable(&kernel, outcome);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     server.signal("CONT");
-    assert_eq!(server.kernels().len(), 1);
-    // The next start there ends what was left.
-    let mut kernel = manager.start().unwrap();
-    assert_eq!(server.kernels(), [kernel.kernel_id().unwrap()]);
-    assert_eq!(run(&mut kernel, "1").text(), Some("1"));
+    // The cell's time is over: it is stopped, and the next one runs with its variables.
+    assert_eq!(reached_again(&mut kernel, "kept").text(), Some("'whole'"));
+    assert!(!kernel.is_unreachable());
+    assert_eq!(server.kernels(), [id]);
 }
 
 fn is_noticed_without_a_limit(server: &Server) {
@@ -251,15 +304,28 @@ fn is_noticed_without_a_limit(server: &Server) {
         .unwrap();
     let mut kernel = manager.start().unwrap();
     let outcome = amid(&mut kernel, &ExecuteOptions::new(), || server.signal("STOP"));
-    is_lost(&mut kernel, outcome);
+    is_unreachable(&kernel, outcome);
     server.signal("CONT");
+    // It still runs, for it has no limit, until somebody stops it.
+    let handle = kernel.interrupt_handle();
+    let started = Instant::now();
+    let rest = loop {
+        handle.interrupt();
+        match kernel.resume(&limit(1_000), &mut |_| handle.interrupt()) {
+            Ok(rest) => break rest.expect("it was running"),
+            Err(error) => assert!(!error.is_dead() && started.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    assert!(rest.truncated && !rest.is_ok(), "{rest:?}");
+    assert!(kernel.resume(&limit(1_000), &mut |_| {}).unwrap().is_none());
+    assert_eq!(run(&mut kernel, "time.__name__").text(), Some("'time'"));
 }
 
 fn frees_who_waits_when_a_pool_is_closed(server: &Server) {
     let short = Duration::from_millis(300);
     let manager = server.builder().request_timeout(short).close_timeout(short).build().unwrap();
     let registry = Registry::new();
-    let pool = Pool::builder(manager).registry(&registry).build().unwrap();
+    let pool = Pool::builder(manager.clone()).registry(&registry).build().unwrap();
     let running = AtomicBool::new(false);
     thread::scope(|scope| {
         let straggler = scope.spawn(|| {
@@ -269,10 +335,18 @@ fn frees_who_waits_when_a_pool_is_closed(server: &Server) {
         });
         poll_until("the cell runs", || running.load(Ordering::SeqCst));
         server.signal("STOP");
-        let report = pool.close(Duration::from_secs(2));
+        let report = pool.close(Duration::from_secs(4));
         assert_eq!(report.still_open.len(), 0, "{report}");
-        assert!(straggler.join().unwrap().unwrap_err().state_lost());
+        assert!(straggler.join().unwrap().unwrap_err().is_unreachable());
+        // The kernel lives, and that is said by its id.
+        let ending = manager.status().remove(0).ending;
+        assert_eq!((ending.len(), report.failed.len()), (1, 1), "{report}");
+        assert!(report.failed[0].error.contains(&ending[0]), "{report}");
     });
+    server.signal("CONT");
+    // Nobody has to ask for it.
+    poll_until("it is ended in the background", || manager.status()[0].ending.is_empty());
+    assert!(server.kernels().is_empty());
 }
 
 // ---- the connection ---------------------------------------------------------------------------
@@ -383,27 +457,108 @@ fn a_request_lost_with_its_connection_is_told_and_not_run_twice() {
     });
     let error = outcome.unwrap_err();
     assert!(
-        error.state_lost() && error.to_string().contains("lost with the connection"),
+        error.is_unreachable() && error.to_string().contains("lost with the connection"),
         "{error}"
     );
+    // The session is whole.
+    assert_eq!(run(&mut kernel, "'x' in dir()").text(), Some("False"));
 }
 
 #[test]
-fn a_connection_that_cannot_be_opened_again_is_given_up() {
+fn a_session_out_of_reach_is_kept_and_given_up_by_its_limit_only() {
     let server = Server::shared();
     let line = Line::to(&server);
-    let manager = JupyterManager::builder(line.gateway())
-        .reconnect_timeout(Duration::from_millis(300))
-        .build()
-        .unwrap();
-    let mut kernel = manager.start().unwrap();
-    let id = kernel.kernel_id().unwrap().to_owned();
+    let start = |give_up_after| {
+        let builder = JupyterManager::builder(line.gateway())
+            .reconnect_timeout(Duration::from_millis(300))
+            .give_up_after(give_up_after);
+        builder.build().unwrap().start().unwrap()
+    };
+    let (mut kept, mut left) = (start(Duration::from_secs(600)), start(Duration::ZERO));
+    run(&mut kept, "x = 'here'");
+    let id = left.kernel_id().unwrap().to_owned();
     line.refuse(true);
     line.cut();
-    let outcome = kernel.run("1");
-    is_lost(&mut kernel, outcome);
-    line.refuse(false);
+    for _ in 0..2 {
+        let outcome = kept.run("1");
+        is_unreachable(&kept, outcome);
+    }
+    let error = left.run("1").unwrap_err();
+    assert!(error.is_given_up() && error.state_lost() && !error.is_unreachable(), "{error}");
+    assert!(!left.is_alive());
     assert!(server.kernels().contains(&id));
-    kernel.reset().unwrap();
-    assert!(!server.kernels().contains(&id));
+    line.refuse(false);
+    assert_eq!(run(&mut kept, "x").text(), Some("'here'"));
+    // One by one: while it is ended, the gateway cannot list it.
+    let path = format!("/api/kernels/{id}");
+    let is_gone = || server.ask("GET", &path).is_some_and(|(status, _)| status == 404);
+    poll_until("it is ended in the background", is_gone);
+}
+
+#[test]
+fn a_cell_goes_on_through_an_outage_that_outlasts_its_call() {
+    let server = Server::shared();
+    let line = Line::to(&server);
+    let builder =
+        JupyterManager::builder(line.gateway()).reconnect_timeout(Duration::from_millis(300));
+    let mut kernel = builder.build().unwrap().start().unwrap();
+    for resumes in [true, false] {
+        let (go, done) = (Signal::new(), Signal::new());
+        let code = format!(
+            "print('before', flush=True)\n{}print('after', flush=True)\nx = 6 * 7\n{}x",
+            go.wait(),
+            done.give(),
+        );
+        let seen = &mut |_: OutputRef<'_>| {
+            line.refuse(true);
+            line.cut();
+        };
+        let error = kernel.execute_with(&code, &ExecuteOptions::new(), seen).unwrap_err();
+        assert!(error.is_unreachable(), "{error}");
+        assert!(matches!(error.outputs(), [Output::Stdout { text }] if text == "before\n"));
+        line.refuse(false);
+        if resumes {
+            // While it runs there is no room for another.
+            let error = kernel.execute("1", &limit(1_000)).unwrap_err();
+            assert!(error.is_refused() && error.to_string().contains("still runs"), "{error}");
+        }
+        go.set();
+        poll_until("it has ended", || done.is_set());
+        if resumes {
+            let rest = kernel.resume(&limit(10_000), &mut |_| {}).unwrap().unwrap();
+            assert_eq!((rest.stdout().as_str(), rest.text()), ("after\n", Some("42")));
+            assert!(rest.truncated);
+            assert_eq!(run(&mut kernel, "x").text(), Some("42"));
+        } else {
+            let next = run(&mut kernel, "x");
+            assert_eq!(next.text(), Some("42"));
+            let late: Vec<_> = next.late.iter().map(|late| &*late.text).collect();
+            assert_eq!(late, ["after\n"]);
+            assert!(next.truncated);
+        }
+    }
+}
+
+/// A gateway says so of kernels that it has only lost sight of.
+#[test]
+fn a_gateway_that_says_that_it_restarts_a_kernel_is_not_believed_alone() {
+    let server = Server::shared();
+    let line = Line::to(&server);
+    let mut kernel = over(&line, true).start().unwrap();
+    run(&mut kernel, "x = 'here'");
+    // The gateway's own words, as it has them when it finds a kernel dead.
+    let restarting = json!({
+        "channel": "iopub", "content": {"execution_state": "restarting"}, "metadata": {},
+        "header": {"msg_id": "m", "msg_type": "status", "session": "s", "username": "u",
+                   "date": "2026-01-01T00:00:00Z", "version": "5.3"},
+        "parent_header": {}, "buffers": [],
+    })
+    .to_string();
+    line.inject(&restarting);
+    assert_eq!(run(&mut kernel, "x").text(), Some("'here'"));
+    // Amid a cell.
+    let code = "print('running', flush=True)\nimport time\ntime.sleep(1)\nx";
+    let seen = &mut |_: OutputRef<'_>| line.inject(&restarting);
+    let execution = kernel.execute_with(code, &limit(30_000), seen).unwrap();
+    assert_eq!(execution.text(), Some("'here'"));
 }

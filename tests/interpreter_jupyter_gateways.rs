@@ -26,6 +26,8 @@ fn keys_on_two_gateways_of_which_one_dies() {
         [Server::start(Kind::KernelGateway, &[]), Server::start(Kind::EnterpriseGateway, &[])];
     let manager = JupyterManager::builder(Gateways::new(servers.iter().map(Server::gateway)))
         .reconnect_timeout(Duration::from_millis(300))
+        // What is not known to be lost is given up at once here.
+        .give_up_after(Duration::ZERO)
         .build()
         .unwrap();
     let registry = Registry::new();
@@ -56,7 +58,7 @@ fn keys_on_two_gateways_of_which_one_dies() {
         let (same, outcome) = submit(key, "x");
         assert_eq!(same, *at);
         if *at == dead {
-            assert!(outcome.unwrap_err().state_lost());
+            assert!(outcome.unwrap_err().is_given_up());
             let (other, outcome) = submit(key, "'x' in dir()");
             assert_eq!(outcome.unwrap().text(), Some("False"));
             assert_eq!(other, label(&servers[1]));
@@ -71,7 +73,7 @@ fn keys_on_two_gateways_of_which_one_dies() {
     servers = [first.again(), second];
     servers[1].signal("KILL");
     for (key, _) in &keys {
-        assert!(submit(key, "1").1.unwrap_err().state_lost());
+        assert!(submit(key, "1").1.unwrap_err().is_given_up());
         let (other, outcome) = submit(key, "1");
         outcome.unwrap();
         assert_eq!(other, dead);

@@ -41,6 +41,10 @@ enum Kind {
     Protocol { what: String },
     /// The input cannot be sent to this engine.
     Refused { what: String },
+    /// It is not known how the cell went on, nor whether the engine lives.
+    Unreachable { what: String },
+    /// The engine was out of reach for so long that it was given up.
+    GivenUp { what: String, limit: Duration },
 }
 
 impl InterpreterError {
@@ -98,6 +102,24 @@ impl InterpreterError {
         Self::new(Kind::Refused { what: what.into() })
     }
 
+    /// Makes the error of an engine that is elsewhere and cannot be reached: `what` is wrong with the
+    /// way to it. Nothing is known of its session, which is kept; the next call tries again.
+    ///
+    /// ```
+    /// use sessile::interpreter::InterpreterError;
+    ///
+    /// let error = InterpreterError::unreachable("the gateway does not answer");
+    /// assert!(error.is_unreachable() && !error.is_dead() && !error.state_lost());
+    /// ```
+    pub fn unreachable(what: impl Into<String>) -> Self {
+        Self::new(Kind::Unreachable { what: what.into() })
+    }
+
+    #[cfg(feature = "jupyter")]
+    pub(super) fn given_up(what: impl Into<String>, limit: Duration) -> Self {
+        Self::new(Kind::GivenUp { what: what.into(), limit })
+    }
+
     /// Adds what the cell had put out before the engine failed; [`outputs`](Self::outputs) has it.
     ///
     /// ```
@@ -116,7 +138,38 @@ impl InterpreterError {
     /// The engine is gone: [`reset`](super::Interpreter::reset) it, or let the pool replace it.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        !self.is_refused()
+        !self.is_refused() && !self.is_unreachable()
+    }
+
+    /// What came of the cell is not known: the engine could not be reached, or what it answered was lost
+    /// on the way. Its session may be whole, and is kept: call again later.
+    ///
+    /// The cell may have run, may run still, or may never have begun. Only engines that are elsewhere
+    /// can be out of reach.
+    ///
+    /// ```
+    /// # use sessile::interpreter::InterpreterError;
+    /// fn advice(error: &InterpreterError) -> &str {
+    ///     if error.is_unreachable() {
+    ///         "the variables may all be there: try again in a minute"
+    ///     } else if error.state_lost() {
+    ///         "every variable is gone: begin again"
+    ///     } else {
+    ///         "the session is as it was"
+    ///     }
+    /// }
+    /// assert!(advice(&InterpreterError::unreachable("it does not answer")).contains("try again"));
+    /// ```
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.0.kind, Kind::Unreachable { .. })
+    }
+
+    /// The session was out of reach for longer than its owner's limit, and was given up by that: it may
+    /// have been whole. [`is_dead`](Self::is_dead) and [`state_lost`](Self::state_lost) hold, too.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.0.kind, Kind::GivenUp { .. })
     }
 
     /// Every variable of the session is gone; cells that rely on earlier ones must not go on.
@@ -172,6 +225,16 @@ impl fmt::Display for InterpreterError {
                 write!(f, "the interpreter broke its protocol ({what}): its state is lost")
             }
             Kind::Refused { what } => write!(f, "the cell was refused: {what}"),
+            Kind::Unreachable { what } => write!(
+                f,
+                "there is no answer to the cell ({what}): its session is kept, and the next call tries \
+                 again"
+            ),
+            Kind::GivenUp { what, limit } => write!(
+                f,
+                "the session was out of reach for longer than the limit of {limit:?} ({what}): it is \
+                 given up by that limit, and its state with it"
+            ),
         }
     }
 }

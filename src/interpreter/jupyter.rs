@@ -36,21 +36,37 @@
 //! cell's time limit. A pool then makes a new one; [`reset`](super::Interpreter::reset) does so without
 //! a pool. It is not `is_valid` that finds dead kernels, for then nobody would be told.
 //!
-//! # When the connection is lost
+//! A state is called lost only if that is proved: another process answers in the kernel's place, or the
+//! gateway, and not something before it, says that it has no such kernel. That a gateway says it restarts
+//! one proves nothing: one that has lost sight of the kernel's machine says so of kernels that live.
 //!
-//! It is opened again, and the gateway hands over what was said meanwhile: the cell goes on. Only what
-//! the gateway had sent before it noticed is lost; that cannot be seen from here, so
-//! [`truncated`](super::Execution::truncated) is set. If it was how the cell ended, or the request itself,
-//! that *is* seen, and told: no cell is run twice. If reconnecting does not succeed within
-//! [`reconnect_timeout`](JupyterBuilder::reconnect_timeout), or the cell's time limit, the engine is
-//! dead. While a thread leaves its kernel alone it does not read, so the gateway may cut the connection
-//! (after 90 s of silence, by default). That is seen, and mended, at the next cell.
+//! # When nothing is heard
+//!
+//! The connection is opened again, and the gateway hands over what was said meanwhile: the cell goes on.
+//! Only what the gateway had sent before it noticed is lost; that cannot be seen from here, so
+//! [`truncated`](super::Execution::truncated) is set. While a thread leaves its kernel alone it does not
+//! read, so the gateway may cut the connection (after 90 s of silence, by default). That is seen, and
+//! mended, at the next cell.
+//!
+//! If it cannot be opened within [`reconnect_timeout`](JupyterBuilder::reconnect_timeout), or the cell's
+//! time limit; if the gateway stands still, or the kernel's machine is away: then nothing is known of the
+//! session, and the call fails with [`is_unreachable`](super::InterpreterError::is_unreachable). **The
+//! session is kept**, and its cell goes on. The next call tries again: it waits for that cell first (and
+//! stops it, if its time is over), reports its text as [`late`](super::Execution::late), and runs its own
+//! with all variables. [`Jupyter::resume`] waits for the cell alone, and gives all that came of it. No
+//! cell is run twice. Only after [`give_up_after`](JupyterBuilder::give_up_after) a session is given up,
+//! which the error says.
+//!
+//! Kernels are asked whether they are there, and interrupted, on their control channel. A gateway whose
+//! kernels are [on other machines](Gateway::remote_kernels) is asked to interrupt, restart or end only
+//! those that have answered: an Enterprise Gateway stands still, for all its kernels, while it tries to
+//! reach a machine that is away.
 //!
 //! # Several gateways
 //!
-//! [`Gateways`] places kernels on several, by key or by load. When one goes, the sessions on it are made
-//! anew elsewhere, and their users are told that the state is lost. An Enterprise Gateway is the way to
-//! a cluster behind one address.
+//! [`Gateways`] places kernels on several, by key or by load. While one does not answer, its sessions are
+//! kept, and new ones are started elsewhere; [`JupyterManager::status`] tells how each is. An Enterprise
+//! Gateway is the way to a cluster behind one address.
 //!
 //! # What gateways cut
 //!
@@ -61,8 +77,10 @@
 //!
 //! # What is left behind
 //!
-//! Closing or dropping a [`Jupyter`] ends its kernel. If the gateway does not answer then, it is told
-//! when the next kernel is started there.
+//! Closing or dropping a [`Jupyter`] ends its kernel. If the gateway does not answer then, or the kernel
+//! on a machine of its own, the close fails, with the kernel's id; that is tried again in the background
+//! while this process lives, and [`JupyterManager::status`] has the ids until it is done. A gateway that
+//! has just not answered is not waited for again, so that many sessions on it are closed as fast as one.
 //!
 //! A kernel whose client was killed with SIGKILL lives on. On Unix it is written down while it is there,
 //! so the next process of the same user on the same machine has it ended: when that first starts a
@@ -81,7 +99,8 @@ use std::time::Duration;
 
 use self::gateway::{KernelOptions, LinkOptions};
 use self::gateways::Fleet;
-use self::kernel::{Kernel, Settings, Target};
+use self::kernel::{Kernel, Settings};
+use self::target::Target;
 #[cfg(unix)]
 use super::Reclaimed;
 use super::{
@@ -93,16 +112,19 @@ use crate::pool::BuildError;
 use crate::{CreateContext, Manager};
 
 pub(crate) mod cell;
+mod endings;
 mod gateway;
 mod gateways;
+mod health;
 mod kernel;
 #[cfg_attr(not(unix), path = "jupyter/unwritten.rs")]
 mod left;
 mod rest;
+mod target;
 pub(crate) mod wire;
 
 pub use self::gateway::Gateway;
-pub use self::gateways::{Gateways, Placement};
+pub use self::gateways::{GatewayStatus, Gateways, Placement};
 #[cfg(unix)]
 pub(super) use self::left::reclaim;
 
@@ -140,6 +162,8 @@ impl JupyterManager {
                 start_timeout: Duration::from_secs(90),
                 request_timeout: Duration::from_secs(10),
                 reconnect_timeout: Duration::from_secs(10),
+                silence_timeout: Duration::from_secs(60),
+                give_up_after: Duration::from_secs(15 * 60),
                 grace: Duration::from_secs(2),
                 close_timeout: Duration::from_secs(5),
             },
@@ -167,6 +191,23 @@ impl JupyterManager {
         let target = Arc::new(Target::default());
         let kernel = Kernel::start(&self.fleet, key, &self.settings, &target)?;
         Ok(Jupyter { manager: self.clone(), key: key.to_owned(), target, kernel: Some(kernel) })
+    }
+
+    /// How each gateway is, in the order in which they were given: how many kernels are there, whether it
+    /// answers, and which kernels are still to be ended there.
+    ///
+    /// ```
+    /// use sessile::interpreter::jupyter::JupyterManager;
+    ///
+    /// let manager = JupyterManager::new("http://127.0.0.1:8888")?;
+    /// let status = &manager.status()[0];
+    /// assert_eq!((&*status.gateway, status.kernels), ("http://127.0.0.1:8888", 0));
+    /// assert!(status.away_for.is_none() && status.ending.is_empty());
+    /// # Ok::<(), sessile::pool::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> Vec<GatewayStatus> {
+        self.fleet.status()
     }
 
     /// How many kernels of this manager's, and its clones', there are on each gateway, those counted
@@ -201,8 +242,8 @@ impl fmt::Debug for JupyterManager {
 }
 
 /// `create` starts a kernel; `has_broken` is true once it is known to be dead, and its user was told;
-/// the interrupt has the gateway interrupt the running cell, or shuts the connection if the gateway
-/// does not answer; `close` ends the kernel, and waits for that, for as long as
+/// the interrupt stops the running cell, or, if the kernel does not answer, lets go of whoever waits for
+/// it; `close` ends the kernel, and waits for that, for as long as
 /// [`close_timeout`](JupyterBuilder::close_timeout).
 impl Manager for JupyterManager {
     type Instance = Jupyter;
@@ -216,8 +257,8 @@ impl Manager for JupyterManager {
     }
 
     fn interrupt(&self, jupyter: &Jupyter) -> Option<InterruptHandle> {
-        let (target, timeout) = (Arc::clone(&jupyter.target), self.settings.request_timeout);
-        Some(InterruptHandle::new(move || target.stop(timeout)))
+        let target = Arc::clone(&jupyter.target);
+        Some(InterruptHandle::new(move || target.stop()))
     }
 
     fn close(&self, mut jupyter: Jupyter, _: CloseReason) -> anyhow::Result<()> {
@@ -283,11 +324,35 @@ impl JupyterBuilder {
         self
     }
 
-    /// For how long it is tried to open a lost connection again, before the kernel is given up.
+    /// For how long one call tries to open a lost connection again, before it is told that the session is
+    /// [out of reach](InterpreterError::is_unreachable). The session is kept, and the next call tries
+    /// again.
     ///
     /// Default: 10 s. It is never longer than the time limit of the cell at hand.
     pub fn reconnect_timeout(mut self, time: Duration) -> Self {
         self.settings.reconnect_timeout = time;
+        self
+    }
+
+    /// How long a kernel on another machine than its gateway's may be silent on its control channel while
+    /// its cell runs, though the gateway is there, before the call is told that it is
+    /// [out of reach](InterpreterError::is_unreachable). The cell goes on.
+    ///
+    /// Default: 60 s. A cell that keeps Python's lock for longer, in a library of C, is silent too;
+    /// [`Jupyter::resume`] waits for it again. A cell with a time limit ends by that.
+    pub fn silence_timeout(mut self, time: Duration) -> Self {
+        self.settings.silence_timeout = time;
+        self
+    }
+
+    /// For how long a session that is [out of reach](InterpreterError::is_unreachable) is kept. The call
+    /// that finds it there still is told that it is [given up](InterpreterError::is_given_up), by this
+    /// limit; its kernel is ended as soon as that can be done.
+    ///
+    /// Default: 15 minutes. An Enterprise Gateway that waits for a machine stands still for minutes, and
+    /// all its kernels may be whole after that.
+    pub fn give_up_after(mut self, time: Duration) -> Self {
+        self.settings.give_up_after = time;
         self
     }
 
@@ -379,6 +444,61 @@ pub struct Jupyter {
 }
 
 impl Jupyter {
+    /// Waits for the cell that was running when the session got
+    /// [out of reach](InterpreterError::is_unreachable), and gives what came of it since then, as far as
+    /// the gateway has kept it: [`truncated`](Execution::truncated) is set. `None`: no such cell is known
+    /// of.
+    ///
+    /// The error of the call that ran it has what it had put out before. Whoever runs another cell
+    /// instead waits for it as well, and gets its text as [`late`](Execution::late).
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Interpreter::execute). The session is still out of reach; or the cell still runs at
+    /// this call's time limit: [`is_refused`](InterpreterError::is_refused).
+    ///
+    /// ```no_run
+    /// use sessile::interpreter::jupyter::Jupyter;
+    /// use sessile::interpreter::{ExecuteOptions, Execution, Interpreter, InterpreterError};
+    ///
+    /// fn patient(kernel: &mut Jupyter, code: &str) -> Result<Execution, InterpreterError> {
+    ///     match kernel.run(code) {
+    ///         Err(error) if error.is_unreachable() => {
+    ///             std::thread::sleep(std::time::Duration::from_secs(30));
+    ///             let rest = kernel.resume(&ExecuteOptions::new(), &mut |_| {})?;
+    ///             rest.ok_or(error)
+    ///         }
+    ///         outcome => outcome,
+    ///     }
+    /// }
+    /// ```
+    pub fn resume(
+        &mut self,
+        options: &ExecuteOptions,
+        on_output: &mut dyn FnMut(OutputRef<'_>),
+    ) -> Result<Option<Execution>, InterpreterError> {
+        self.call(|kernel| kernel.resume(options, on_output))
+    }
+
+    /// Whether the last call could not reach the kernel, so that nothing is known of it.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.kernel.as_ref().is_some_and(Kernel::is_away)
+    }
+
+    fn call<R>(
+        &mut self,
+        work: impl FnOnce(&mut Kernel) -> Result<R, InterpreterError>,
+    ) -> Result<R, InterpreterError> {
+        lend(&mut self.kernel, |kernel| {
+            let outcome = work(kernel);
+            if outcome.is_ok() {
+                kernel.is_reached();
+            }
+            outcome
+        })
+    }
+
     /// The language that the kernel speaks, as it says: `python`, say. `None` if it is dead.
     #[must_use]
     pub fn language(&self) -> Option<&str> {
@@ -411,13 +531,14 @@ impl Interpreter for Jupyter {
         options: &ExecuteOptions,
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Execution, InterpreterError> {
-        lend(&mut self.kernel, |kernel| kernel.run(code, options, on_output))
+        self.call(|kernel| kernel.run(code, options, on_output))
     }
 
-    /// Has the gateway start the kernel's process anew. If it is dead, or that fails, another kernel
-    /// takes its place.
+    /// Has the gateway start the kernel's process anew. If it is dead or out of reach, or that fails,
+    /// another kernel takes its place.
     fn reset(&mut self) -> Result<(), InterpreterError> {
         if let Some(mut kernel) = self.kernel.take()
+            && !kernel.is_away()
             && kernel.restart().is_ok()
         {
             self.kernel = Some(kernel);
@@ -432,19 +553,18 @@ impl Interpreter for Jupyter {
         self.kernel.is_some()
     }
 
-    /// Interrupting has the gateway do so, and waits for its answer, no longer than
-    /// [`request_timeout`](JupyterBuilder::request_timeout). What is hit may be the kernel's own code,
+    /// Interrupting waits for nobody: the thread that runs the cell passes it on, some milliseconds later,
+    /// on the kernel's control channel. What is hit may be the kernel's own code,
     /// just before or after that of the cell: then the traceback tells of that, or of nothing, and the
     /// cell may have both a value and a `KeyboardInterrupt`.
     fn interrupt_handle(&self) -> InterruptHandle {
         let target = Arc::clone(&self.target);
-        let timeout = self.manager.settings.request_timeout;
-        InterruptHandle::new(move || _ = target.interrupt(timeout))
+        InterruptHandle::new(move || target.interrupt())
     }
 
     /// Only IPython kernels can tell; others are [refused](InterpreterError::is_refused).
     fn variables(&mut self, options: &ExecuteOptions) -> Result<Vec<Variable>, InterpreterError> {
-        lend(&mut self.kernel, |kernel| kernel.variables(options))
+        self.call(|kernel| kernel.variables(options))
     }
 }
 

@@ -66,6 +66,6 @@ pub(crate) use self::link::{Heard, Link};
 pub use self::manager::{WebSocketBuilder, WebSocketManager};
 pub use self::session::{PendingAnswer, SessionStats, WebSocketSession};
 pub use super::Notification;
-pub use super::rfc6455::{ConnectError, ConnectStep};
 #[cfg(feature = "jupyter")]
-pub(crate) use super::rfc6455::{Goodbye, Socket};
+pub(crate) use super::rfc6455::Goodbye;
+pub use super::rfc6455::{ConnectError, ConnectStep};

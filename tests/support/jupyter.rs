@@ -320,6 +320,22 @@ impl Line {
         lock(&self.state.open).iter().for_each(|one| one.swallows[1].store(true, Ordering::SeqCst));
     }
 
+    /// The gateway says this text, on the connections there are: WebSockets between two messages.
+    pub fn inject(&self, text: &str) {
+        let mut frame = vec![0x81];
+        match u8::try_from(text.len()).ok().filter(|size| *size < 126) {
+            Some(size) => frame.push(size),
+            None => {
+                frame.push(126);
+                frame.extend_from_slice(&u16::try_from(text.len()).unwrap().to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(text.as_bytes());
+        for one in lock(&self.state.open).iter() {
+            let _ = (&one.client).write_all(&frame);
+        }
+    }
+
     /// Whether new connections come to nothing.
     pub fn refuse(&self, yes: bool) {
         self.state.refuses.store(yes, Ordering::SeqCst);

@@ -93,6 +93,16 @@ pub(super) fn state(message: &Incoming<'_>) -> Result<String, Malformed> {
     read(message).map(|Status { execution_state }| execution_state)
 }
 
+/// Whether a reply says that all went well. One that says nothing does.
+pub(super) fn is_ok(message: &Incoming<'_>) -> Result<bool, Malformed> {
+    #[derive(Deserialize)]
+    struct Outcome {
+        #[serde(default)]
+        status: String,
+    }
+    read(message).map(|Outcome { status }| status != "error")
+}
+
 impl<'a> Cell<'a> {
     pub(crate) fn new(
         options: &ExecuteOptions,
@@ -295,13 +305,34 @@ impl Late {
         Self { outputs: Vec::new(), room: max_output, truncated: false }
     }
 
+    /// Takes what came of a cell that was given up before.
+    pub(super) fn take_outputs(&mut self, cell: u64, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Stdout { text } => self.put(cell, StdStream::Stdout, &text),
+                Output::Stderr { text } => self.put(cell, StdStream::Stderr, &text),
+                _ => self.truncated = true, // there is no place for a display here
+            }
+        }
+    }
+
+    /// Something is missing, for a connection was lost.
+    pub(super) fn may_lack_some(&mut self) {
+        self.truncated = true;
+    }
+
     /// Takes a message that belongs to the cell with this number.
     pub(crate) fn take(&mut self, cell: u64, message: &Incoming<'_>) -> Result<(), Malformed> {
         if message.channel != "iopub" || message.header.kind != "stream" {
             return Ok(());
         }
         let Text { name, text } = read(message)?;
-        let (stream, kept) = (stream(&name), cut(&text, self.room));
+        self.put(cell, stream(&name), &text);
+        Ok(())
+    }
+
+    fn put(&mut self, cell: u64, stream: StdStream, text: &str) {
+        let kept = cut(text, self.room);
         self.truncated |= kept.len() < text.len();
         self.room -= kept.len();
         match self.outputs.last_mut() {
@@ -309,7 +340,6 @@ impl Late {
             _ if kept.is_empty() => {}
             _ => self.outputs.push(LateOutput { cell, stream, text: kept.to_owned() }),
         }
-        Ok(())
     }
 }
 

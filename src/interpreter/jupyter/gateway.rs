@@ -1,16 +1,17 @@
 //! A gateway: where it is, who we are to it, and the two ways to speak with it.
 
 use std::fmt;
-#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(unix)]
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::endings::Endings;
+use super::health::Health;
 #[cfg(unix)]
 use super::left;
 use super::left::Held;
@@ -24,6 +25,8 @@ use crate::session::{ConnectOptions, SessionError};
 
 /// The pause before a gateway that failed is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Who waits less than this for an answer cannot say that there is none.
+const FAIR: Duration = Duration::from_millis(500);
 /// How long the first start waits for what others have left to be ended.
 #[cfg(unix)]
 const RECLAIM_FIRST: Duration = Duration::from_secs(2);
@@ -43,6 +46,7 @@ pub struct Gateway {
     options: ConnectOptions,
     token: Option<String>,
     username: Option<String>,
+    remote: Option<bool>,
 }
 
 impl Gateway {
@@ -63,7 +67,7 @@ impl Gateway {
     /// ```
     #[must_use]
     pub fn new(options: impl Into<ConnectOptions>) -> Self {
-        Self { options: options.into(), token: None, username: None }
+        Self { options: options.into(), token: None, username: None, remote: None }
     }
 
     /// The server's token, sent as `Authorization: token ..`.
@@ -83,6 +87,17 @@ impl Gateway {
     #[must_use]
     pub fn username(mut self, name: impl Into<String>) -> Self {
         self.username = Some(name.into());
+        self
+    }
+
+    /// Whether its kernels run on other machines than the gateway does. Then one may be out of reach
+    /// while its gateway answers, and is asked on its control channel before the gateway is asked
+    /// to interrupt, end or restart it.
+    ///
+    /// Default: those of an Enterprise Gateway do, those of others do not.
+    #[must_use]
+    pub fn remote_kernels(mut self, yes: bool) -> Self {
+        self.remote = Some(yes);
         self
     }
 }
@@ -135,8 +150,13 @@ pub(super) struct Endpoint {
     #[cfg(unix)]
     is_open: bool,
     username: String,
-    /// Kernels that could not be ended, for it did not answer.
-    left: Mutex<Vec<Held>>,
+    /// Whether kernels are on other machines, as far as is known.
+    is_remote: AtomicBool,
+    /// Whether that was said, and is not to be found out.
+    is_remote_said: bool,
+    health: Health,
+    /// Kernels that could not be ended yet.
+    pub(super) endings: Endings,
     /// Whether it was asked to end what others have left.
     #[cfg(unix)]
     is_reclaimed: AtomicBool,
@@ -154,7 +174,7 @@ pub(super) struct LinkOptions {
 impl Endpoint {
     pub(super) fn new(gateway: Gateway) -> Result<Self, BuildError> {
         let refused = |what| BuildError::new("gateway", what);
-        let Gateway { mut options, token, username } = gateway;
+        let Gateway { mut options, token, username, remote } = gateway;
         let target = Target::of(&options.url, "http", "https").map_err(refused)?;
         if target.tls && cfg!(not(feature = "tls")) {
             return Err(refused("needs the feature `tls` for https://"));
@@ -210,7 +230,10 @@ impl Endpoint {
             #[cfg(unix)]
             is_open,
             username: username.or_else(user).unwrap_or_else(|| "sessile".to_owned()),
-            left: Mutex::default(),
+            is_remote: AtomicBool::new(remote.unwrap_or(false)),
+            is_remote_said: remote.is_some(),
+            health: Health::default(),
+            endings: Endings::default(),
             #[cfg(unix)]
             is_reclaimed: AtomicBool::new(false),
         };
@@ -230,6 +253,58 @@ impl Endpoint {
         self.is_open
     }
 
+    /// Whether kernels are on other machines than the gateway.
+    pub(super) fn is_remote(&self) -> bool {
+        self.is_remote.load(Ordering::Relaxed)
+    }
+
+    /// Whether it did not answer just now, and is not to be waited for again.
+    pub(super) fn is_away(&self) -> bool {
+        self.health.is_away()
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Asks, and remembers whether there was an answer.
+    fn ask<T>(
+        &self,
+        by: Deadline,
+        ask: impl FnOnce(&Rest) -> Result<T, RestError>,
+    ) -> Result<T, RestError> {
+        let begun = Instant::now();
+        let answer = ask(&self.rest);
+        match &answer {
+            Err(error) if error.is_unreachable() => {
+                // Who had no time for it has not found out anything.
+                if !by.has_passed() || begun.elapsed() >= FAIR {
+                    self.health.failed();
+                }
+            }
+            Ok(_) | Err(_) => self.health.answered(),
+        }
+        answer
+    }
+
+    /// Whether it has this kernel. That it has does not say that the kernel lives.
+    pub(super) fn has(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
+        self.ask(by, |rest| rest.has(id, by))
+    }
+
+    pub(super) fn interrupt(&self, id: &str, by: Deadline) -> Result<(), RestError> {
+        self.ask(by, |rest| rest.interrupt(id, by))
+    }
+
+    pub(super) fn restart(&self, id: &str, by: Deadline) -> Result<(), RestError> {
+        self.ask(by, |rest| rest.restart(id, by))
+    }
+
+    /// Ends a kernel; whether it was there.
+    pub(super) fn delete(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
+        self.ask(by, |rest| rest.delete(id, by))
+    }
+
     /// Starts a kernel. The gateway has to say by `answer_by` that it is there.
     pub(super) fn start(
         self: &Arc<Self>,
@@ -237,7 +312,11 @@ impl Endpoint {
         answer_by: Deadline,
         by: Deadline,
     ) -> Result<Held, RestError> {
-        let is_enterprise = self.rest.is_enterprise(answer_by.earlier(by))?;
+        let answer_by = answer_by.earlier(by);
+        let is_enterprise = self.ask(answer_by, |rest| rest.is_enterprise(answer_by))?;
+        if !self.is_remote_said {
+            self.is_remote.store(is_enterprise, Ordering::Relaxed);
+        }
         #[cfg(unix)]
         self.reclaim_once();
         let mut held = Held::new(super::random_uuid(), self, by);
@@ -250,7 +329,7 @@ impl Endpoint {
         let KernelOptions { name, path, .. } = options;
         let wanted =
             Wanted { name: name.as_deref(), path: path.as_deref(), kernel_id: &held.id, env };
-        match self.rest.start(&wanted, by) {
+        match self.ask(by, |rest| rest.start(&wanted, by)) {
             Ok(id) => {
                 held.started(id);
                 self.end_those_left(by);
@@ -260,7 +339,7 @@ impl Endpoint {
                 if error.is_refusal() {
                     held.ended();
                 } else {
-                    self.leave(held); // it may have been started all the same
+                    self.leave(held, None); // it may have been started all the same
                 }
                 Err(error)
             }
@@ -271,9 +350,9 @@ impl Endpoint {
     ///
     /// A gateway that is about to start a dead kernel anew fails to end it, and then has it running.
     /// So it is asked again.
-    pub(super) fn end(&self, held: Held, by: Deadline) -> Result<(), RestError> {
+    pub(super) fn end(self: &Arc<Self>, held: Held, by: Deadline) -> Result<(), RestError> {
         let ended = loop {
-            let ended = self.rest.delete(&held.id, by);
+            let ended = self.delete(&held.id, by);
             match &ended {
                 Err(RestError::Status { status: 500, .. }) if !by.has_passed() => {
                     thread::sleep(ASK_AGAIN);
@@ -287,21 +366,9 @@ impl Endpoint {
                 Ok(())
             }
             Err(error) => {
-                self.leave(held);
+                self.leave(held, None);
                 Err(error)
             }
-        }
-    }
-
-    pub(super) fn leave(&self, held: Held) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(held);
-    }
-
-    /// The gateway answers again: what it was to be told is told now.
-    fn end_those_left(&self, by: Deadline) {
-        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for held in left {
-            let _ = self.end(held, by); // remembered again, if it does not answer after all
         }
     }
 
@@ -335,6 +402,7 @@ impl Endpoint {
         let manager = self.websocket(kernel, session, options, left);
         let manager = manager.expect("the like was built once, and an id is no trouble");
         let (link, subprotocol) = manager.open()?;
+        self.health.answered();
         let framing = if subprotocol.is_some() { Framing::V1 } else { Framing::Json };
         Ok((link, framing))
     }

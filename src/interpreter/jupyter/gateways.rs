@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::gateway::{Endpoint, Gateway};
 #[cfg(unix)]
@@ -10,9 +10,6 @@ use super::left;
 #[cfg(unix)]
 use crate::interpreter::Reclaimed;
 use crate::pool::BuildError;
-
-/// For how long a gateway that did not answer is asked only if no other is left.
-const SHUNNED: Duration = Duration::from_secs(5);
 
 /// Several gateways, and how kernels are placed on them.
 ///
@@ -25,8 +22,14 @@ const SHUNNED: Duration = Duration::from_secs(5);
 /// ```
 ///
 /// A kernel stays on its gateway for life. If a gateway fails to start one, the next in order is asked.
-/// If a gateway goes, so do its kernels: whoever uses one is told that its state is lost, and the one
-/// that takes its place is started on another. A gateway that did not answer is tried last for 5 s.
+/// If a gateway is gone for good, so are its kernels: whoever uses one is told that its state is lost, and the one
+/// that takes its place is started on another.
+///
+/// A session whose gateway does not answer is kept, for its state may be whole: see
+/// [`give_up_after`](super::JupyterBuilder::give_up_after). New ones go to other gateways meanwhile. One
+/// that did not answer is tried again by one start at a time, after pauses that grow from 250 ms to 8 s; if
+/// there is no other, a start waits for that, up to
+/// [`request_timeout`](super::JupyterBuilder::request_timeout).
 #[derive(Clone, Debug)]
 pub struct Gateways {
     gateways: Vec<Gateway>,
@@ -81,6 +84,23 @@ impl From<String> for Gateways {
     }
 }
 
+/// How a gateway is, as [`JupyterManager::status`](super::JupyterManager::status) tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GatewayStatus {
+    /// Scheme, host and port.
+    pub gateway: String,
+    /// How many kernels of this manager's are there, those counted that are being started.
+    pub kernels: usize,
+    /// For how long it has not answered. `None`: it has, when it was asked last, or was never asked.
+    pub away_for: Option<Duration>,
+    /// In what time a new kernel may be tried there again. Until then they go to others.
+    pub next_try_in: Option<Duration>,
+    /// The ids of kernels that were to be ended and could not be yet: they are tried again in the
+    /// background.
+    pub ending: Vec<String>,
+}
+
 /// Gateways that have been looked into.
 pub(super) struct Fleet {
     placement: Placement,
@@ -90,8 +110,6 @@ pub(super) struct Fleet {
 struct Member {
     endpoint: Arc<Endpoint>,
     kernels: usize,
-    /// When it last did not answer.
-    failed_at: Option<Instant>,
 }
 
 impl Fleet {
@@ -105,32 +123,65 @@ impl Fleet {
         }
         let member = |gateway| {
             let endpoint = Arc::new(Endpoint::new(gateway)?);
-            Ok(Member { endpoint, kernels: 0, failed_at: None })
+            Ok(Member { endpoint, kernels: 0 })
         };
         let members = gateways.into_iter().map(member).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { placement, members: Mutex::new(members) }))
     }
 
-    /// Takes a seat for a kernel with this key, on the best gateway that is not among those `tried`.
+    /// Takes a seat for a kernel with this key, on the best gateway that is not among those `tried`, and
+    /// is not known to be away.
     pub(super) fn seat(self: &Arc<Self>, key: &str, tried: &[usize]) -> Option<Seat> {
         let mut members = self.lock();
-        let is_shunned =
-            |member: &Member| member.failed_at.is_some_and(|at| at.elapsed() < SHUNNED);
-        let best = members.iter().enumerate().filter(|(at, _)| !tried.contains(at)).min_by_key(
-            |(_, member)| {
-                let kernels = match self.placement {
-                    Placement::Key => 0,
-                    Placement::Load => member.kernels,
-                };
-                // Among equals, the key decides: no gateway is always the first.
-                let weight = weight(key, &member.endpoint.label);
-                (is_shunned(member), kernels, std::cmp::Reverse(weight))
-            },
-        );
-        let place = best?.0;
+        let mut order: Vec<usize> =
+            (0..members.len()).filter(|place| !tried.contains(place)).collect();
+        order.sort_by_cached_key(|&place| {
+            let member = &members[place];
+            let kernels = match self.placement {
+                Placement::Key => 0,
+                Placement::Load => member.kernels,
+            };
+            // Among equals, the key decides: no gateway is always the first.
+            (kernels, std::cmp::Reverse(weight(key, &member.endpoint.label)))
+        });
+        let place = order.into_iter().find(|&at| members[at].endpoint.health().may_try())?;
         let member = &mut members[place];
         member.kernels += 1;
         Some(Seat { endpoint: Arc::clone(&member.endpoint), fleet: Arc::clone(self), place })
+    }
+
+    /// In what time one may be tried of those that were not yet. `None`: all were.
+    pub(super) fn next_try(&self, tried: &[usize]) -> Option<Duration> {
+        let members = self.lock();
+        let untried = members.iter().enumerate().filter(|(at, _)| !tried.contains(at));
+        let next =
+            untried.map(|(_, one)| one.endpoint.health().away().map_or(Duration::ZERO, |a| a.1));
+        next.min()
+    }
+
+    /// What to say when no gateway is to be tried now.
+    pub(super) fn all_are_away(&self) -> String {
+        let tell = |member: &Member| {
+            let Endpoint { label, .. } = &*member.endpoint;
+            let (since, next) = member.endpoint.health().away().unwrap_or_default();
+            format!("{label} has not answered for {since:.1?}, and is tried again in {next:.1?}")
+        };
+        let all: Vec<_> = self.lock().iter().map(tell).collect();
+        format!("no gateway answers: {}", all.join("; "))
+    }
+
+    pub(super) fn status(&self) -> Vec<GatewayStatus> {
+        let tell = |member: &Member| {
+            let away = member.endpoint.health().away();
+            GatewayStatus {
+                gateway: member.endpoint.label.clone(),
+                kernels: member.kernels,
+                away_for: away.map(|(since, _)| since),
+                next_try_in: away.map(|(_, next)| next),
+                ending: member.endpoint.endings.ids(),
+            }
+        };
+        self.lock().iter().map(tell).collect()
     }
 
     /// For each gateway, in the order they were given, how many kernels are there or being started.
@@ -164,13 +215,6 @@ pub(super) struct Seat {
     pub(super) endpoint: Arc<Endpoint>,
     fleet: Arc<Fleet>,
     pub(super) place: usize,
-}
-
-impl Seat {
-    /// The gateway did not answer; or it has.
-    pub(super) fn failed(&self, yes: bool) {
-        self.fleet.lock()[self.place].failed_at = yes.then(Instant::now);
-    }
 }
 
 impl Drop for Seat {
@@ -218,9 +262,10 @@ mod tests {
             assert!(*without != 2 && (*before == 2 || before == without));
         }
         // As good as gone.
-        fleet.seat(&keys[0], &[0, 1, 3]).unwrap().failed(true);
+        fleet.seat(&keys[0], &[0, 1, 3]).unwrap().endpoint.health().failed();
         assert_eq!(places(&[]), without);
-        assert!(fleet.seat("only that is left", &[0, 1, 3]).is_some());
+        assert!(fleet.seat("only that is left", &[0, 1, 3]).is_none());
+        assert!(fleet.all_are_away().contains("http://c has not answered"));
         assert!(fleet.seat("none is left", &[0, 1, 2, 3]).is_none());
         assert_eq!(fleet.kernels().iter().map(|(_, kernels)| kernels).sum::<usize>(), 0);
     }

@@ -82,6 +82,8 @@ impl fmt::Display for RestError {
 /// What kind of server it is.
 #[derive(Deserialize)]
 struct Api {
+    /// Every kind has it: what answers without is none.
+    version: Option<String>,
     gateway_version: Option<String>,
 }
 
@@ -106,7 +108,7 @@ struct Model {
 impl Rest {
     /// Whether it is an Enterprise Gateway.
     pub(super) fn is_enterprise(&self, by: Deadline) -> Result<bool, RestError> {
-        let Api { gateway_version } = read(&self.ask("GET", "/api", None::<&()>, by)?)?;
+        let Api { gateway_version, .. } = read(&self.ask("GET", "/api", None::<&()>, by)?)?;
         Ok(gateway_version.is_some())
     }
 
@@ -122,7 +124,8 @@ impl Rest {
         Ok(id)
     }
 
-    /// Whether the gateway has this kernel.
+    /// Whether the gateway has this kernel. That it has does not say that the kernel lives; but "no" is
+    /// the gateway's own word, and not that of something that stands before it.
     pub(super) fn has(&self, id: &str, by: Deadline) -> Result<bool, RestError> {
         self.unless_unknown("GET", id, by)
     }
@@ -144,9 +147,19 @@ impl Rest {
     fn unless_unknown(&self, method: &str, id: &str, by: Deadline) -> Result<bool, RestError> {
         match self.ask(method, &format!("/api/kernels/{id}"), None::<&()>, by) {
             Ok(_) => Ok(true),
-            Err(RestError::Status { status: 404, .. }) => Ok(false),
+            // A gateway names the kernel. What stands before one knows of none.
+            Err(RestError::Status { status: 404, message })
+                if message.contains(id) || self.is_gateway(by) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
+    }
+
+    fn is_gateway(&self, by: Deadline) -> bool {
+        let api = self.ask("GET", "/api", None::<&()>, by);
+        api.and_then(|body| read::<Api>(&body)).is_ok_and(|api| api.version.is_some())
     }
 
     fn ask(

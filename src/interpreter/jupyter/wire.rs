@@ -178,8 +178,27 @@ struct OwnHeader<'a> {
     version: &'a str,
 }
 
-/// A request on the channel `shell`.
+/// By which way a kernel is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// One request after the other.
+    Shell,
+    /// Beside what runs, if the kernel has a thread for it.
+    Control,
+}
+
+impl Channel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// A request.
 pub(super) struct Request<'a, C> {
+    pub(super) channel: Channel,
     pub(super) id: &'a str,
     pub(super) kind: &'a str,
     pub(super) session: &'a str,
@@ -189,13 +208,19 @@ pub(super) struct Request<'a, C> {
 impl<C: Serialize> Request<'_, C> {
     /// The frame to send.
     pub(super) fn encode(&self, framing: Framing) -> Frame {
-        let Self { id: msg_id, kind: msg_type, session, content } = *self;
+        let Self { channel, id: msg_id, kind: msg_type, session, content } = *self;
         let header = OwnHeader { msg_id, msg_type, session, username: "", version: "5.3" };
         match framing {
             Framing::V1 => {
                 let header = serde_json::to_vec(&header).expect("strings are JSON");
                 let content = serde_json::to_vec(content).expect("what is asked for is JSON");
-                Frame::Binary(assemble(&[b"shell", &header, b"{}", b"{}", &content]))
+                Frame::Binary(assemble(&[
+                    channel.name().as_bytes(),
+                    &header,
+                    b"{}",
+                    b"{}",
+                    &content,
+                ]))
             }
             Framing::Json => {
                 #[derive(Serialize)]
@@ -208,7 +233,7 @@ impl<C: Serialize> Request<'_, C> {
                     buffers: [(); 0],
                 }
                 let object = Object {
-                    channel: "shell",
+                    channel: channel.name(),
                     header,
                     parent_header: Empty {},
                     metadata: Empty {},
@@ -308,6 +333,7 @@ mod tests {
             if expected["header"]["msg_type"] == "execute_request" {
                 let header = |field: &str| expected["header"][field].as_str().unwrap();
                 let request = Request {
+                    channel: Channel::Shell,
                     id: header("msg_id"),
                     kind: header("msg_type"),
                     session: header("session"),
