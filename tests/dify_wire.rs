@@ -851,3 +851,67 @@ fn what_providers_answer_is_what_the_sdk_answers_field_by_field() {
         assert!(differ.is_empty(), "{}", differ.join("\n"));
     });
 }
+
+// ---- declarations ------------------------------------------------------------------------------------
+
+fn verdict(kind: &str, declaration: Value) -> Option<String> {
+    let plugin = match kind {
+        "manifest" => Plugin::new(declaration).endpoint("GET", "/a", |_| Ok(())),
+        _ => {
+            let kinds = ["tool", "endpoint", "model", "agent_strategy", "datasource", "trigger"];
+            let kind = kinds.into_iter().find(|known| *known == kind).unwrap_or("tool");
+            Plugin::new(manifest()).declare(kind, declaration)
+        }
+    };
+    plugin.check().err().map(|error| error.to_string())
+}
+
+/// What the SDK sends, and the daemon refuses, each with a case of its own in the tests of declarations:
+/// methods, URLs, versions, times, types and names that it does not know, icons that were not sent, defaults that are
+/// lists, and scopes where there are none. An empty text is refused wherever one is needed.
+const ONLY_THE_DAEMON: [&str; 12] = [
+    "plugins.",
+    "created_at = ",
+    "type = \"object\"",
+    "method = ",
+    "repo = ",
+    "version = ",
+    "identity.name = ",
+    "author = ",
+    "name = ",
+    "icon = ",
+    "default = ",
+    "scope = ",
+];
+
+#[test]
+fn a_declaration_that_the_sdk_would_send_is_taken_unless_the_daemon_refuses_it() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let python = venv::python_312(&tests.join("dify_plugin/requirements.txt"));
+    let seed = std::env::var("SESSILE_SOAK_SEED").unwrap_or("7".to_owned());
+    let said = Command::new(python)
+        .arg(tests.join("dify_wire/declares.py"))
+        .args([&seed, "400"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let (mut both, mut differ) = ((0, 0), Vec::new());
+    for line in String::from_utf8(said.stdout).unwrap().lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let (kind, what) = (case["kind"].as_str().unwrap(), case["what"].as_str().unwrap());
+        let is_known =
+            what.ends_with(" = \"\"") || ONLY_THE_DAEMON.iter().any(|at| what.contains(at));
+        match case.get("sent") {
+            Some(sent) => match verdict(kind, sent.clone()) {
+                None => both.0 += 1,
+                Some(_) if is_known => {}
+                Some(error) => differ.push(format!("{kind} {what}: {error}")),
+            },
+            // What the SDK refuses does not reach the daemon, which may be more lenient.
+            None => both.1 += usize::from(verdict(kind, case["raw"].clone()).is_some()),
+        }
+    }
+    assert!(differ.is_empty(), "seed {seed}, {} differ: {}", differ.len(), differ.join("\n"));
+    assert!(both.0 > 50 && both.1 > 50, "seed {seed}: {both:?}");
+}
