@@ -118,12 +118,18 @@ impl Over {
 }
 
 /// Whatever ends the thread, this tells of it.
-struct TellsOver(Arc<Over>);
+struct TellsOver {
+    over: Arc<Over>,
+    when_over: Option<Box<dyn FnOnce() + Send>>,
+}
 
 impl Drop for TellsOver {
     fn drop(&mut self) {
-        *self.0.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.tell.notify_all();
+        *self.over.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.over.tell.notify_all();
+        if let Some(tell) = self.when_over.take() {
+            let _ = contain(tell);
+        }
     }
 }
 
@@ -152,6 +158,7 @@ pub struct LoopThreadBuilder<S: 'static> {
     registry: Registry,
     close_timeout: Duration,
     on_close: Option<OnClose<S>>,
+    when_over: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// What the registry lists: the thread uses it until it has ended.
@@ -186,6 +193,14 @@ impl<S: 'static> LoopThreadBuilder<S> {
         self
     }
 
+    /// Has `tell` called on the thread, as the last thing there, the state being dropped. Where there is
+    /// no thread to be had, `tell` is dropped.
+    #[cfg(all(feature = "duplex", unix))]
+    pub(crate) fn when_over(mut self, tell: impl FnOnce() + Send + 'static) -> Self {
+        self.when_over = Some(Box::new(tell));
+        self
+    }
+
     /// Starts the thread, has it make its state by `make`, and waits for that.
     ///
     /// # Errors
@@ -195,11 +210,11 @@ impl<S: 'static> LoopThreadBuilder<S> {
         self,
         make: impl FnOnce(&LocalState<S>) -> anyhow::Result<S> + Send + 'static,
     ) -> anyhow::Result<LoopThread<S>> {
-        let Self { name, registry, close_timeout, on_close } = self;
+        let Self { name, registry, close_timeout, on_close, when_over } = self;
         let listed = Pool::builder_local(from_fn(|_| Running));
         let listed = listed.name(&*name).registry(&registry).build()?;
         let over = Arc::new(Over::default());
-        let tells_over = TellsOver(Arc::clone(&over));
+        let tells_over = TellsOver { over: Arc::clone(&over), when_over };
         let (tell, told) = mpsc::sync_channel(1);
         let main = move || {
             let (_over, listed) = (tells_over, listed); // dropped at the very end
@@ -307,6 +322,7 @@ impl<S: 'static> LoopThread<S> {
             registry: Registry::global().clone(),
             close_timeout: Duration::from_secs(1),
             on_close: None,
+            when_over: None,
         }
     }
 
@@ -335,10 +351,15 @@ impl<S: 'static> LoopThread<S> {
         if self.handle.is_inherited() {
             return true;
         }
-        // Refused, it is closed already.
-        let _ = self.handle.handle.call_soon_threadsafe(move || begin_close::<S>(within));
+        self.begin_close(within);
         // After the time for closing the thread has a moment to drop what it has.
         self.wait_closed(within.saturating_add(Duration::from_millis(500)))
+    }
+
+    /// Has the thread end within this time, and does not wait for that.
+    pub(crate) fn begin_close(&self, within: Duration) {
+        // Refused, it is closed already.
+        let _ = self.handle.handle.call_soon_threadsafe(move || begin_close::<S>(within));
     }
 
     /// Waits until the thread has ended, no longer than this, and says whether it has.

@@ -275,7 +275,7 @@ impl CreateContext {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum CloseReason {
-    /// Its thread ended.
+    /// Its thread ended: by itself, or because its [`Workers`](crate::Workers) shut down.
     ThreadExit = 1,
     /// [`Pool::close`](crate::Pool::close), or
     /// [`Registry::close_all`](crate::Registry::close_all).
@@ -286,7 +286,8 @@ pub enum CloseReason {
     Cleared,
     /// [`Pool::retain`](crate::Pool::retain) did not keep it.
     NotRetained,
-    /// [`Pool::close_here`](crate::Pool::close_here).
+    /// [`Pool::close_here`](crate::Pool::close_here), or [`Keyed::close`](crate::workers::Keyed::close): it
+    /// was named, and its own thread closes it.
     ClosedHere,
     /// [`Pool::discard`](crate::Pool::discard): its owner called it spent.
     Discarded,

@@ -75,6 +75,21 @@ fn parameters_of_nothing_are_left_out() {
     assert_eq!(call.join().unwrap().unwrap(), json!("answered"));
 }
 
+/// JSON-RPC knows an object, an array or nothing.
+#[test]
+fn parameters_that_are_a_single_value_are_refused_before_anything_is_sent() {
+    let (session, mut peer, _place) = pair(|builder| builder);
+    let invoker = session.invoker();
+    for value in [json!(3), json!("three"), json!(true)] {
+        let error = invoker.call::<Value>("m", &value).unwrap_err();
+        assert!(error.is_unsupported() && error.to_string().contains("an array"), "{error}");
+        assert!(invoker.notify("m", &value).unwrap_err().is_unsupported());
+    }
+    assert_eq!(session.stats().in_flight, 0);
+    drop(invoker.invoke("next", [3]).unwrap());
+    assert_eq!(peer.asked().1, "next");
+}
+
 /// Where answers come in pieces, a token says so, and that needs an object to be in.
 #[test]
 fn a_request_without_parameters_may_be_answered_in_pieces() {
@@ -128,7 +143,7 @@ fn sixty_four_threads_get_each_others_answers() {
 #[test]
 fn a_stream_of_answers_is_cut_short_or_out_of_order() {
     let (session, mut peer, _place) = pair(|builder| builder);
-    let invocation = session.invoker().invoke("count", 3).unwrap();
+    let invocation = session.invoker().invoke("count", [3]).unwrap();
     let (id, _) = peer.asked();
     (0..3).for_each(|n| peer.item(id, n));
     peer.answer(id, 3);
@@ -210,7 +225,7 @@ fn an_answer_over_the_limit_fails_its_caller_and_nobody_else() {
 #[test]
 fn a_frame_of_ours_over_the_limit_goes_out() {
     let (session, mut peer, _place) = pair(|builder| builder.max_message_size(1000));
-    let error = session.invoker().invoke("m", "x".repeat(1000)).unwrap_err();
+    let error = session.invoker().invoke("m", ["x".repeat(1000)]).unwrap_err();
     assert!(error.is_too_large(), "{error:?}");
     drop(session.invoker().invoke("next", ()).unwrap());
     assert_eq!(peer.asked().1, "next");

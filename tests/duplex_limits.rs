@@ -272,7 +272,7 @@ fn choked(setup: impl FnOnce(SessionBuilder) -> SessionBuilder) -> (Session, Pee
         Session::builder(JsonRpc::new()).request_timeout(PATIENCE).max_queued_bytes(QUEUE);
     let session = setup(builder).connect(Tcp::new(place.address())).unwrap();
     let peer = place.accept();
-    let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), "x".repeat(256 * KIB));
+    let (invoker, said) = (session.invoker().when_full(WhenFull::Refuse), ["x".repeat(256 * KIB)]);
     let told = (0..).find(|_| {
         let told = invoker.notify("fill", &said);
         told.is_err_and(|error| {
@@ -294,7 +294,7 @@ fn hears_all(peer: &mut Peer, told: usize) {
 fn what_is_refused_for_lack_of_room_is_sent_later() {
     let (session, mut peer, _place, told) = choked(|builder| builder);
     let refusing = session.invoker().when_full(WhenFull::Refuse).timeout(FOR_EVER);
-    let large = "x".repeat(LARGE);
+    let large = ["x".repeat(LARGE)];
     let refused = promptly("it is refused", move || refusing.invoke("refused", &large));
     assert!(refused.unwrap_err().is_full());
     assert!(session.stats().queued_bytes as usize <= QUEUE);
@@ -308,7 +308,7 @@ fn what_is_refused_for_lack_of_room_is_sent_later() {
 #[test]
 fn who_waits_for_room_waits_for_ever_or_not_at_all() {
     let (session, mut peer, _place, told) = choked(|builder| builder);
-    let large = "x".repeat(LARGE);
+    let large = ["x".repeat(LARGE)];
     let before = Instant::now();
     let invoker = session.invoker();
     assert!(invoker.clone().timeout(SHORT).invoke("m", &large).unwrap_err().is_full());
@@ -340,7 +340,7 @@ fn a_peer_that_does_not_read_keeps_the_session_from_reading() {
 #[test]
 fn a_close_waits_for_a_peer_that_does_not_read() {
     let (session, _peer, _place, _) = choked(|builder| builder);
-    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(LARGE));
+    let (invoker, large) = (session.invoker().timeout(TOO_LONG), ["x".repeat(LARGE)]);
     let waits = thread::spawn(move || invoker.invoke("m", &large).unwrap_err());
     promptly("it closes", move || {
         let before = Instant::now();
@@ -354,7 +354,7 @@ fn a_close_waits_for_a_peer_that_does_not_read() {
 #[test]
 fn a_peer_that_dies_leaves_those_waiting_for_room() {
     let (session, peer, _place, _) = choked(|builder| builder);
-    let (invoker, large) = (session.invoker().timeout(TOO_LONG), "x".repeat(LARGE));
+    let (invoker, large) = (session.invoker().timeout(TOO_LONG), ["x".repeat(LARGE)]);
     let waits = thread::spawn(move || invoker.invoke("m", &large).unwrap_err());
     peer.die();
     promptly("it is told", move || {
@@ -411,7 +411,7 @@ fn more_invocations_than_may_be_are_in_flight() {
     // One that is answered makes room, and so does one that is dropped.
     let waiting = [3, 4].map(|n| {
         let invoker = invoker.clone();
-        thread::spawn(move || invoker.call::<u64>("waits", &n))
+        thread::spawn(move || invoker.call::<u64>("waits", [n]))
     });
     peer.answer(first_id, 1);
     first.answer().unwrap();

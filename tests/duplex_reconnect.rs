@@ -15,7 +15,7 @@ use peer::{Peer, Place, SHORT};
 use serde_json::json;
 use sessile::session::JsonRpc;
 use sessile::session::duplex::{Connect, Invocation, Link, LinkOptions, Session, Tcp};
-use support::{FOR_EVER, Gate, block_on, poll_until, promptly};
+use support::{FOR_EVER, Gate, PATIENCE, block_on, poll_until, promptly};
 
 /// Dials once by itself, and then when the test says so.
 struct WhenTold {
@@ -168,4 +168,68 @@ fn hears_hello(peer: &mut Peer) {
     let (id, method) = peer.asked();
     assert_eq!(method, "hello");
     peer.answer(id, 1);
+}
+
+// ---- from the beginning -------------------------------------------------------------------------
+
+#[test]
+fn a_session_that_was_started_to_reconnect_goes_on_trying_from_the_beginning() {
+    let place = Place::new();
+    let address = place.address();
+    drop(place); // nobody listens there
+    let (told, errors) = std::sync::mpsc::channel();
+    let session = Session::builder(JsonRpc::new())
+        .request_timeout(FOR_EVER)
+        .reconnect(SHORT, SHORT)
+        .on_error(move |error| drop(told.send(format!("{error:#}"))))
+        .start(Tcp::new(&address))
+        .unwrap();
+    let waits = session.invoker().invoke("waits", ()).unwrap();
+    for _ in 0..2 {
+        let error = errors.recv_timeout(PATIENCE).unwrap();
+        assert!(error.contains("tried again") && error.contains("refused"), "{error}");
+    }
+    assert!(session.wait_connected(Duration::ZERO).unwrap_err().is_timeout());
+    let listener = std::net::TcpListener::bind(&address).unwrap();
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    hears(&mut peer, &["waits"]);
+    peer.answer(waits.id(), 1);
+    assert_eq!(waits.answer().unwrap().as_str(), "1");
+    session.wait_connected(PATIENCE).unwrap();
+}
+
+#[test]
+fn who_waits_for_the_first_connection_is_told_that_there_is_none() {
+    let place = Place::new();
+    let address = place.address();
+    drop(place);
+    let builder = || Session::builder(JsonRpc::new());
+    let error = builder().reconnect(SHORT, SHORT).connect(Tcp::new(&address)).unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    let session = builder().start(Tcp::new(&address)).unwrap();
+    assert!(session.invoker().call::<u64>("m", ()).unwrap_err().is_lost());
+    assert!(session.wait_connected(PATIENCE).unwrap_err().is_lost());
+    assert!(session.wait_closed(PATIENCE));
+}
+
+#[test]
+fn a_session_that_has_its_greeting_refused_tries_again_from_the_beginning() {
+    let place = Place::new();
+    let session = Session::builder(JsonRpc::new())
+        .reconnect(SHORT, SHORT)
+        .on_connect(|invoker| Ok(invoker.call::<()>("hello", ())?))
+        .start(Tcp::new(place.address()))
+        .unwrap();
+    let mut peer = place.accept();
+    let (id, _) = peer.asked();
+    peer.say(&json!({"id": id, "error": {"code": 1, "message": "not yet"}}));
+    let mut peer = place.accept();
+    hears_hello_null(&mut peer);
+    session.wait_connected(PATIENCE).unwrap();
+}
+
+fn hears_hello_null(peer: &mut Peer) {
+    let (id, method) = peer.asked();
+    assert_eq!(method, "hello");
+    peer.say(&json!({"id": id, "result": null}));
 }

@@ -57,14 +57,14 @@ fn a_session_is_left_open_by_its_registry_or_loses_what_was_said() {
     let call = session.invoker().invoke("m", ()).unwrap();
     let waits = thread::spawn(move || call.answer().unwrap_err());
     peer.asked();
-    (0..100).for_each(|n| session.invoker().notify("last words", n).unwrap());
+    (0..100).for_each(|n| session.invoker().notify("last words", [n]).unwrap());
     let report = promptly("it closes", move || registry.close_all(PATIENCE));
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.closed, 1);
     assert!(session.is_closed());
     assert!(waits.join().unwrap().is_closed());
     assert!(session.invoker().notify("more", ()).unwrap_err().is_closed());
-    (0..100).for_each(|n| assert_eq!(peer.hear().unwrap()["params"], n));
+    (0..100).for_each(|n| assert_eq!(peer.hear().unwrap()["params"], json!([n])));
     assert!(peer.is_left());
 }
 
@@ -85,7 +85,7 @@ fn a_session_that_is_evicted_stays() {
 fn a_peer_that_does_not_read_keeps_the_registry_from_closing() {
     let registry = Registry::new();
     let (session, _peer) = of(&registry, |builder| builder.close_timeout(SHORT));
-    session.invoker().notify("fill", "x".repeat(15 << 20)).unwrap();
+    session.invoker().notify("fill", ["x".repeat(15 << 20)]).unwrap();
     let report = promptly("it closes", move || registry.close_all(TOO_LONG));
     assert!(report.is_clean(), "{report:?}");
     assert!(session.close(FOR_EVER));

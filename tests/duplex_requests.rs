@@ -289,7 +289,8 @@ fn a_request_that_was_called_off_is_answered_only_where_the_protocol_says_so() {
     let (_session, mut peer, _place) =
         pair(move |builder| builder.on_request(move |request| tell.send(request).unwrap()));
     for (id, say) in [(1, "respond"), (2, "fail"), (3, "drop")] {
-        peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m"}));
+        let params = json!({"partialResultToken": "p", "workDoneToken": "w"});
+        peer.say(&json!({"jsonrpc": "2.0", "id": id, "method": "m", "params": params}));
         let request: Request = told.recv_timeout(PATIENCE).unwrap();
         let (woken, wakes) = mpsc::channel();
         assert!(!request.is_cancelled() && !request.wait_cancelled(Duration::ZERO));
@@ -301,6 +302,8 @@ fn a_request_that_was_called_off_is_answered_only_where_the_protocol_says_so() {
         let seen = Arc::clone(&late);
         request.on_cancel(move || seen.store(true, Ordering::SeqCst));
         assert!(late.load(Ordering::SeqCst), "it has been called off already");
+        assert!(request.item(&1).unwrap_err().is_ended(), "nobody wants it in pieces");
+        assert!(request.progress(&json!({})).unwrap_err().is_ended());
         match say {
             "respond" => request.respond(&1).unwrap(),
             "fail" => request.fail(&RemoteError::new("no").with_code(-1)),

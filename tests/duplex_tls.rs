@@ -270,7 +270,7 @@ fn a_peer_that_stops_reading_fills_the_memory_or_is_not_heard_or_holds_the_close
         let tells = move |_: &Invoker, told: Notification| tell.send(told.method).unwrap();
         builder.max_queued_bytes(QUEUE).on_notification(tells)
     });
-    let said = "x".repeat(64 * KIB);
+    let said = ["x".repeat(64 * KIB)];
     let refusing = session.invoker().when_full(WhenFull::Refuse);
     let fill = || {
         let is_full = |error: SessionError| {
@@ -514,4 +514,27 @@ fn what_the_request_carries_is_lost_or_is_told_to_others_or_is_old() {
     let told = format!("{error}{error:?}");
     let told = format!("{told}{:#}", anyhow::Error::from(error));
     assert!(told.contains("localhost") && !told.contains("secret"), "{told}");
+}
+
+// ---- a server -----------------------------------------------------------------------------------
+
+/// Of TLS, that is; one that says nothing of it is in the way of nobody.
+#[test]
+fn a_server_agrees_on_tls_with_each_client_by_itself() {
+    use sessile::session::duplex::{AcceptOptions, Listener, Server};
+    let place = Place::new();
+    let options = AcceptOptions::new().tls_config(Arc::clone(&place.authority.server));
+    let listener = place.listener.try_clone().unwrap();
+    let server = Server::builder(|_| {
+        Session::builder(JsonRpc::new()).on_request(|request| drop(request.respond("hello")))
+    });
+    let server = server.listen(Listener::websocket(listener, options)).unwrap();
+    let silent: Vec<_> = (0..4).map(|_| TcpStream::connect(place.address()).unwrap()).collect();
+    let way = place.trusted();
+    promptly("others are served", move || {
+        let session = builder().connect(WebSocket::new(way)).unwrap();
+        assert_eq!(session.invoker().call::<String>("greet", ()).unwrap(), "hello");
+    });
+    assert!(server.close(PATIENCE).is_complete());
+    drop(silent);
 }

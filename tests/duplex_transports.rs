@@ -153,7 +153,7 @@ mod websocket {
             let invoker = session.invoker();
             thread::spawn(move || {
                 for n in 0..200 {
-                    assert_eq!(invoker.call::<u64>("echo", &n).unwrap(), n);
+                    assert_eq!(invoker.call::<[u64; 1]>("echo", [n]).unwrap(), [n]);
                 }
             })
         });
@@ -214,12 +214,12 @@ mod websocket {
     fn what_was_written_counts_as_queued_until_all_is() {
         const MANY: usize = 64;
         let (session, mut peer) = with_bare(builder());
-        let said = "x".repeat(256 << 10);
+        let said = ["x".repeat(256 << 10)];
         (0..MANY).for_each(|_| session.invoker().notify("m", &said).unwrap());
         let queued = || session.stats().queued_bytes as usize;
         for heard in 1..MANY {
             hear(&mut peer);
-            let unheard = (MANY - heard) * (said.len() + 100);
+            let unheard = (MANY - heard) * (said[0].len() + 100);
             poll_until("it is written", || queued() <= unheard);
         }
         hear(&mut peer);

@@ -167,7 +167,7 @@ const SCENES: &[Scene] = &[
             }
         },
         7,
-        &["done 0", "done 1", "shut down", "worker-0: closed here"],
+        &["done 0", "done 1", "shut down", "worker-0: thread exit"],
     ),
     #[cfg(feature = "signals")]
     (

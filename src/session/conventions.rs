@@ -10,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::protocol::{Concern, Incoming, Malformed, Outgoing, Protocol, RequestId, Unsupported};
-use super::{JsonRpc, Payload};
+use super::{JsonRpc, Payload, RemoteError};
 
 /// JSON-RPC with the conventions of the Language Server Protocol.
 ///
@@ -234,6 +234,10 @@ impl Protocol for Lsp {
         self.json_rpc.concerns(outline)
     }
 
+    fn encode_refusal(&self, error: &RemoteError, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
+        self.json_rpc.encode_refusal(error, frame)
+    }
+
     fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {
         let (partial, work) = (format!("\"{PARTIAL}{id}\""), format!("\"{WORK}{id}\""));
         with_members(params, &[("partialResultToken", partial), ("workDoneToken", work)])
@@ -328,6 +332,10 @@ impl Protocol for Mcp {
 
     fn concerns(&self, outline: &[u8]) -> Option<Concern> {
         self.json_rpc.concerns(outline)
+    }
+
+    fn encode_refusal(&self, error: &RemoteError, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
+        self.json_rpc.encode_refusal(error, frame)
     }
 
     fn with_progress(&self, id: u64, params: &Payload) -> Option<Payload> {

@@ -397,6 +397,11 @@ impl Protocol for JsonRpc {
                 sent = Sent { id: Some(Id::Theirs(&id_text)), result: Some(&no_value), ..sent };
             }
         }
+        if sent.params.is_some_and(|params| !params.as_str().starts_with(['{', '['])) {
+            return Err(Unsupported::new(
+                "JSON-RPC 2.0 takes an object or an array for parameters; put a single value into an array",
+            ));
+        }
         serde_json::to_writer(frame, &sent).expect("writing JSON to memory");
         Ok(())
     }
@@ -449,6 +454,11 @@ impl Protocol for JsonRpc {
         frame.push(b'[');
         frame.extend(answers.join(&b','));
         frame.push(b']');
+    }
+
+    /// As an error to a request whose id is not known.
+    fn encode_refusal(&self, error: &RemoteError, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
+        self.encode(&Outgoing::Failure { to: &RequestId::new("null"), error }, frame)
     }
 
     /// By an id near the beginning or at the very end, which is where peers write it.

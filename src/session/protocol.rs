@@ -109,6 +109,17 @@ pub trait Protocol: Send + Sync + 'static {
         frame.extend(answers.join(&b' '));
     }
 
+    /// Appends to `frame` what a peer is told that is not served at all, as a client for whom a server has
+    /// no room.
+    ///
+    /// # Errors
+    ///
+    /// If the protocol has no words for that, which is the default: the peer is told nothing then.
+    fn encode_refusal(&self, error: &RemoteError, frame: &mut Vec<u8>) -> Result<(), Unsupported> {
+        let _ = (error, frame);
+        Err(Unsupported::new("a word for a peer that is not served"))
+    }
+
     /// Whether the peer waits for an answer also to a request that it has called off.
     fn answers_cancelled(&self) -> bool {
         false

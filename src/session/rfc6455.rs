@@ -24,6 +24,8 @@ mod tls;
 mod upgrade;
 
 #[cfg(all(feature = "duplex", unix))]
+pub(super) use self::accept::Upgraded;
+#[cfg(all(feature = "duplex", unix))]
 pub use self::accept::{AcceptOptions, UpgradeRequest, UpgradeResponse};
 pub(super) use self::codec::{Fault, Message, Role};
 pub(super) use self::connect::Connector;

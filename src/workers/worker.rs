@@ -90,7 +90,7 @@ where
             self.gone(&key);
             drop_each([key]);
         }
-        let _ = team.pool.close_here_for(reason.unwrap_or(CloseReason::ClosedHere));
+        let _ = team.pool.close_here_for(reason.unwrap_or(CloseReason::ThreadExit));
     }
 
     /// Does work with the worker's own instance.

@@ -40,6 +40,7 @@ use crate::event_loop::Scheduled;
 use crate::loop_thread::LocalState;
 use crate::session::error::Kind;
 use crate::session::{Notification, RequestId, SessionError};
+use crate::words::Span;
 
 type Connected = anyhow::Result<Box<dyn Link>>;
 
@@ -61,6 +62,12 @@ pub(super) type OnClose = Box<dyn FnOnce(&SessionError) + Send>;
 pub(super) struct Settings {
     pub(super) link: LinkOptions,
     pub(super) reconnect: Option<(Duration, Duration)>,
+    /// Whether the first connection is tried again, too: nobody waits to be told that it failed.
+    pub(super) tries_on: bool,
+    /// Whether it dials only when it is told to.
+    pub(super) is_held: bool,
+    /// Whether it drains, ordered closed.
+    pub(super) drains_on_close: bool,
     pub(super) greeting: Vec<Vec<u8>>,
     pub(super) heartbeat: Option<(Duration, Vec<u8>)>,
     pub(super) keep_alive_interval: Option<Duration>,
@@ -91,6 +98,8 @@ pub(super) struct Owner {
     heard: Instant,
     /// By when it is to have closed.
     closing: Option<Deadline>,
+    /// It closes as soon as the peer has been answered, and by then at the latest.
+    draining: Option<Deadline>,
 }
 
 /// Something that is to happen later, unless this is dropped before.
@@ -139,12 +148,15 @@ impl Owner {
             flush_is_due: false,
             heard: Instant::now(),
             closing: None,
+            draining: None,
         };
-        owner.dial();
+        if !owner.settings.is_held {
+            owner.dial();
+        }
         owner
     }
 
-    fn dial(&mut self) {
+    pub(super) fn dial(&mut self) {
         let Some(mut connector) = self.connector.take() else { return };
         if !connector.blocks() {
             let link = contain(|| connector.connect(&self.settings.link)).and_then(|link| link);
@@ -168,7 +180,7 @@ impl Owner {
 
     fn connected(&mut self, link: Connected) {
         if self.closing.is_some() {
-            return;
+            return; // and the link is dropped
         }
         let live = link.and_then(|link| Ok(self.watch(link)?));
         let live = match live {
@@ -233,19 +245,33 @@ impl Owner {
     }
 
     fn not_connected(&mut self, error: anyhow::Error) {
+        self.backoff.iter_mut().for_each(Backoff::failed);
+        self.failed(error);
+    }
+
+    /// There is no connection, and nobody was told why: it is tried again, if that may be.
+    fn failed(&mut self, error: anyhow::Error) {
+        if self.reconnects() && (self.was_up || self.settings.tries_on) {
+            let why = format!("{error:#}");
+            self.shared.report(&error.context("no connection could be made; it is tried again"));
+            return self.dial_later(why);
+        }
+        let why = if self.was_up { format!("{error:#}") } else { NOBODY.to_owned() };
         if !self.was_up {
             self.shared.no_connection(error);
-            return self.gone("no connection could be made".to_owned());
         }
-        self.backoff.iter_mut().for_each(Backoff::failed);
-        self.dial_later(format!("{error:#}"));
+        self.gone(why);
+    }
+
+    fn reconnects(&self) -> bool {
+        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
+        self.backoff.is_some() && can && self.closing.is_none()
     }
 
     /// Dials once more after a while, if that may be.
     fn dial_later(&mut self, why: String) {
-        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
         match &self.backoff {
-            Some(backoff) if can && self.closing.is_none() => {
+            Some(backoff) if self.reconnects() => {
                 self.shared.set_phase(Phase::Connecting);
                 self.local.call_later(backoff.wait(), Self::dial);
             }
@@ -286,12 +312,13 @@ impl Owner {
             unanswered = 0; // it was closed before it could say all
         }
         if !self.was_up {
-            self.shared.no_connection(error);
-            return self.gone("no connection could be made".to_owned());
+            return self.failed(error);
         }
         if unanswered > 0 {
-            let what =
-                format!("the connection was lost, and {unanswered} answers were not written");
+            let what = match unanswered {
+                1 => "the connection was lost, and an answer was not written".to_owned(),
+                _ => format!("the connection was lost, and {unanswered} answers were not written"),
+            };
             self.shared.report(&error.context(what));
         }
         self.dial_later(why);
@@ -302,8 +329,7 @@ impl Owner {
     /// why.
     fn input_ended(&mut self) {
         const WHY: &str = "the peer has closed it";
-        let can = self.connector.as_ref().is_some_and(|connector| connector.can_reconnect());
-        let reconnects = self.backoff.is_some() && can && self.closing.is_none();
+        let reconnects = self.reconnects();
         let Some(live) = self.live.as_mut().filter(|live| live.input_is_open) else { return };
         live.input_is_open = false;
         if reconnects {
@@ -320,7 +346,8 @@ impl Owner {
             self.local.call_later(limit, move |owner| {
                 if owner.connection == connection && owner.live.is_some() {
                     owner.lost(format!(
-                        "{WHY}, and what it had asked was not answered in {limit:?}"
+                        "{WHY}, and what it had asked was not answered in {}",
+                        Span(limit)
                     ));
                 }
             });
@@ -335,23 +362,41 @@ impl Owner {
             && self.requests.is_empty()
     }
 
-    /// Ends a connection on which the peer says no more, once it has been answered.
+    /// Ends a connection that was only open still for what the peer has asked.
     fn end_if_drained(&mut self) {
-        if self.live.as_ref().is_some_and(|live| !live.input_is_open)
-            && self.closing.is_none()
-            && self.is_drained()
-        {
+        if self.closing.is_some() || !self.is_drained() {
+            return;
+        }
+        if let Some(deadline) = self.draining {
+            self.close(deadline.remaining().unwrap_or_default());
+        } else if self.live.as_ref().is_some_and(|live| !live.input_is_open) {
             self.lost("the peer has closed it".to_owned());
         }
     }
 
-    /// Answers what the peer has asked, hears no more of it, and closes.
-    pub(super) fn drain(&mut self) {
-        self.backoff = None;
-        match &self.live {
-            Some(_) => self.input_ended(),
-            None => self.gone("it was closed".to_owned()),
+    pub(super) fn ordered_closed(&mut self, within: Duration) {
+        if self.settings.drains_on_close { self.drain(within) } else { self.close(within) }
+    }
+
+    /// Answers what the peer has asked, refuses what it asks from now on, and closes, within this time.
+    pub(super) fn drain(&mut self, within: Duration) {
+        if self.closing.is_some() || self.draining.is_some() {
+            return;
         }
+        if self.live.is_none() {
+            return self.close(within);
+        }
+        self.read(); // what has come by now was asked before
+        self.backoff = None;
+        self.draining = Some(Deadline::after(within));
+        // For what there is to be said at the end.
+        let last = (within / 4).min(Duration::from_millis(250));
+        self.local.call_later(within.saturating_sub(last), move |owner| {
+            if owner.closing.is_none() {
+                owner.close(last);
+            }
+        });
+        self.end_if_drained();
     }
 
     pub(super) fn close(&mut self, within: Duration) {
@@ -377,6 +422,7 @@ impl Owner {
         if let Some(mut live) = self.live.take() {
             self.shared.written(live.unwritten);
             let dropped = live.answers.len() as u64;
+            self.shared.cut_off.fetch_add(dropped + self.unanswered(), Ordering::Relaxed);
             self.shared.counts.dropped_answers.fetch_add(dropped, Ordering::Relaxed);
             let left = self.closing.and_then(Deadline::remaining);
             live.link.close(left.unwrap_or(Duration::from_secs(3600)));
@@ -385,17 +431,30 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// How many requests of the peer's have no answer yet.
+    fn unanswered(&self) -> u64 {
+        let scopes = self.requests.values().filter_map(|asked| asked.scope.upgrade());
+        scopes.filter(|scope| scope.holds_id()).count() as u64
+    }
+}
+
+const NOBODY: &str = "no connection could be made";
+
 /// Whatever has come of the thread, nobody is left waiting.
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.set_phase(Phase::Down(Down::Closed));
         let down = self.shared.down().unwrap_or(Down::Closed);
         self.fail(|_| true, || down.error());
+        let unanswered = self.unanswered();
         for scope in self.requests.values().filter_map(|asked| asked.scope.upgrade()) {
             scope.lose();
         }
         if let Some(live) = self.live.take() {
             self.shared.written(live.unwritten);
+            let unanswered = live.answers.len() as u64 + unanswered;
+            self.shared.cut_off.fetch_add(unanswered, Ordering::Relaxed);
         }
         if let Some(tell) = self.handlers.close.take().filter(|_| self.was_up) {
             let _ = contain(|| tell(&down.error()));

@@ -470,6 +470,9 @@ impl Request {
 
     fn send(&self, message: &Outgoing<'_>, is_final: bool) -> Result<(), SessionError> {
         self.scope.check()?;
+        if !is_final && self.is_cancelled() {
+            return Err(Kind::Ended.into()); // it may be answered still, and that is all
+        }
         let shared = &self.scope.shared;
         // The session's own thread cannot wait for itself to make room.
         let when_full =

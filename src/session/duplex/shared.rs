@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) counts: Counts,
     pub(super) on_error: OnError,
+    /// Requests of the peer's that had no answer when it was closed.
+    pub(super) cut_off: AtomicU64,
     owner: StateHandle<Owner>,
     /// Why there was no first connection, until somebody is told.
     no_connection: Mutex<Option<anyhow::Error>>,
@@ -198,6 +200,7 @@ impl Shared {
             limits,
             counts: Counts::default(),
             on_error,
+            cut_off: AtomicU64::new(0),
             owner,
             no_connection: Mutex::default(),
             next_ids: AtomicU64::new(1),

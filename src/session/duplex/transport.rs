@@ -22,6 +22,8 @@ pub use self::framing::{ContentLength, Framing, Lines, Next};
 pub use self::socket::{OverStream, Tcp, TcpAccepted, Unix};
 pub use self::stdio::Stdio;
 #[cfg(feature = "ws")]
+pub(super) use self::websocket::Agreed;
+#[cfg(feature = "ws")]
 pub use self::websocket::{WebSocket, WebSocketAccepted};
 
 use crate::sys;

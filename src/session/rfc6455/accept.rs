@@ -43,7 +43,7 @@ pub struct AcceptOptions {
     any_origin: bool,
     subprotocols: Vec<String>,
     decide: Option<Arc<Decide>>,
-    pub(in crate::session) binary: bool,
+    binary: bool,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -161,13 +161,23 @@ impl AcceptOptions {
         self
     }
 
+    /// Whether messages are binary ones.
+    pub(in crate::session) fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// The same, which let in nobody, and say why.
+    pub(in crate::session) fn refusing(&self, status: u16, why: &'static str) -> Self {
+        let refuse = move |_: &UpgradeRequest| UpgradeResponse::refuse(status, why);
+        self.clone().allow_any_origin().on_upgrade(refuse)
+    }
+
     /// Takes the server's part on a connection that somebody else has accepted, within this time.
-    /// Gives also what came after the client's request: frames.
     pub(in crate::session) fn accept(
         &self,
         tcp: TcpStream,
         within: Duration,
-    ) -> Result<(Stream, Vec<u8>), ConnectError> {
+    ) -> Result<Upgraded, ConnectError> {
         let deadline = Deadline::after(within);
         let peer = tcp.peer_addr().ok();
         let client = peer.map_or("a client".to_owned(), |address| address.to_string());
@@ -179,8 +189,8 @@ impl AcceptOptions {
         let mut tcp = tcp.map_err(Problem::Io).map_err(at(ConnectStep::Tcp))?;
         (tcp.reads, tcp.writes) = (Patience::until(deadline, 0), Patience::until(deadline, 0));
         let mut stream = self.secure(tcp).map_err(Problem::Io).map_err(at(ConnectStep::Tls))?;
-        let rest = self.grant(&mut stream, peer).map_err(at(ConnectStep::Upgrade))?;
-        Ok((stream, rest))
+        let (request, rest) = self.grant(&mut stream, peer).map_err(at(ConnectStep::Upgrade))?;
+        Ok(Upgraded { stream, request, rest })
     }
 
     fn secure(&self, tcp: Tcp) -> std::io::Result<Stream> {
@@ -192,7 +202,11 @@ impl AcceptOptions {
         Ok(Stream::Plain(tcp))
     }
 
-    fn grant(&self, stream: &mut Stream, peer: Option<SocketAddr>) -> Result<Vec<u8>, Problem> {
+    fn grant(
+        &self,
+        stream: &mut Stream,
+        peer: Option<SocketAddr>,
+    ) -> Result<(UpgradeRequest, Vec<u8>), Problem> {
         let (asked, rest) = match head::read_request(stream) {
             Err(Problem::Head(what)) => {
                 let bad = UpgradeResponse::refuse(400, what);
@@ -230,7 +244,7 @@ impl AcceptOptions {
         }
         let head = [head.as_bytes(), &lines, b"\r\n"].concat();
         stream.write_all(&head).and_then(|()| stream.flush()).map_err(Problem::Io)?;
-        Ok(rest)
+        Ok((request, rest))
     }
 
     /// First whether it asks for a WebSocket at all, then for whom, then what the user says.
@@ -310,8 +324,16 @@ impl fmt::Debug for AcceptOptions {
     }
 }
 
-/// The head of a request that asks for a WebSocket, as
-/// [`AcceptOptions::on_upgrade`] is given it.
+/// A connection on which a WebSocket is agreed upon.
+pub(in crate::session) struct Upgraded {
+    pub(in crate::session) stream: Stream,
+    pub(in crate::session) request: UpgradeRequest,
+    /// What came after the client's request: frames.
+    pub(in crate::session) rest: Vec<u8>,
+}
+
+/// The head of a request that asks for a WebSocket, as [`AcceptOptions::on_upgrade`] is given it, and as
+/// a server's [`Client`](crate::session::duplex::Client::upgrade) has it.
 ///
 /// ```
 /// use sessile::session::duplex::{AcceptOptions, UpgradeRequest, UpgradeResponse};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Owner;
 use crate::event_loop::{Interest, Source};
 use crate::session::duplex::transport::Link;
+use crate::words::Span;
 
 pub(super) struct Live {
     pub(super) link: Box<dyn Link>,
@@ -113,7 +114,7 @@ impl Owner {
         let before_ping = interval.unwrap_or_default();
         let limit = before_ping.saturating_add(timeout.unwrap_or(KEEP_ALIVE_TIMEOUT));
         if idle >= limit {
-            return self.lost(format!("nothing was heard of the peer for {limit:?}"));
+            return self.lost(format!("nothing was heard of the peer for {}", Span(limit)));
         }
         if interval.is_some() && idle >= before_ping && !live.is_pinged {
             live.is_pinged = true;

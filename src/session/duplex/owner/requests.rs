@@ -30,6 +30,10 @@ impl Owner {
         let is_full = self.requests.len() >= self.settings.max_requests;
         let Some(request) = self.enter(heard, batch) else { return };
         match &self.handlers.request {
+            _ if self.draining.is_some() => {
+                let error = RemoteError::new("this side closes, and takes no more requests");
+                request.fail(&error.with_code(RemoteError::SERVER_ERROR));
+            }
             _ if is_full => request.fail(&super::super::busy()),
             None => {
                 let error = RemoteError::new("there is no such method");

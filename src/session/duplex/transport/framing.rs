@@ -81,7 +81,7 @@ impl Framings {
         Self(Arc::new(move || Box::new(framing.clone())))
     }
 
-    pub(super) fn make(&self) -> Box<dyn Framing> {
+    pub(in crate::session) fn make(&self) -> Box<dyn Framing> {
         (self.0)()
     }
 }

@@ -28,9 +28,19 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// To this address, `host:port`.
-    pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into() }
+    /// To this address, `host:port` or a `SocketAddr`.
+    ///
+    /// ```
+    /// use std::net::{Ipv6Addr, SocketAddr};
+    ///
+    /// use sessile::session::duplex::Tcp;
+    ///
+    /// let by_name = Tcp::new("localhost:7777");
+    /// let by_number = Tcp::new(SocketAddr::from((Ipv6Addr::LOCALHOST, 7777)));
+    /// ```
+    #[allow(clippy::needless_pass_by_value)] // a text is mostly at hand, and an address small
+    pub fn new(address: impl ToString) -> Self {
+        Self { address: address.to_string() }
     }
 }
 

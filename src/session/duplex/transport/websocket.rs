@@ -13,7 +13,8 @@ use anyhow::Context;
 use super::{Connect, Link, LinkOptions, Oversized};
 use crate::session::ConnectOptions;
 use crate::session::rfc6455::{
-    AcceptOptions, Connector, Fault, FrameError, Frames, Goodbye, Message, Role, Stream, farewell,
+    AcceptOptions, Connector, Fault, FrameError, Frames, Goodbye, Message, Role, Stream, Upgraded,
+    farewell,
 };
 
 /// Dials a WebSocket, a frame being a message.
@@ -108,8 +109,35 @@ impl WebSocketAccepted {
 impl Connect for WebSocketAccepted {
     fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
         let stream = self.stream.take().context("it has been used already")?;
-        let (stream, rest) = self.options.accept(stream, options.connect_timeout)?;
-        messages(stream, Role::Server, self.options.binary, &rest, options)
+        let Upgraded { stream, rest, .. } = self.options.accept(stream, options.connect_timeout)?;
+        messages(stream, Role::Server, self.options.is_binary(), &rest, options)
+    }
+
+    fn can_reconnect(&self) -> bool {
+        false
+    }
+}
+
+/// A connection on which a WebSocket is agreed upon already, with what was read after that.
+pub(in crate::session::duplex) struct Agreed {
+    stream: Option<(Stream, Vec<u8>)>,
+    binary: bool,
+}
+
+impl Agreed {
+    pub(in crate::session::duplex) fn new(stream: Stream, rest: Vec<u8>, binary: bool) -> Self {
+        Self { stream: Some((stream, rest)), binary }
+    }
+}
+
+impl Connect for Agreed {
+    fn connect(&mut self, options: &LinkOptions) -> anyhow::Result<Box<dyn Link>> {
+        let (stream, rest) = self.stream.take().context("it has been used already")?;
+        messages(stream, Role::Server, self.binary, &rest, options)
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 
     fn can_reconnect(&self) -> bool {
