@@ -30,6 +30,7 @@ mod declaration;
 mod declare;
 mod endpoint;
 mod environment;
+mod errand;
 mod file;
 mod handlers;
 mod http;

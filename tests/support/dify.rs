@@ -16,11 +16,16 @@ pub fn endpoint(target: &str) -> Value {
 
 /// The example plugin, built.
 pub fn example() -> PathBuf {
+    built("dify_plugin")
+}
+
+/// An example, built.
+pub fn built(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let example = tests.parent().unwrap().parent().unwrap().join("examples/dify_plugin");
+    let example = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
     // `cargo test` has built it, but for a run of one test alone.
     if !example.exists() {
-        let build = ["build", "--features", "dify", "--example", "dify_plugin"];
+        let build = ["build", "--features", "dify", "--example", name];
         assert!(Command::new("cargo").args(build).status().unwrap().success());
     }
     example

@@ -1,13 +1,16 @@
 //! Endpoints: which one an HTTP request is for, and how it is answered.
 
 use std::fmt;
+use std::sync::Arc;
 
+use anyhow::Context;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::action::{ErrorType, SessionContext, fail};
+use super::errand::{self, Errands};
 use super::http::{HttpRequest, HttpResponse};
 use super::invocations::Dify;
 use super::outgoing::Outlet;
@@ -28,6 +31,7 @@ const WHOLE: usize = 1 << 20;
 #[derive(Default)]
 pub(super) struct Endpoints {
     all: Vec<(Route, EndpointHandler)>,
+    errands: Arc<Errands>,
 }
 
 /// A method and a path, parts of which may be parameters.
@@ -131,14 +135,19 @@ impl Endpoints {
             return fail(request, &error, &ErrorType::Value);
         };
         let session = SessionContext::of(&request);
-        let found = self.find(&http);
+        let is_errand = http.header(errand::TOKEN).is_some();
+        let found = self.find(&http).filter(|_| !is_errand);
         let (path, handler) = match found {
             Some((path, handler)) => (path, Some(handler)),
             None => (Vec::new(), None),
         };
         let answer = Answer::None;
+        let errands = Arc::clone(&self.errands);
         let mut endpoint =
-            EndpointRequest { request, outlet, session, http, path, settings, answer };
+            EndpointRequest { request, outlet, session, http, path, settings, answer, errands };
+        if is_errand && endpoint.runs_errand() {
+            return endpoint.request.finish();
+        }
         let outcome = match handler {
             Some(handler) => contain(|| handler(&mut endpoint)).and_then(|outcome| outcome),
             None => endpoint.respond(HttpResponse::new(404, "Not Found")).map_err(Into::into),
@@ -181,6 +190,7 @@ pub struct EndpointRequest {
     path: PathParameters,
     settings: Value,
     answer: Answer,
+    errands: Arc<Errands>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -228,6 +238,60 @@ impl EndpointRequest {
     #[must_use]
     pub fn dify(&self) -> Dify {
         Dify::new(self.request.invoker(), self.outlet.clone(), self.session.clone())
+    }
+
+    /// Has `work` done in a session of its own, that does not end when the HTTP client leaves: for a
+    /// webhook whose sender gives up after a few seconds.
+    ///
+    /// The plugin posts to its own endpoint, by the URL that this request came to (`Dify-Hook-Url`), and
+    /// does the work in the session that this begins. Where that URL does not lead back here, it does
+    /// the work in the session of this request, as long as its client waits. An error of the work is
+    /// written to the log of Dify's daemon. The daemon's own limit for a request holds, 10 min unless it
+    /// is told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// If the request does not tell its URL, or there is no thread to be had. `https` needs the feature
+    /// `tls`.
+    ///
+    /// # Threads
+    ///
+    /// `work` runs on a thread of the plugin's handlers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use sessile::session::dify::{HttpResponse, Manifest, Plugin};
+    ///
+    /// let plugin = Plugin::new(Manifest::new("me", "hook", "0.0.1"))
+    ///     .endpoint("POST", "/hook", |request| {
+    ///         let event = String::from_utf8_lossy(&request.http().body).into_owned();
+    ///         request.go_on(move |dify| {
+    ///             let answer = dify.chat_blocking("APP", &event, &json!({}), None)?;
+    ///             Ok(dify.storage_set("last", answer.to_string().as_bytes())?)
+    ///         })?;
+    ///         Ok(request.respond(HttpResponse::text("thank you"))?)
+    ///     });
+    /// # drop(plugin);
+    /// ```
+    pub fn go_on(
+        &self,
+        work: impl FnOnce(Dify) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let url = self.http.header(errand::URL).context("the request has no Dify-Hook-Url")?;
+        self.errands.send(url, self.dify(), work)
+    }
+
+    /// This is what the plugin has posted to itself.
+    fn runs_errand(&mut self) -> bool {
+        let token = self.http.header(errand::TOKEN).unwrap_or_default();
+        let Some((work, from)) = self.errands.take(token) else { return false };
+        // The client has to know that it was taken, and is to stay.
+        let _ = self.begin(HttpResponse::new(200, ""));
+        drop(from);
+        errand::run(work, self.dify());
+        true
     }
 
     /// Answers with this. A body that is long goes out in pieces.
