@@ -310,16 +310,26 @@ impl Kernel {
         let mut ask_pause = ASK_AGAIN;
         let mut ask_at = Deadline::after(Duration::ZERO);
         let mut interrupt: Option<Interrupt> = None;
-        while !cell.is_done() {
+        let mut done_by: Option<Deadline> = None;
+        loop {
+            if cell.is_done() {
+                // An interrupt that was sent before the outage may come only now: not to the next cell.
+                let settled = done_by.get_or_insert_with(|| Deadline::after(BY_CONTROL));
+                let is_settled = !is_pending || !self.has_control || probes.is_alive();
+                if is_settled || settled.has_passed() {
+                    break;
+                }
+            }
             let end_at = interrupt.as_ref().and_then(|one| one.until).unwrap_or(limit);
-            let until = end_at.earlier(leave_at);
+            // The time of what is pending may long be over, and does not count for reaching it.
+            let until = if is_pending { leave_at } else { end_at };
             if (self.is_suspect || was_cut && !probes.is_alive()) && ask_at.has_passed() {
                 self.probe(&mut probes, until);
                 self.probe_control(&mut probes, until);
                 ask_at = Deadline::after(ask_pause);
                 ask_pause = (ask_pause * 2).min(LOOK_FOR.0);
             }
-            match self.read(until.earlier(Deadline::after(LOOK_UP))) {
+            match self.read(end_at.earlier(until).earlier(Deadline::after(LOOK_UP))) {
                 Ok(Some(frame)) => {
                     let hearing = Hearing { number, cell, late, probes: &mut probes };
                     self.hear(&frame, hearing)?;
@@ -337,8 +347,11 @@ impl Kernel {
                     }
                 }
             }
+            if cell.is_done() {
+                continue;
+            }
             // It was asked after the cell, and has answered before it.
-            if !cell.is_done() && probes.answered() {
+            if probes.answered() {
                 if was_cut {
                     return Err(End::Missed);
                 }
@@ -351,7 +364,9 @@ impl Kernel {
                 self.ask_to_stop(&mut probes, until);
                 interrupt = Some(Interrupt::now(None));
             }
-            if limit.has_passed() && interrupt.as_ref().is_none_or(|one| one.until.is_none()) {
+            let may_be_told = !is_pending || !self.has_control || probes.is_alive();
+            let is_stopping = interrupt.as_ref().is_some_and(|one| one.until.is_some());
+            if limit.has_passed() && !is_stopping && may_be_told {
                 let grace = Deadline::after(self.settings.grace);
                 self.ask_to_stop(&mut probes, grace);
                 interrupt = Some(Interrupt::now(Some(grace)));
