@@ -78,6 +78,7 @@
 //! - `dify`: plugins for Dify, in `session::dify`. Unix.
 //! - `signals`: close everything on SIGINT and SIGTERM, in `signals`. Unix.
 //! - `core_affinity`: [`Workers`] of which each stays on a processor of its own.
+//! - `cli`: the command `sessile`, which is no part of the library.
 //!
 //! None is on by default. What is marked Unix is empty elsewhere, so that a workspace that turns it on
 //! still builds there. In the public API are types of `anyhow` 1 (a manager's errors), `serde` 1, and,

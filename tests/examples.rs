@@ -3,6 +3,9 @@
 #[allow(dead_code)] // its `main`, which takes its time
 #[path = "../examples/call_soon_threadsafe.rs"]
 mod call_soon_threadsafe;
+#[cfg(feature = "monty")]
+#[path = "../examples/code_interpreter.rs"]
+mod code_interpreter;
 #[path = "../examples/lua.rs"]
 mod lua;
 #[path = "../examples/rayon_sqlite.rs"]
@@ -19,6 +22,12 @@ fn lua_interpreters_close_on_their_own_threads() {
 #[test]
 fn rayon_finds_with_many_connections_what_one_finds() {
     rayon_sqlite::main().unwrap();
+}
+
+#[cfg(feature = "monty")]
+#[test]
+fn each_thread_has_its_own_variables_and_keeps_them() {
+    code_interpreter::main().unwrap();
 }
 
 #[cfg(feature = "ws")]

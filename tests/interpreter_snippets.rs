@@ -1,4 +1,4 @@
-//! The snippets that come with the example, on every engine, and on several threads at once.
+//! The snippets that come with the command, on every engine, and on several threads at once.
 
 #![cfg(feature = "_interpreter")]
 

@@ -1,0 +1,34 @@
+//! The command: `sessile run`.
+
+mod engine;
+#[cfg(feature = "jupyter")]
+mod gateway;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs Python on many threads, each with a session of its own.
+#[derive(Parser)]
+#[command(name = "sessile", version, max_term_width = 100, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        // On one line, with all its causes, and without a backtrace: nobody's program is at fault.
+        eprintln!("{} {error:#}", console::style("error:").for_stderr().red().bold());
+        ExitCode::from(2)
+    })
+}
