@@ -78,7 +78,7 @@
 //! - `dify`: plugins for Dify, in `session::dify`. Unix.
 //! - `signals`: close everything on SIGINT and SIGTERM, in `signals`. Unix.
 //! - `core_affinity`: [`Workers`] of which each stays on a processor of its own.
-//! - `cli`: the command `sessile`, which is no part of the library.
+//! - `cli`: the command `sessile`, which is no part of the library; `mcp`: its MCP server.
 //!
 //! None is on by default. What is marked Unix is empty elsewhere, so that a workspace that turns it on
 //! still builds there. In the public API are types of `anyhow` 1 (a manager's errors), `serde` 1, and,
@@ -177,6 +177,10 @@ pub mod docs {
     #[cfg(all(feature = "ws", feature = "duplex", unix))]
     #[doc = include_str!("../docs/sessions.md")]
     pub mod sessions {}
+
+    #[cfg(feature = "mcp")]
+    #[doc = include_str!("../docs/mcp.md")]
+    pub mod mcp {}
 
     #[cfg(all(feature = "dify", unix))]
     #[doc = include_str!("../docs/dify.md")]

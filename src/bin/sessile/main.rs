@@ -1,8 +1,10 @@
-//! The command: `sessile run`.
+//! The command: `sessile run`, and `sessile mcp`.
 
 mod engine;
 #[cfg(feature = "jupyter")]
 mod gateway;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod run;
 
 use std::process::ExitCode;
@@ -20,11 +22,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(arguments) => mcp::serve(arguments),
     };
     outcome.unwrap_or_else(|error| {
         // On one line, with all its causes, and without a backtrace: nobody's program is at fault.
