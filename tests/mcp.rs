@@ -191,8 +191,11 @@ fn a_call_that_is_called_off_interrupts_its_cell_and_keeps_the_state() {
 #[test]
 fn a_client_that_vanishes_interrupts_its_cell_and_the_session_is_there_for_who_has_the_handle() {
     let server = Http::start(&["-e", "cpython", "--threads", "1"], None);
-    let mut holding =
-        client("hold", "auto", &[&server.url]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut holding = client("hold", "auto", &[&server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut session = String::new();
     BufReader::new(holding.stdout.take().unwrap()).read_line(&mut session).unwrap();
     holding.kill().unwrap();
@@ -375,7 +378,11 @@ fn told_to_end_it_answers_what_runs_closes_all_and_leaves_with_0() {
 #[test]
 fn killed_it_leaves_nothing() {
     let mut server = Http::start(&["-e", "cpython"], None);
-    let mut held = client("hold", "auto", &[&server.url]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut held = client("hold", "auto", &[&server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut session = String::new();
     BufReader::new(held.stdout.take().unwrap()).read_line(&mut session).unwrap();
     let children = descendants(server.child.id());
@@ -391,8 +398,7 @@ fn killed_it_leaves_nothing() {
 #[test]
 fn a_client_that_goes_away_on_standard_input_ends_the_server() {
     let mut command = Command::new(SESSILE);
-    let mut child =
-        command.args(["mcp", "-e", "cpython"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let child = command.args(["mcp", "-e", "cpython"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.stderr(Stdio::null()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
