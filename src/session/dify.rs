@@ -33,6 +33,7 @@ mod environment;
 mod errand;
 mod file;
 mod handlers;
+mod hosted;
 mod http;
 mod invocations;
 mod message;
@@ -42,12 +43,11 @@ mod outgoing;
 mod package;
 mod plugin;
 mod providers;
+mod running;
 pub(crate) mod wire;
 
 pub use self::action::{ActionError, ActionRequest, ErrorType, SessionContext};
-pub use self::daemon::{
-    Daemon, Declarations, HostedPlugin, HttpReply, LateInvocations, Reply, ReverseCall,
-};
+pub use self::daemon::{Daemon, Declarations, LateInvocations};
 pub use self::declaration::DeclarationError;
 pub use self::declare::{
     Datasource, DatasourceKind, DatasourceProvider, Event, Form, I18n, Manifest, ModelCredential,
@@ -57,6 +57,7 @@ pub use self::declare::{
 pub use self::endpoint::EndpointRequest;
 pub use self::environment::{Environment, EnvironmentError};
 pub use self::file::{File, UploadedFile};
+pub use self::hosted::{HostedPlugin, HttpReply, Reply, ReverseCall};
 pub use self::http::{HttpRequest, HttpResponse};
 pub use self::invocations::{Dify, InvokeKind, LlmChunks, Speech};
 pub use self::message::{LogStep, RetrieverResource, ToolMessage};
@@ -67,8 +68,9 @@ pub use self::model::{
 };
 pub use self::model_actions::ModelActions;
 pub use self::package::Package;
-pub use self::plugin::{Plugin, PluginError, PluginEvent, RunningPlugin};
+pub use self::plugin::Plugin;
 pub use self::providers::{
     Browse, Bucket, DatasourceActions, Dispatch, DriveFile, OAuthActions, OAuthCredentials,
     OnlinePage, SelectOption, Subscription, TriggerActions, Workspace,
 };
+pub use self::running::{PluginError, PluginEvent, RunningPlugin};
