@@ -12,7 +12,7 @@ mod peer;
 mod support;
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -22,8 +22,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use allocated::allocated;
 use serde_json::{Value, json};
+#[cfg(feature = "ws")]
+use sessile::session::duplex::{AcceptOptions, WebSocket};
 use sessile::session::duplex::{
-    ChildStdio, Invoker, Request, Session, SessionBuilder, Stdio, Tcp, TcpAccepted,
+    ChildStdio, ContentLength, Framing, Invoker, Listener, Next, Request, Server, Session,
+    SessionBuilder, Stdio, Tcp,
 };
 use sessile::session::{JsonRpc, SessionError};
 use sessile::{Pool, Workers, from_fn};
@@ -279,45 +282,63 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, mut left: u64, mut dice: Dice,
     }
 }
 
-/// Accepts, and keeps a session for each that comes.
-struct Server {
-    address: String,
-    over: Arc<AtomicBool>,
-    accepts: JoinHandle<()>,
+/// How frames lie on the line.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Lines,
+    ContentLength,
+    /// One that a user may have written.
+    Lengths,
+    #[cfg(feature = "ws")]
+    WebSocket,
 }
 
-impl Server {
-    fn new(tally: &Arc<Tally>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let over = Arc::new(AtomicBool::new(false));
-        let (is_over, tally) = (Arc::clone(&over), Arc::clone(tally));
-        let accepts = thread::spawn(move || {
-            let mut sessions: Vec<Session> = Vec::new();
-            loop {
-                let stream = listener.accept().unwrap().0;
-                if is_over.load(Ordering::SeqCst) {
-                    break;
-                }
-                sessions.retain(|session| {
-                    if session.is_closed() {
-                        ends(session);
-                    }
-                    !session.is_closed()
-                });
-                let builder = Session::builder(JsonRpc::new().partial_results());
-                let builder = handled(builder.request_timeout(PATIENCE), &tally);
-                sessions.push(builder.connect(TcpAccepted::new(stream)).unwrap());
-            }
-            sessions.iter().for_each(ends);
-        });
-        Self { address, over, accepts }
+/// A frame comes after its length, in four bytes.
+#[derive(Clone)]
+struct Lengths;
+
+impl Framing for Lengths {
+    fn encode(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+        out.extend(u32::try_from(frame.len()).unwrap().to_be_bytes());
+        out.extend(frame);
     }
 
-    fn end(self) {
-        self.over.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(&self.address).unwrap());
-        self.accepts.join().unwrap();
+    fn decode(&mut self, bytes: &[u8], _seen: usize) -> io::Result<Next> {
+        let Some(length) = bytes.first_chunk::<4>() else { return Ok(Next::More) };
+        let length = u32::from_be_bytes(*length) as usize;
+        Ok(Next::Frame { begin: 4, length, end: 4 + length })
+    }
+}
+
+impl Over {
+    fn framed(self, builder: SessionBuilder) -> SessionBuilder {
+        match self {
+            Self::ContentLength => builder.framing(ContentLength::new()),
+            Self::Lengths => builder.framing(Lengths),
+            _ => builder,
+        }
+    }
+
+    fn listener(self) -> Listener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        match self {
+            #[cfg(feature = "ws")]
+            Self::WebSocket => Listener::websocket(listener, AcceptOptions::new()),
+            _ => listener.into(),
+        }
+    }
+
+    /// Goes on trying, for the line may be cut before there is anything to be lost.
+    fn dials(self, builder: SessionBuilder, address: &str) -> Session {
+        let builder = self.framed(builder);
+        let session = match self {
+            #[cfg(feature = "ws")]
+            Self::WebSocket => builder.start(WebSocket::new(format!("ws://{address}"))),
+            _ => builder.start(Tcp::new(address)),
+        };
+        let session = session.unwrap();
+        session.wait_connected(PATIENCE).unwrap();
+        session
     }
 }
 
@@ -454,13 +475,23 @@ impl Killer {
 /// A session, and how what it needs is ended after it.
 type Joined = (Session, Box<dyn FnOnce()>);
 
-fn over_a_line(builder: SessionBuilder, mut dice: Dice, tally: &Arc<Tally>) -> Joined {
-    let server = Server::new(tally);
-    let line = Line::new(server.address.clone(), Dice(dice.throw(1 << 40) | 1), tally);
-    let session = builder.connect(Tcp::new(&line.address)).unwrap();
+fn over_a_line(over: Over, builder: SessionBuilder, mut dice: Dice, tally: &Arc<Tally>) -> Joined {
+    let heard = Arc::clone(tally);
+    let server = Server::builder(move |_| {
+        let builder = Session::builder(JsonRpc::new().partial_results());
+        // One whose line was cut may still listen, as far as this side knows: not for long.
+        let builder = builder.request_timeout(PATIENCE).drain_timeout(Duration::from_millis(50));
+        over.framed(handled(builder, &heard))
+    });
+    let server = server.listen(over.listener()).unwrap();
+    let to = server.local_addr().unwrap().to_string();
+    let line = Line::new(to, Dice(dice.throw(1 << 40) | 1), tally);
+    let session = over.dials(builder, &line.address);
     let ends = move || {
         line.end();
-        server.end();
+        let report = server.close(PATIENCE);
+        assert!(report.is_complete(), "{report:?}");
+        assert!(server.wait_closed(PATIENCE));
     };
     (session, Box::new(ends))
 }
@@ -485,7 +516,7 @@ fn with_a_process(builder: SessionBuilder, dice: Dice, tally: &Arc<Tally>) -> Jo
 /// What may stay allocated: of the process and of the test's thread, not of calls.
 const LEFT: usize = 64 << 10;
 
-fn soak(lasts: Duration, joined: fn(SessionBuilder, Dice, &Arc<Tally>) -> Joined) {
+fn soak(lasts: Duration, joined: impl FnOnce(SessionBuilder, Dice, &Arc<Tally>) -> Joined) {
     let (before, bytes) = (peer::left(), allocated());
     let seed = seed();
     eprintln!("the seed is {seed}");
@@ -537,19 +568,33 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| u64::from(std::process::id()) << 8 | 0x5e55_11e0_0000_0001)
 }
 
-const BRIEFLY: Duration = Duration::from_secs(2);
-const LONG: Duration = Duration::from_secs(120);
+const BRIEFLY: Duration = Duration::from_millis(1500);
+const LONG: Duration = Duration::from_secs(60);
+
+fn soaks_over_all(lasts: Duration) {
+    let all = [
+        Over::Lines,
+        Over::ContentLength,
+        Over::Lengths,
+        #[cfg(feature = "ws")]
+        Over::WebSocket,
+    ];
+    for over in all {
+        eprintln!("over {over:?}");
+        soak(lasts, |builder, dice, tally| over_a_line(over, builder, dice, tally));
+    }
+    eprintln!("with a process");
+    soak(lasts, with_a_process);
+}
 
 /// One after the other in one test, for what others of this process do is counted as well.
 #[test]
 fn calls_are_lost_or_something_is_left_of_a_line_that_is_cut_or_a_peer_that_is_killed() {
-    soak(BRIEFLY, over_a_line);
-    soak(BRIEFLY, with_a_process);
+    soaks_over_all(BRIEFLY);
 }
 
 #[test]
-#[ignore = "takes four minutes"]
-fn calls_are_lost_or_something_is_left_after_two_minutes() {
-    soak(LONG, over_a_line);
-    soak(LONG, with_a_process);
+#[ignore = "takes five minutes"]
+fn calls_are_lost_or_something_is_left_after_a_minute_of_each() {
+    soaks_over_all(LONG);
 }

@@ -50,6 +50,9 @@ impl Reply {
 /// The answers to one request: a thread that blocks iterates over them, a task awaits them as a stream,
 /// or awaits the one answer there should be.
 ///
+/// It is no `Iterator` itself, for its `next` would be in the way of the stream's: `for answer in invocation`
+/// does, and adapters begin with `.into_iter()`.
+///
 /// ```
 /// # use std::os::unix::net::UnixStream;
 /// # use sessile::session::duplex::{OverStream, Session};

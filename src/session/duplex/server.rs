@@ -74,7 +74,7 @@ use crate::session::SessionError;
 ///
 /// # What a client costs
 ///
-/// A thread and 5 descriptors (the socket twice, and a loop's three), and some 40 kB of memory; a thread
+/// A thread and 5 descriptors (the socket twice, and a loop's three), and some 80 kB of memory; a thread
 /// more while it is let in. A process that may have 1,024 descriptors has room for 200 clients: see
 /// `ulimit -n`.
 pub struct Server {

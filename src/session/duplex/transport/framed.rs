@@ -7,8 +7,10 @@ use super::framing::{Framing, Next};
 use super::{Link, LinkOptions, Oversized};
 use crate::session::outline::Outline;
 
-/// So much is read at once.
+/// So much is read at once, where much comes.
 const READ: usize = 64 * 1024;
+/// And at first: most sessions say little, and there may be many.
+const READ_LITTLE: usize = 4 * 1024;
 
 /// A stream to read from that does not block.
 pub(in crate::session) trait Reads: Read + AsFd + Send {}
@@ -174,6 +176,8 @@ const TAIL: usize = 256;
 pub(crate) struct Deframer {
     framing: Box<dyn Framing>,
     buffer: Vec<u8>,
+    /// So much is read at once.
+    read: usize,
     /// The bytes that are not used yet lie in front, up to here.
     filled: usize,
     /// So many of them the framing has seen.
@@ -214,6 +218,7 @@ impl Deframer {
         Self {
             framing,
             buffer: Vec::new(),
+            read: READ_LITTLE,
             filled: 0,
             seen: 0,
             next: None,
@@ -225,14 +230,17 @@ impl Deframer {
 
     /// Where the next bytes go.
     pub(crate) fn room(&mut self) -> &mut [u8] {
-        if self.buffer.len() < self.filled + READ {
-            self.buffer.resize(self.filled + READ, 0);
+        if self.buffer.len() < self.filled + self.read {
+            self.buffer.resize(self.filled + self.read, 0);
         }
         &mut self.buffer[self.filled..]
     }
 
     /// So many bytes came.
     pub(crate) fn take(&mut self, read: usize, frame: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        if self.filled + read == self.buffer.len() {
+            self.read = (self.read * 4).min(READ); // there was no room for more
+        }
         self.filled += read;
         let mut begun = 0;
         while begun < self.filled {
@@ -309,6 +317,7 @@ impl Deframer {
         self.filled -= begun;
         if self.filled == 0 && self.buffer.len() > 4 * READ {
             self.buffer = Vec::new(); // a large frame leaves no large buffer behind
+            self.read = READ_LITTLE;
         }
         Ok(())
     }
