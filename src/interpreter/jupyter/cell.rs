@@ -39,6 +39,8 @@ pub(crate) struct Cell<'a> {
     count: Option<u64>,
     reply: Option<Reply>,
     idle: bool,
+    /// The kernel has said something of it.
+    has_begun: bool,
 }
 
 /// How the kernel says that the request ended.
@@ -121,6 +123,7 @@ impl<'a> Cell<'a> {
             count: None,
             reply: None,
             idle: false,
+            has_begun: false,
         }
     }
 
@@ -130,6 +133,7 @@ impl<'a> Cell<'a> {
         message: &Incoming<'_>,
         by_gateway: bool,
     ) -> Result<(), Malformed> {
+        self.has_begun |= !by_gateway;
         match (&*message.channel, &*message.header.kind) {
             ("shell", "execute_reply") => self.reply = Some(read(message)?),
             ("iopub", "status") => self.idle |= state(message)? == "idle",
@@ -170,6 +174,11 @@ impl<'a> Cell<'a> {
 
     pub(super) fn is_done(&self) -> bool {
         self.idle && self.reply.is_some()
+    }
+
+    /// Whether the kernel is known to have come to it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// An interrupt has cost it its reply.

@@ -374,7 +374,8 @@ impl Kernel {
             if let Some(one) = &mut interrupt {
                 self.see_to_interrupt(one, &mut probes)?;
                 if one.until.is_some_and(Deadline::has_passed) {
-                    return Err(self.did_not_stop(one.is_told));
+                    let is_seen = cell.has_begun() && probes.outputs_come();
+                    return Err(self.did_not_stop(one.is_told, is_seen));
                 }
                 // Somebody has asked for it. It may not have helped, and be asked for again.
                 if one.until.is_none() && one.is_told {
@@ -461,9 +462,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// The cell was to stop, and has not.
-    fn did_not_stop(&mut self, was_told: bool) -> End {
-        if !was_told {
+    /// The cell was to stop, and has not. `is_seen`: it has begun, and its end would be heard.
+    ///
+    /// After an outage the ways to a kernel come back one by one: each has a connection of its own, with
+    /// pauses that have grown. The control channel may answer while the cell has never arrived, or while
+    /// its end cannot be heard; that is no reason to end the kernel.
+    fn did_not_stop(&mut self, was_told: bool, is_seen: bool) -> End {
+        let may_be_held_up = self.endpoint.is_remote() && self.has_control;
+        if !was_told || may_be_held_up && !is_seen {
             return self.is_silent();
         }
         // If it cannot be ended now, that is seen to later.

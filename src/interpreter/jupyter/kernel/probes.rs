@@ -16,6 +16,8 @@ pub(super) struct Probes {
     control: Vec<u64>,
     /// Whether any of these was answered.
     alive: bool,
+    /// Whether the kernel has said, on the channel of outputs, that it was at any of these.
+    shown: bool,
     /// Since when the kernel owes such an answer.
     silent_since: Option<Instant>,
     /// What came of an interrupt.
@@ -34,7 +36,13 @@ impl Probes {
 
     /// An interrupt is about to be asked for: what was heard before does not concern it.
     pub(super) fn begin_interrupt(&mut self) {
-        (self.alive, self.interrupt) = (false, None);
+        (self.alive, self.shown, self.interrupt) = (false, false, None);
+        self.control.clear();
+    }
+
+    /// Whether outputs come through, as far as that is shown since an interrupt.
+    pub(super) fn outputs_come(&self) -> bool {
+        self.shown
     }
 
     /// Whether what was asked after the cell was answered.
@@ -73,6 +81,8 @@ impl Probes {
                 ("iopub", "status") => self.idle |= cell::state(message)? == "idle",
                 _ => {}
             }
+        } else if self.control.contains(&number) && message.channel == "iopub" {
+            self.shown = true;
         } else if self.control.contains(&number) && message.channel == "control" {
             self.alive = true;
             if message.header.kind == "interrupt_reply" {
