@@ -518,7 +518,7 @@ fn a_cell_goes_on_through_an_outage_that_outlasts_its_call() {
         assert!(matches!(error.outputs(), [Output::Stdout { text }] if text == "before\n"));
         line.refuse(false);
         let started = Instant::now();
-        while resumes {
+        loop {
             // While it runs there is no room for another.
             let error = kernel.execute("1", &limit(1_000)).unwrap_err();
             if error.is_refused() {

@@ -44,6 +44,7 @@ enum Kind {
     /// It is not known how the cell went on, nor whether the engine lives.
     Unreachable { what: String },
     /// The engine was out of reach for so long that it was given up.
+    #[cfg_attr(not(feature = "jupyter"), allow(dead_code))]
     GivenUp { what: String, limit: Duration },
 }
 

@@ -88,6 +88,9 @@
 //! so [`interpreter::reclaim`](super::reclaim), which has none, ends only what is at gateways that ask
 //! for none. What cannot be ended, for the gateway does not answer, is tried again for a week.
 //!
+//! With [`reattach`](JupyterBuilder::reattach) the next process goes on with such kernels instead, by the
+//! keys of their sessions.
+//!
 //! For clients that do not come back, and on other systems, let the gateway cull
 //! (`--MappingKernelManager.cull_idle_timeout`, and `cull_busy` for a kernel amid a cell).
 
@@ -95,11 +98,12 @@ use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::gateway::{KernelOptions, LinkOptions};
 use self::gateways::Fleet;
-use self::kernel::{Kernel, Settings};
+use self::kernel::{Kernel, Reattach, Settings};
 use self::target::Target;
 #[cfg(unix)]
 use super::Reclaimed;
@@ -164,6 +168,7 @@ impl JupyterManager {
                 reconnect_timeout: Duration::from_secs(10),
                 silence_timeout: Duration::from_secs(60),
                 give_up_after: Duration::from_secs(15 * 60),
+                reattach: None,
                 grace: Duration::from_secs(2),
                 close_timeout: Duration::from_secs(5),
             },
@@ -208,6 +213,17 @@ impl JupyterManager {
     #[must_use]
     pub fn status(&self) -> Vec<GatewayStatus> {
         self.fleet.status()
+    }
+
+    /// Closes sessions without ending their kernels from now on, for the process that comes next: as before
+    /// an update, when this one drains. To be called before the pool is closed; without
+    /// [`reattach`](JupyterBuilder::reattach) it does nothing.
+    ///
+    /// They can be gone on with once this process has ended.
+    pub fn hand_over(&self) {
+        if let Some(reattach) = &self.settings.reattach {
+            reattach.hands_over.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How many kernels of this manager's, and its clones', there are on each gateway, those counted
@@ -356,6 +372,44 @@ impl JupyterBuilder {
         self
     }
 
+    /// Goes on with sessions of an earlier process: one that was killed, or that has
+    /// [handed over](JupyterManager::hand_over). A session that is made for a key finds the kernel that
+    /// such a process had for the same key, by the lease that it has left, with all its variables;
+    /// [`Jupyter::is_reattached`] says so. If another process answers there by now, or the gateway does
+    /// not have it any more, the first call is told that the state is lost.
+    ///
+    /// Taken are sessions of processes that are gone, of the same user on the same machine, with the same
+    /// `service`, key, and gateway; so choose a name that no other program of yours has. For `keep_for`
+    /// after its process was found to be gone, a session is left alone by those who remove
+    /// [what is left behind](super::reclaim); after that it is ended by the next process that comes to its
+    /// gateway. Keys are those of [`Workers`](crate::Workers), and of
+    /// [`start_for`](JupyterManager::start_for); threads of a pool go by their names.
+    ///
+    /// A cell that the earlier process had running is waited for. What it put out is lost.
+    ///
+    /// Default: no. On Unix only; elsewhere it finds none.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use sessile::interpreter::Interpreter;
+    /// use sessile::interpreter::jupyter::JupyterManager;
+    ///
+    /// let manager = JupyterManager::builder("http://127.0.0.1:8888")
+    ///     .reattach("shop-assistant", Duration::from_secs(600))
+    ///     .build()?;
+    /// let mut kernel = manager.start_for("conversation-17")?;
+    /// if !kernel.is_reattached() {
+    ///     kernel.run("import pandas as pd")?;
+    /// }
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    pub fn reattach(mut self, service: impl Into<String>, keep_for: Duration) -> Self {
+        let (service, hands_over) = (service.into(), Arc::new(AtomicBool::new(false)));
+        self.settings.reattach = Some(Reattach { service, keep_for, hands_over });
+        self
+    }
+
     /// How long an interrupted cell may take to stop before the kernel is killed.
     ///
     /// Default: 2 s. The total time of a cell is bounded by its limit, this, and the time that the
@@ -478,6 +532,12 @@ impl Jupyter {
         on_output: &mut dyn FnMut(OutputRef<'_>),
     ) -> Result<Option<Execution>, InterpreterError> {
         self.call(|kernel| kernel.resume(options, on_output))
+    }
+
+    /// Whether an earlier process has begun this session; see [`reattach`](JupyterBuilder::reattach).
+    #[must_use]
+    pub fn is_reattached(&self) -> bool {
+        self.kernel.as_ref().is_some_and(Kernel::is_reattached)
     }
 
     /// Whether the last call could not reach the kernel, so that nothing is known of it.

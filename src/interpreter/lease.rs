@@ -3,7 +3,7 @@
 //! A process that is killed closes nothing. So before something is made that would stay behind, a
 //! *lease* is written: a small file that says how to find it. When the thing has been closed, the
 //! file is removed. What is found written down by a process that is gone has been left behind, and
-//! whoever comes next [reclaims](reclaim) it.
+//! whoever comes next [reclaims](reclaim_since) it.
 //!
 //! ```text
 //! <temporary files>/sessile-<user>/   nobody but this user may look into it
@@ -215,9 +215,19 @@ fn remove_if_bare(dir: &Path) {
 /// `is_ours` is told the name of the owner too: what a lease says may have been written by somebody
 /// else, and only names that this owner has given out can be its own. `remove` is told of one thing at a time, and says whether that is no more. It may take long: no
 /// lock is held that anybody waits for.
+#[cfg(feature = "cpython")]
 pub(crate) fn reclaim<T: DeserializeOwned>(
     kind: &str,
     is_ours: impl Fn(&str, &T) -> bool,
+    remove: impl FnMut(T) -> bool,
+) -> Reclaimed {
+    reclaim_since(kind, |owner, _, what| is_ours(owner, what), remove)
+}
+
+/// The same; `is_ours` is told as well for how long the owner is known to be gone.
+pub(crate) fn reclaim_since<T: DeserializeOwned>(
+    kind: &str,
+    is_ours: impl Fn(&str, Duration, &T) -> bool,
     mut remove: impl FnMut(T) -> bool,
 ) -> Reclaimed {
     let mut reclaimed = Reclaimed::default();
@@ -227,12 +237,13 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
     let gone = owners_gone(&base).unwrap_or_default();
     for Gone { dir, since } in &gone {
         let owner = dir.file_name().unwrap_or_default().to_string_lossy();
-        let is_old = since.elapsed().is_ok_and(|time| time > GIVEN_UP);
+        let gone_for = since.elapsed().unwrap_or_default();
+        let is_old = gone_for > GIVEN_UP;
         for path in files(dir).filter(|path| is_of_kind(path, kind)) {
             // Before it is held: another may come for what is not ours. What cannot be read is
             // another version's.
             let what = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let what = what.filter(|what| is_ours(&owner, what));
+            let what = what.filter(|what| is_ours(&owner, gone_for, what));
             if what.is_none() && !is_old {
                 continue;
             }
@@ -254,6 +265,34 @@ pub(crate) fn reclaim<T: DeserializeOwned>(
         gone.iter().for_each(|gone| remove_if_bare(&gone.dir));
     }
     reclaimed
+}
+
+/// Takes over one thing of this kind that a process that is gone has left, the first that is `wanted`.
+/// `take` writes it down anew; if it cannot, it stays where it was.
+#[cfg(feature = "jupyter")]
+pub(crate) fn take_over<T: DeserializeOwned, R>(
+    kind: &str,
+    wanted: impl Fn(&T) -> bool,
+    take: impl FnOnce(T) -> io::Result<R>,
+) -> Option<R> {
+    let base = base().ok()?;
+    let read = |path: &Path| -> Option<T> {
+        let what = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        what.filter(&wanted)
+    };
+    for Gone { dir, .. } in owners_gone(&base).unwrap_or_default() {
+        for path in files(&dir).filter(|path| is_of_kind(path, kind)) {
+            let Some(what) = read(&path) else { continue };
+            let Some(_held) = hold(&path) else { continue };
+            let taken = take(what).ok()?;
+            let _ = fs::remove_file(path);
+            if let Ok(_turn) = turn(&base) {
+                remove_if_bare(&dir);
+            }
+            return Some(taken);
+        }
+    }
+    None
 }
 
 /// Takes a lease in hand until the file is closed, unless another has it.

@@ -258,6 +258,13 @@ impl Endpoint {
         self.is_remote.load(Ordering::Relaxed)
     }
 
+    /// It was found out whether they are, unless that was said.
+    pub(super) fn found_remote(&self, yes: bool) {
+        if !self.is_remote_said {
+            self.is_remote.store(yes, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it did not answer just now, and is not to be waited for again.
     pub(super) fn is_away(&self) -> bool {
         self.health.is_away()
@@ -314,9 +321,7 @@ impl Endpoint {
     ) -> Result<Held, RestError> {
         let answer_by = answer_by.earlier(by);
         let is_enterprise = self.ask(answer_by, |rest| rest.is_enterprise(answer_by))?;
-        if !self.is_remote_said {
-            self.is_remote.store(is_enterprise, Ordering::Relaxed);
-        }
+        self.found_remote(is_enterprise);
         #[cfg(unix)]
         self.reclaim_once();
         let mut held = Held::new(super::random_uuid(), self, by);

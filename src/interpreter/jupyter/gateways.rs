@@ -150,6 +150,17 @@ impl Fleet {
         Some(Seat { endpoint: Arc::clone(&member.endpoint), fleet: Arc::clone(self), place })
     }
 
+    /// A seat at each gateway, for a kernel that may be there already.
+    pub(super) fn seats(self: &Arc<Self>) -> impl Iterator<Item = Seat> {
+        let places = 0..self.lock().len();
+        places.map(|place| {
+            let mut members = self.lock();
+            members[place].kernels += 1;
+            let endpoint = Arc::clone(&members[place].endpoint);
+            Seat { endpoint, fleet: Arc::clone(self), place }
+        })
+    }
+
     /// In what time one may be tried of those that were not yet. `None`: all were.
     pub(super) fn next_try(&self, tried: &[usize]) -> Option<Duration> {
         let members = self.lock();

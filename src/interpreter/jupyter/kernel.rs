@@ -34,10 +34,11 @@ mod socket;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::cells::Pending;
 use self::probes::Probes;
@@ -71,11 +72,38 @@ pub(super) struct Settings {
     pub(super) reconnect_timeout: Duration,
     pub(super) silence_timeout: Duration,
     pub(super) give_up_after: Duration,
+    pub(super) reattach: Option<Reattach>,
     pub(super) grace: Duration,
     pub(super) close_timeout: Duration,
 }
 
+/// Whether sessions outlive the process that has them.
+#[derive(Clone, Debug)]
+pub(super) struct Reattach {
+    pub(super) service: String,
+    pub(super) keep_for: Duration,
+    /// From now on sessions are closed without ending their kernels.
+    pub(super) hands_over: Arc<AtomicBool>,
+}
+
+/// How a kernel is known again by a process that goes on with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) service: String,
+    pub(super) key: String,
+    pub(super) keep_for: Duration,
+    /// The socket's.
+    session: String,
+    /// The process's own: another one is another process, without the state.
+    process: String,
+    is_remote: bool,
+    about: KernelInfo,
+}
+
 pub(super) struct Kernel {
+    key: String,
+    /// Whether another process has begun it.
+    is_reattached: bool,
     endpoint: Arc<Endpoint>,
     /// Where it counts.
     _seat: Seat,
@@ -111,7 +139,7 @@ pub(super) struct Kernel {
 }
 
 /// What a kernel says about itself.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct KernelInfo {
     #[serde(default)]
     implementation: String,
@@ -119,7 +147,7 @@ pub(super) struct KernelInfo {
     pub(super) language_info: LanguageInfo,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LanguageInfo {
     #[serde(default)]
     pub(super) name: String,
@@ -179,6 +207,9 @@ impl Kernel {
         settings: &Arc<Settings>,
         target: &Arc<Target>,
     ) -> Result<Self, InterpreterError> {
+        if let Some(kernel) = Self::find(fleet, key, settings, target) {
+            return Ok(kernel);
+        }
         let mut tried = Vec::new();
         let mut problem = None;
         let patience = Deadline::after(settings.request_timeout);
@@ -194,7 +225,7 @@ impl Kernel {
                 break;
             };
             tried.push(seat.place);
-            match Self::start_at(seat, settings, target) {
+            match Self::start_at(seat, key, settings, target) {
                 Ok(kernel) => return Ok(kernel),
                 Err(error) => problem = problem.or(Some(error)), // the first choice's says most
             }
@@ -202,19 +233,62 @@ impl Kernel {
         Err(problem.unwrap_or_else(|| InterpreterError::start(fleet.all_are_away(), None)))
     }
 
-    fn start_at(
-        seat: Seat,
+    /// The kernel that a process that is gone has left for this key, if it was to be kept.
+    ///
+    /// Nobody is asked for it yet: whether it lives, and is the process that it was, the first call
+    /// finds out as it does after an outage. So the gateway may be away just now.
+    fn find(
+        fleet: &Arc<Fleet>,
+        key: &str,
         settings: &Arc<Settings>,
         target: &Arc<Target>,
-    ) -> Result<Self, InterpreterError> {
-        let endpoint = Arc::clone(&seat.endpoint);
-        let by = Deadline::after(settings.start_timeout);
-        let answer_by = Deadline::after(settings.request_timeout);
-        let started = endpoint.start(&settings.kernel, answer_by, by);
-        let held = started.map_err(|error| refused(&endpoint, &error))?;
-        // From here on it is ended if it is dropped.
-        let mut kernel = Self {
-            endpoint: Arc::clone(&endpoint),
+    ) -> Option<Self> {
+        let Reattach { service, .. } = settings.reattach.as_ref()?;
+        let take = |seat: Seat| {
+            let (held, kept) = Held::take_over(&seat.endpoint, service, key)?;
+            Some((seat, held, kept))
+        };
+        let (seat, held, kept) = fleet.seats().find_map(take)?;
+        let mut kernel = Self::new(seat, key, held, settings, target);
+        kernel.endpoint.found_remote(kept.is_remote);
+        kernel.session = kept.session;
+        kernel.process = Some(kept.process);
+        kernel.has_control = kept.about.has_control();
+        kernel.about = kept.about;
+        kernel.is_reattached = true;
+        // It may be at a cell of the other's.
+        kernel.last = 1;
+        kernel.pending = Some(Pending::of_another(1));
+        Some(kernel)
+    }
+
+    /// Has it written down by what the next process knows it again.
+    fn keep(&mut self) {
+        let Some(Reattach { service, keep_for, .. }) = &self.settings.reattach else { return };
+        if let (Some(held), Some(process)) = (&mut self.held, &self.process) {
+            held.keep(Kept {
+                service: service.clone(),
+                key: self.key.clone(),
+                keep_for: *keep_for,
+                session: self.session.clone(),
+                process: process.clone(),
+                is_remote: self.endpoint.is_remote(),
+                about: self.about.clone(),
+            });
+        }
+    }
+
+    fn new(
+        seat: Seat,
+        key: &str,
+        held: Held,
+        settings: &Arc<Settings>,
+        target: &Arc<Target>,
+    ) -> Self {
+        Self {
+            key: key.to_owned(),
+            is_reattached: false,
+            endpoint: Arc::clone(&seat.endpoint),
             _seat: seat,
             settings: Arc::clone(settings),
             target: Arc::clone(target),
@@ -233,7 +307,22 @@ impl Kernel {
             last: 0,
             cells: VecDeque::new(),
             untold: None,
-        };
+        }
+    }
+
+    fn start_at(
+        seat: Seat,
+        key: &str,
+        settings: &Arc<Settings>,
+        target: &Arc<Target>,
+    ) -> Result<Self, InterpreterError> {
+        let endpoint = Arc::clone(&seat.endpoint);
+        let by = Deadline::after(settings.start_timeout);
+        let answer_by = Deadline::after(settings.request_timeout);
+        let started = endpoint.start(&settings.kernel, answer_by, by);
+        let held = started.map_err(|error| refused(&endpoint, &error))?;
+        // From here on it is ended if it is dropped.
+        let mut kernel = Self::new(seat, key, held, settings, target);
         let not_ready = |why: &str| {
             InterpreterError::start(format!("the kernel at {}: {why}", endpoint.label), None)
         };
@@ -241,6 +330,7 @@ impl Kernel {
         match kernel.greet(by, None) {
             Ok(true) => {
                 kernel.has_control = kernel.about.has_control();
+                kernel.keep();
                 Ok(kernel)
             }
             Ok(false) => {
@@ -265,8 +355,12 @@ impl Kernel {
         self.away_since = None;
         self.cells.clear();
         self.untold = None;
+        self.is_reattached = false;
         match self.greet(by, None) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.keep();
+                Ok(())
+            }
             Ok(false) => {
                 let limit = self.settings.start_timeout;
                 let what = format!("the kernel was not ready again within {limit:?}");
@@ -292,6 +386,11 @@ impl Kernel {
         let Some(held) = self.held.take() else {
             return Ok(()); // already
         };
+        let hands_over = |one: &Reattach| one.hands_over.load(Ordering::Relaxed);
+        if self.settings.reattach.as_ref().is_some_and(hands_over) && !self.answers {
+            drop(held); // it stays written down
+            return Ok(());
+        }
         let by = Deadline::after(self.settings.close_timeout);
         let ended = if self.endpoint.is_away() || !self.is_within_reach(by) {
             self.leave(held);
@@ -387,6 +486,10 @@ impl Kernel {
     /// A call has come to its end.
     pub(super) fn is_reached(&mut self) {
         self.away_since = None;
+    }
+
+    pub(super) fn is_reattached(&self) -> bool {
+        self.is_reattached
     }
 
     pub(super) fn is_away(&self) -> bool {

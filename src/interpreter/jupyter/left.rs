@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::gateway::{Endpoint, Gateway};
+use super::kernel::Kept;
 use crate::deadline::Deadline;
 use crate::interpreter::lease::{self, Lease, Reclaimed};
 
@@ -44,8 +45,30 @@ impl Held {
             id: id.clone(),
             is_open: at.is_open(),
             starting_until: Some(SystemTime::now() + wait),
+            kept: None,
         };
         Self { id, lease: Lease::take(KIND, |_| left).ok() }
+    }
+
+    /// One that a process that is gone has left at this gateway, for this key of this service; and how it
+    /// is known again. It is ours from here on.
+    pub(super) fn take_over(at: &Endpoint, service: &str, key: &str) -> Option<(Self, Kept)> {
+        let is_wanted = |left: &Left| {
+            let is_it = |kept: &Kept| kept.service == service && kept.key == key;
+            left.gateway == at.url && left.kept.as_ref().is_some_and(is_it)
+        };
+        let (lease, left) =
+            lease::take_over(KIND, is_wanted, |left: Left| Lease::take(KIND, |_| left))?;
+        let kept = left.kept.clone()?;
+        Some((Self { id: left.id.clone(), lease: Some((lease, left)) }, kept))
+    }
+
+    /// Should this process be killed, the next one may go on with it.
+    pub(super) fn keep(&mut self, kept: Kept) {
+        if let Some((lease, left)) = &mut self.lease {
+            left.kept = Some(kept);
+            let _ = lease.amend(left); // else it is ended by the next process
+        }
     }
 
     /// The gateway has started it, and calls it this.
@@ -82,6 +105,16 @@ struct Left {
     is_open: bool,
     /// While the gateway has not said that it is there: until when it may come to be.
     starting_until: Option<SystemTime>,
+    /// How it is known again by who goes on with it.
+    #[serde(default)]
+    kept: Option<Kept>,
+}
+
+impl Left {
+    /// Whether it is still for who goes on with it, its owner being gone for so long.
+    fn is_kept(&self, gone_for: Duration) -> bool {
+        self.kept.as_ref().is_some_and(|kept| gone_for < kept.keep_for)
+    }
 }
 
 /// One round of ending what was left at one gateway.
@@ -116,16 +149,17 @@ impl Visit {
 /// Ends what processes that are gone have left at this gateway.
 pub(super) fn reclaim_at(endpoint: &Arc<Endpoint>) -> Reclaimed {
     let mut visit = Visit::to(Arc::clone(endpoint));
-    let is_here = |_: &str, left: &Left| left.gateway == endpoint.url;
-    lease::reclaim(KIND, is_here, |left| visit.end(&left))
+    let is_here =
+        |_: &str, gone_for, left: &Left| left.gateway == endpoint.url && !left.is_kept(gone_for);
+    lease::reclaim_since(KIND, is_here, |left| visit.end(&left))
 }
 
 /// Ends what they have left at gateways that ask nobody for a token. What is at others is kept.
 pub(in super::super) fn reclaim() -> Reclaimed {
     let mut visits: HashMap<String, Option<Visit>> = HashMap::new();
-    lease::reclaim(
+    lease::reclaim_since(
         KIND,
-        |_, _| true,
+        |_, gone_for, left: &Left| !left.is_kept(gone_for),
         |left: Left| {
             if !left.is_open {
                 return false;

@@ -50,6 +50,13 @@ pub(super) struct Pending {
     limit: Deadline,
 }
 
+impl Pending {
+    /// What another process may have left running.
+    pub(super) fn of_another(number: u64) -> Self {
+        Self { number, count: 0, timeout: None, limit: Deadline::NEVER }
+    }
+}
+
 /// What is waited for.
 #[derive(Clone, Copy)]
 struct Awaited {
