@@ -101,6 +101,7 @@ pub(crate) struct Limits {
     max_timeout: Duration,
     max_output: usize,
     max_data: usize,
+    #[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))] // of engines with files
     max_file: u64,
 }
 

@@ -26,6 +26,10 @@ use super::tell;
 /// How many connections there are at most; further ones wait.
 const CONNECTIONS: usize = 1024;
 
+/// How long a connection may say nothing between two requests. Longer than clients keep theirs: one that
+/// is closed as a client takes it up again costs that client its request.
+const IDLE: Duration = Duration::from_secs(120);
+
 /// Where the protocol is.
 const PATH: &str = "/mcp";
 
@@ -96,7 +100,7 @@ pub(super) async fn serve(
                 async move { Ok::<_, Infallible>(answer(&service, token.as_deref(), request).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+            http.timer(TokioTimer::new()).header_read_timeout(IDLE);
             let _ = http.serve_connection(TokioIo::new(stream), answer).await; // who is gone is gone
             drop(place);
         });

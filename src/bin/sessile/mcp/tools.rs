@@ -29,6 +29,7 @@ pub(super) struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
 pub(super) struct PutFile {
     pub(super) session: Option<String>,
     pub(super) name: String,
@@ -38,6 +39,7 @@ pub(super) struct PutFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
 pub(super) struct GetFile {
     pub(super) session: String,
     pub(super) name: String,
