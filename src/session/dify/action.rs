@@ -287,6 +287,10 @@ pub(super) fn fail(request: Request, error: &anyhow::Error, ordinary: &ErrorType
 }
 
 /// What kind of error it is, of those that Dify tells apart.
+///
+/// # Examples
+///
+/// As at [`ActionError`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorType {

@@ -42,6 +42,34 @@ type OnStderr = dyn Fn(&[u8]) + Send + Sync;
 ///
 /// It keeps to what Dify's own daemon does: to what it refuses and with which words, to how long it
 /// waits, and to dropping what is invoked on behalf of a session that has ended.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::TcpListener;
+/// use std::time::Duration;
+///
+/// use serde_json::json;
+/// use sessile::session::dify::{Daemon, Environment, Manifest, Plugin, ToolMessage};
+///
+/// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1")).tool("greeter", "greet", |request| {
+///     let seen = request.dify().storage_exists("seen")?; // asks the daemon
+///     Ok(request.send(ToolMessage::text(if seen { "hello again" } else { "hello" }))?)
+/// });
+/// let daemon = Daemon::new("a key").on_invocation(|call| match call.kind() {
+///     "storage" => drop(call.respond(&json!({"data": true}))),
+///     _ => call.fail("there is only storage"),
+/// });
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?.to_string();
+/// let running = plugin.run(&Environment::remote(address, "a key"))?;
+/// let hosted = daemon.accept(&listener, Duration::from_secs(10))?;
+///
+/// let said: Vec<_> = hosted.tool("greeter", "greet", &json!({}))?.collect::<Result<_, _>>()?;
+/// assert_eq!(said[0].value()?["message"]["text"], "hello again");
+/// # drop(running);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Daemon {
     key: String,
@@ -53,6 +81,15 @@ pub struct Daemon {
 }
 
 /// What becomes of an invocation on behalf of a session that has ended.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::{Daemon, LateInvocations};
+///
+/// let daemon = Daemon::new("a key").late_invocations(LateInvocations::Refuse);
+/// # drop(daemon);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LateInvocations {
@@ -64,6 +101,18 @@ pub enum LateInvocations {
 }
 
 /// What a plugin has declared.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::HostedPlugin;
+///
+/// fn tools(hosted: &HostedPlugin) -> usize {
+///     let told = hosted.declarations();
+///     told.declarations["tool_declaration"]["tools"].as_array().map_or(0, Vec::len)
+/// }
+/// # drop(tools);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Declarations {

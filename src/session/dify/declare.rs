@@ -71,6 +71,16 @@ fn text(text: impl Into<I18n>) -> Value {
 }
 
 /// A permission that a plugin asks for, to call Dify back.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::{Manifest, Permission};
+///
+/// let manifest = Manifest::new("quay", "ferry", "0.0.1")
+///     .permissions([Permission::Models, Permission::Storage(1 << 20)]);
+/// # drop(manifest);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permission {

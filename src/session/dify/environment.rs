@@ -6,6 +6,19 @@ use std::time::Duration;
 /// How a plugin runs: by what, to where, and with which times.
 ///
 /// `Debug` does not show the key.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::session::dify::Environment;
+///
+/// let environment = Environment::remote("localhost:5003", "a key")
+///     .invocation_timeout(Duration::from_secs(60))
+///     .max_workers(200);
+/// assert!(!format!("{environment:?}").contains("a key"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Environment {
     pub(super) install: Install,
@@ -25,6 +38,16 @@ pub(super) enum Install {
 }
 
 /// A variable that cannot be used.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::Environment;
+///
+/// let variables = |name: &str| (name == "MAX_WORKER").then(|| "many".to_owned());
+/// let error = Environment::from_variables(variables).unwrap_err();
+/// assert_eq!(error.to_string(), "the variable MAX_WORKER is no number of threads");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvironmentError {
     variable: &'static str,

@@ -18,6 +18,10 @@ use crate::session::error::Kind;
 use crate::session::{Malformed, Payload, RemoteError, SessionError};
 
 /// A plugin that is hosted. Dropped, it is let go; a local one is killed.
+///
+/// # Examples
+///
+/// As at [`Daemon`](super::Daemon).
 pub struct HostedPlugin {
     pub(super) session: Session,
     pub(super) declared: Arc<Declared>,
@@ -162,6 +166,10 @@ impl fmt::Debug for HostedPlugin {
 
 /// The pieces of an answer. Dropped, the session has ended on the daemon's side, as when its HTTP
 /// client goes away; the plugin is not told.
+///
+/// # Examples
+///
+/// As at [`Daemon`](super::Daemon).
 #[derive(Debug)]
 #[must_use = "dropped, it ends the session"]
 pub struct Reply {
@@ -192,6 +200,23 @@ impl HttpPiece {
 }
 
 /// An endpoint's answer, as far as it has come; the pieces of its body that follow come one by one.
+///
+/// # Examples
+///
+/// ```
+/// use serde_json::json;
+/// use sessile::session::dify::{HostedPlugin, HttpRequest};
+///
+/// fn body(hosted: &HostedPlugin) -> anyhow::Result<Vec<u8>> {
+///     let reply = hosted.begin_endpoint(&HttpRequest::new("GET", "/boats", ""), &json!({}))?;
+///     let mut body = reply.response().body.clone();
+///     for piece in reply {
+///         body.extend(piece?);
+///     }
+///     Ok(body)
+/// }
+/// # drop(body);
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped, it ends the session"]
 pub struct HttpReply {
@@ -217,6 +242,10 @@ impl Iterator for HttpReply {
 }
 
 /// What a plugin has invoked. Dropped without an answer, it is answered with an error.
+///
+/// # Examples
+///
+/// As at [`Daemon`](super::Daemon).
 pub struct ReverseCall {
     pub(super) request: Request,
 }

@@ -10,6 +10,15 @@ use serde::Serialize;
 const HEADERS: usize = 128;
 
 /// A request as it came to Dify.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::HttpRequest;
+///
+/// let request = HttpRequest::new("GET", "/boats?colour=sea%20green", "");
+/// assert_eq!(request.parameter("colour").as_deref(), Some("sea green"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpRequest {
@@ -101,6 +110,15 @@ impl fmt::Debug for HttpRequest {
 }
 
 /// What an endpoint answers.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::HttpResponse;
+///
+/// let response = HttpResponse::new(201, r#"{"boat": 7}"#).header("Content-Type", "application/json");
+/// assert_eq!(response.status, 201);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HttpResponse {

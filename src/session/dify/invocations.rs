@@ -25,6 +25,18 @@ use crate::session::{Malformed, SessionError};
 const UPLOAD: Duration = Duration::from_secs(60);
 
 /// What can be asked of Dify.
+///
+/// # Examples
+///
+/// ```
+/// use serde_json::{Value, json};
+/// use sessile::session::dify::{Dify, InvokeKind};
+///
+/// fn app(dify: &Dify) -> anyhow::Result<Value> {
+///     Ok(dify.call(InvokeKind::FetchApp, &json!({"app_id": "APP"}))?)
+/// }
+/// # drop(app);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum InvokeKind {
@@ -94,6 +106,24 @@ impl InvokeKind {
 ///
 /// While one is alive the request does not end, be it answered or not; so it is to be dropped when
 /// there is nothing more to ask.
+///
+/// # Examples
+///
+/// ```
+/// use serde_json::json;
+/// use sessile::session::dify::{Dify, HttpResponse, Manifest, Plugin};
+///
+/// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1"))
+///     .endpoint("GET", "/hello", |request| {
+///         let dify: Dify = request.dify();
+///         std::thread::spawn(move || {
+///             let kept = dify.storage_set("seen", b"yes"); // after the answer
+///             kept.and_then(|()| dify.chat_blocking("APP", "hello", &json!({}), None))
+///         }); // and the request ends with this thread
+///         Ok(request.respond(HttpResponse::text("hello"))?)
+///     });
+/// # drop(plugin);
+/// ```
 #[derive(Clone)]
 pub struct Dify {
     invoker: Invoker,

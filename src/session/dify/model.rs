@@ -573,6 +573,10 @@ impl Default for EmbeddingUsage {
 }
 
 /// What vectors are for.
+///
+/// # Examples
+///
+/// As at [`Dify::embed`](super::Dify::embed).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -14,6 +14,18 @@ use crate::session::SessionError;
 use crate::session::duplex::{Connect, Link, LinkOptions, Session, SessionStats, Stdio, Tcp};
 
 /// What a running plugin tells its operator.
+///
+/// # Examples
+///
+/// ```
+/// use sessile::session::dify::{Manifest, Plugin, PluginEvent};
+///
+/// let plugin = Plugin::new(Manifest::new("me", "hello", "0.0.1")).on_event(|event| match event {
+///     PluginEvent::Refused { why, tries_again: true } => eprintln!("Dify is busy: {why}"),
+///     other => eprintln!("{other:?}"),
+/// });
+/// # drop(plugin);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PluginEvent {

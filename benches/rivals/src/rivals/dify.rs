@@ -125,7 +125,7 @@ impl Hosting {
             .env("HEARTBEAT_INTERVAL", "1")
             .stderr(Stdio::null());
         if transport == Transport::Stdio {
-            let hosted = daemon().spawn(command, START).expect("the plugin starts");
+            let hosted = daemon().on_stderr(|_| ()).spawn(command, START).expect("the plugin starts");
             return Self { hosted, _process: None };
         }
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");

@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use super::{I18n, text, with_options};
 
 /// Who gives a parameter its value.
+///
+/// # Examples
+///
+/// As at [`Parameter`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Form {

@@ -338,6 +338,10 @@ impl Datasource {
 }
 
 /// What a datasource provider's datasources are.
+///
+/// # Examples
+///
+/// As at [`Datasource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DatasourceKind {
