@@ -60,6 +60,7 @@ impl Target {
         &self.authority
     }
 
+    #[cfg(feature = "jupyter")]
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
