@@ -15,6 +15,8 @@
 //! | files, network, processes | none | whatever your user may do | whatever the gateway's user may do, there |
 //! | a crash of the engine | ends *this* process | ends the child; the session is lost, and says so | ends the kernel; the session is lost, and says so |
 //!
+//! With both of the first two, [`fallback`] begins in Monty and goes on in CPython when it has to.
+//!
 //! # What is a sandbox, and what is not
 //!
 //! *Monty* gives code no way to the world: no files, no network, no environment, no clock. It runs
@@ -63,6 +65,10 @@
 #![cfg_attr(all(feature = "cpython", unix), doc = "[`CPythonManager`]: cpython::CPythonManager")]
 #![cfg_attr(not(all(feature = "cpython", unix)), doc = "[`CPython`]: crate#features")]
 #![cfg_attr(not(all(feature = "cpython", unix)), doc = "[`CPythonManager`]: crate#features")]
+#![cfg_attr(
+    not(all(feature = "monty", feature = "cpython", unix)),
+    doc = "[`fallback`]: crate#features"
+)]
 #![cfg_attr(feature = "jupyter", doc = "[`Jupyter`]: jupyter::Jupyter")]
 #![cfg_attr(feature = "jupyter", doc = "[`JupyterManager`]: jupyter::JupyterManager")]
 #![cfg_attr(not(feature = "jupyter"), doc = "[`Jupyter`]: crate#features")]
@@ -75,6 +81,8 @@ pub mod cpython;
 #[cfg_attr(not(all(feature = "cpython", unix)), allow(dead_code))]
 mod error;
 mod execution;
+#[cfg(all(feature = "monty", feature = "cpython", unix))]
+pub mod fallback;
 #[cfg(feature = "jupyter")]
 pub mod jupyter;
 #[cfg(all(any(feature = "cpython", feature = "jupyter"), unix))]

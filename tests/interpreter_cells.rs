@@ -717,6 +717,30 @@ fn an_interrupt_is_for_the_cell_that_ran_when_it_was_sent() {
 }
 
 #[test]
+fn warnings_never_name_what_runs_the_cells() {
+    on_each(|python| {
+        let mut told = run(python, "async def never(): pass\nnever()").stderr();
+        for code in ["1", "2", "3", "import warnings\nwarnings.warn('w', stacklevel=2)"] {
+            told += &run(python, code).stderr();
+        }
+        assert!(told.contains("coroutine 'never' was never awaited"), "{told}");
+        assert!(told.contains("UserWarning: w"), "{told}");
+        assert!(!told.contains("sessile"), "{told}");
+    });
+}
+
+#[test]
+fn a_cell_magic_may_stand_below_comments() {
+    on_each(|python| {
+        let execution = run(python, "\n# First: how long?\n  # Then\n%%time\n\nf'{6 * 7}'");
+        assert_eq!((execution.error.as_ref(), execution.text()), (None, Some("'42'")));
+        let error = run(python, "# a\n%%time\n\n1 / 0").error.unwrap();
+        assert!(error.traceback.contains("line 4"), "{}", error.traceback);
+        assert_eq!(run(python, "x = 1\n%%time\nx").error.unwrap().name, "SyntaxError");
+    });
+}
+
+#[test]
 fn large_variables_are_told_short() {
     on_each(|python| {
         let code = "big = list(range(1_000_000))\nd = {n: n for n in range(100)}\nt = 'x' * 10_000\n\

@@ -468,6 +468,12 @@ impl CPython {
         &self.version
     }
 
+    /// Has cells be numbered as if so many had run.
+    #[cfg(feature = "monty")]
+    pub(super) fn count_from(&mut self, cells: u64) {
+        self.count = cells;
+    }
+
     /// The directory that is this session's own, if it was given one.
     #[must_use]
     pub fn private_dir(&self) -> Option<&Path> {

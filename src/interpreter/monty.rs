@@ -47,7 +47,7 @@ use super::{
 use crate::{CreateContext, Manager};
 
 mod host;
-mod source;
+pub(super) mod source;
 
 pub use host::HostCall;
 
@@ -227,6 +227,12 @@ impl MontyManager {
         }
     }
 
+    /// The names of the host's functions.
+    #[cfg(all(feature = "cpython", unix))]
+    pub(super) fn functions(&self) -> impl Iterator<Item = &str> {
+        self.functions.names()
+    }
+
     fn tracker(&self) -> ResourceTracker {
         let limits = ResourceLimits {
             max_memory: Some(self.max_memory),
@@ -335,6 +341,38 @@ impl Monty {
         let dump =
             monty::dump(NAME, None, SessionRef::Idle(repl)).map_err(|error| refused(&error))?;
         Ok([SAVED, &(head.len() as u64).to_be_bytes(), &head, &dump].concat())
+    }
+}
+
+#[cfg(all(feature = "cpython", unix))]
+impl Monty {
+    /// What is bound at top level.
+    pub(super) fn bindings(&mut self) -> Result<Vec<(String, MontyObject)>, InterpreterError> {
+        let mut code = String::from("__sessile_bindings__ = []\n");
+        for name in &self.names {
+            let _ = write!(
+                code,
+                "try:\n __sessile_bindings__.append(('{name}', {name}))\nexcept NameError:\n pass\n"
+            );
+        }
+        code.push_str("__sessile_bindings__");
+        let mut ignore = |_: OutputRef<'_>| {};
+        let stop = Arc::clone(&self.stop);
+        let gatherer = Gatherer::new(&ExecuteOptions::new(), &mut ignore);
+        let mut printer = Printer { gatherer, stop: &stop };
+        let piece = Piece { cell: self.count, inserted: None };
+        let outcome = self.feed(&code, piece, &ExecuteOptions::new(), &mut printer)?;
+        let Fed::Value(MontyObject::List(found)) = outcome else {
+            return Err(InterpreterError::refused("its variables cannot be told"));
+        };
+        let pairs = found.into_iter().filter_map(|one| match one {
+            MontyObject::Tuple(pair) => match <[_; 2]>::try_from(pair).ok()? {
+                [MontyObject::String(name), value] => Some((name, value)),
+                _ => None,
+            },
+            _ => None,
+        });
+        Ok(pairs.collect())
     }
 }
 

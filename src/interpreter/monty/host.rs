@@ -37,6 +37,11 @@ impl HostFunctions {
         self.0.insert(name, function);
     }
 
+    #[cfg(all(feature = "cpython", unix))]
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

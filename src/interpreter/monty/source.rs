@@ -100,6 +100,14 @@ fn show_last_expression<'a>(code: &'a str, parsed: &Parsed<ModModule>) -> Source
     Source { text: Cow::Owned(shown), inserted: Some(line) }
 }
 
+/// The names that a statement at top level binds there, now or when its functions are called.
+#[cfg(all(feature = "cpython", unix))]
+pub(in super::super) fn names_bound_by(stmt: &Stmt) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    Bindings { names: &mut names, depth: 0 }.visit_stmt(stmt);
+    names
+}
+
 /// Finds the names that a module binds: its own, and those its functions declare `global`.
 struct Bindings<'n> {
     names: &'n mut BTreeSet<String>,

@@ -21,4 +21,4 @@ while len(d)<SIZE:
  if not b:os._exit(1)
  d+=b
 d=d.split(b'\0')
-exec(compile(d[0],'<sessile>','exec'),{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':o})
+exec(compile(d[0],'<python>','exec'),{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':o})

@@ -56,7 +56,7 @@ from _struct import Struct
 from fcntl import ioctl
 from termios import FIONREAD
 
-DRIVER = "<sessile>"  # the file name this source is compiled under
+DRIVER = "<python>"  # the file name this source is compiled under; warnings may show it
 STANDARD = os.path.dirname(os.__file__)  # where the standard library is
 INTERRUPT = Struct(">I")
 REQUEST = Struct(">cIQQI")

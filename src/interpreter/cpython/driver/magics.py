@@ -5,6 +5,7 @@ re = library("re")
 NAME = re.compile(r"%([A-Za-z_]\w*)(?:[ \t]+(.*))?$", re.S)
 HELP = re.compile(r"(%{0,2}(?!\d)[\w]+(?:\.\w+|\[-?\d+\])*)(\?\??)$")
 HELP_FIRST = re.compile(r"(\?\??)(%{0,2}(?!\d)[\w]+(?:\.\w+|\[-?\d+\])*)$")
+LEADING = re.compile(r"(?:\s*#[^\n]*\n)*\s*")  # lines of comment before a cell magic
 SWITCHED_OFF = (
     "magics and shell commands are IPython's, and switched off here: write Python, such as "
     "subprocess.run(['ls'])"
@@ -37,7 +38,7 @@ def without_magics(code, name, error):
     again. So what merely looks like one, in a string or within brackets, is left alone.
     """
     builtins.__sessile_magic__ = call_magic
-    first = code.lstrip()
+    first = code[LEADING.match(code).end():]
     if first.startswith("%%"):
         head, _, body = first[2:].partition("\n")
         word, _, line = head.partition(" ")
