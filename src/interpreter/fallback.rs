@@ -231,7 +231,7 @@ impl Interpreter for Fallback {
                     self.enter(Engine::CPython(Box::new(python)));
                     let left =
                         options.timeout.map(|limit| limit.saturating_sub(execution.duration));
-                    let options = ExecuteOptions { timeout: left, ..options.clone() };
+                    let options = ExecuteOptions { timeout: left, ..*options };
                     return self.engine.get_mut().execute_with(code, &options, on_output);
                 }
                 Err(why) => {

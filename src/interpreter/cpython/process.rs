@@ -33,6 +33,8 @@ const CELL: u8 = b'c';
 const CELL_AND_PIPES: u8 = b'n';
 const VARIABLES: u8 = b'v';
 const END: u8 = b'e';
+/// The kind of the frame with the driver as the child has compiled it.
+pub(super) const COMPILED: u8 = b'k';
 /// The number of what is no cell: the start, and the question for variables.
 pub(super) const NO_CELL: u64 = 0;
 /// As much as a pipe holds, so that one reading empties it.
@@ -69,7 +71,7 @@ pub(super) struct Child {
 
 /// A frame that ends a cell, or answers a question.
 pub(super) struct Answer {
-    kind: u8,
+    pub(super) kind: u8,
     pub(super) payload: Vec<u8>,
     /// Nothing that was written before it is still in the pipes.
     is_last: bool,
@@ -404,7 +406,7 @@ impl Child {
                 b'e' if own => cell.frame(StdStream::Stderr, payload),
                 b'd' if own => cell.display(payload)?,
                 b'm' => return Err(Fault::OutOfMemory),
-                b'r' | b's' | b'v' | b'h' if own => {
+                b'r' | b's' | b'v' | b'h' | COMPILED if own => {
                     answer = Some((kind, payload.to_vec()));
                     break;
                 }

@@ -1,10 +1,11 @@
 //! How a child is started: its descriptors, limits, directory, and the driver that is sent to it.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -17,12 +18,12 @@ use super::channel::Channel;
 use super::confine::Plan;
 use super::left::{Left, MARK};
 use super::private_dir::PrivateDir;
-use super::process::{Child, Fault, NO_CELL};
+use super::process::{COMPILED as KIND_COMPILED, Child, Fault, NO_CELL};
 use super::target::Target;
 use crate::sys;
 
 /// What the child is started with: it takes the rest from its channel, so that a list of processes
-/// stays readable. `SIZE` and `OPTIONS` stand for what they are named for.
+/// stays readable. `SIZE`, `COMPILED` and `OPTIONS` stand for what they are named for.
 const BOOT: &str = include_str!("driver/boot.py");
 /// The driver: what is run at once, then, each after a zero byte, what is run when it is needed.
 const DRIVER: &str = concat!(
@@ -41,6 +42,12 @@ const DRIVER: &str = concat!(
     include_str!("../short.py"),
     include_str!("driver/variables.py"),
 );
+/// The driver as the Python of that name has compiled it, for the next one of its kind: it takes longer
+/// to compile than to start. It is what a child tells before it has run a cell, and is kept in this
+/// process only, so no cell can put its own in its place. The child checks that it is of its version.
+static COMPILED: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+/// Of how many Pythons.
+const MOST_COMPILED: usize = 16;
 /// The variable by which Python 3.11 and newer leave the working directory off `sys.path`.
 const SAFE_PATH: &str = "PYTHONSAFEPATH";
 /// How much memory the driver lays by, where memory is limited, to tell of its end.
@@ -95,7 +102,10 @@ impl Child {
         let program = &settings.python;
 
         let mut command = process::Command::new(program);
-        command.args(&settings.args).arg("-c").arg(boot(settings));
+        // What holds it now goes on without: another thread, or one that a fork has left behind.
+        let compiled = COMPILED.try_lock().ok().and_then(|all| all.get(&settings.python).cloned());
+        let compiled = compiled.as_deref().unwrap_or_default();
+        command.args(&settings.args).arg("-c").arg(boot(settings, compiled));
         #[cfg(all(feature = "confine", target_os = "linux"))]
         if let Some((asked, plan)) = &plan {
             plan.clear_environment(asked, &mut command);
@@ -134,7 +144,7 @@ impl Child {
         {
             child.confined = confined;
         }
-        child.greet(settings.start_timeout).map(|version| Ready { child, version }).map_err(
+        child.greet(settings, compiled).map(|version| Ready { child, version }).map_err(
             |Greeting { what, said }| {
                 let said = said.trim_end();
                 let colon = if said.is_empty() { "" } else { ": " };
@@ -144,13 +154,19 @@ impl Child {
     }
 
     /// Sends the driver and waits for its hello.
-    fn greet(&mut self, time: Duration) -> Result<String, Greeting> {
+    fn greet(&mut self, settings: &Settings, compiled: &[u8]) -> Result<String, Greeting> {
+        let time = settings.start_timeout;
         let deadline = Instant::now() + time;
         let mut ignore = |_: OutputRef<'_>| {};
         let mut cell = Cell::new(NO_CELL, &ExecuteOptions::new(), &mut ignore);
-        let outcome = self.send(&mut DRIVER.as_bytes(), Some(deadline)).and_then(|()| {
+        let driver = [DRIVER.as_bytes(), compiled].concat();
+        let outcome = self.send(&mut &*driver, Some(deadline)).and_then(|()| {
             loop {
                 if let Some(answer) = self.turn(&mut cell, Some(deadline))? {
+                    if answer.kind == KIND_COMPILED {
+                        keep(&settings.python, answer.payload);
+                        continue;
+                    }
                     let hello = serde_json::from_slice::<Hello>(&answer.payload);
                     break hello.map(|hello| hello.version).map_err(|_| Fault::Protocol("hello"));
                 }
@@ -170,6 +186,14 @@ impl Child {
             let outputs = cell.into_gathered().outputs;
             Greeting { what, said: Execution { outputs, ..Execution::default() }.stderr() }
         })
+    }
+}
+
+fn keep(python: &Path, compiled: Vec<u8>) {
+    if let Ok(mut all) = COMPILED.try_lock()
+        && (all.len() < MOST_COMPILED || all.contains_key(python))
+    {
+        all.insert(python.to_owned(), compiled.into());
     }
 }
 
@@ -197,11 +221,44 @@ fn keeps_directory_away(settings: &Settings) -> bool {
     !is_set && !is_asked
 }
 
-fn boot(settings: &Settings) -> String {
+fn boot(settings: &Settings, compiled: &[u8]) -> String {
     let magics = if settings.magics { "True" } else { "False" };
     // Not so much of what little there may be that nothing can be done with the rest.
     let reserve = settings.limits.memory.map_or(0, |bytes| RESERVE.min(bytes / 8));
     let safe_path = if keeps_directory_away(settings) { "True" } else { "False" };
     let options = format!("{{'magics':{magics},'reserve':{reserve},'safe_path':{safe_path}}}");
-    BOOT.replace("SIZE", &DRIVER.len().to_string()).replace("OPTIONS", &options)
+    BOOT.replace("SIZE", &DRIVER.len().to_string())
+        .replace("COMPILED", &compiled.len().to_string())
+        .replace("OPTIONS", &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Interpreter;
+    use super::super::CPythonManager;
+    use super::*;
+
+    fn compiled() -> Option<Arc<[u8]>> {
+        COMPILED.lock().unwrap().get(Path::new("python3")).cloned()
+    }
+
+    #[test]
+    fn the_driver_is_compiled_once_for_each_python_and_no_cell_can_put_its_own_in_its_place() {
+        let manager = CPythonManager::new();
+        manager.start().unwrap();
+        let first = compiled().expect("the first has told it");
+        let mut second = manager.start().unwrap();
+        assert_eq!(second.run("1 + 1").unwrap().text(), Some("2"));
+        assert!(Arc::ptr_eq(&first, &compiled().unwrap()), "the second had no need to");
+        // One that was compiled by another version is not taken.
+        let other = [b"another version\0", &*first].concat();
+        COMPILED.lock().unwrap().insert("python3".into(), other.into());
+        manager.start().unwrap();
+        assert_eq!(first, compiled().unwrap());
+        let forged = "import os, struct\nfor fd in range(3, 64):\n    try:\n        \
+                      os.write(fd, b'k' + struct.pack('>II', 1, 4) + b'evil')\n    \
+                      except OSError:\n        pass";
+        assert!(second.run(forged).unwrap_err().state_lost());
+        assert_eq!(first, compiled().unwrap());
+    }
 }

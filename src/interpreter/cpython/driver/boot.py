@@ -16,9 +16,16 @@ s=_socket.socket(fileno=os.dup(0))
 f=s.recvmsg(1,_socket.CMSG_SPACE(12))[1][0][2]
 f=[int.from_bytes(f[i:i+4],sys.byteorder) for i in(0,4,8)]
 d=b''
-while len(d)<SIZE:
- b=os.read(f[0],SIZE-len(d))
+while len(d)<SIZE+COMPILED:
+ b=os.read(f[0],SIZE+COMPILED-len(d))
  if not b:os._exit(1)
  d+=b
-d=d.split(b'\0')
-exec(compile(d[0],'<python>','exec'),{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':o})
+import marshal
+v=sys.modules['_frozen_importlib_external'].MAGIC_NUMBER+sys.version.encode()+b'\0'
+c,d,m=d[SIZE:],d[:SIZE].split(b'\0'),None
+if c.startswith(v):
+ c=marshal.loads(c[len(v):])
+else:
+ c=compile(d[0],'<python>','exec')
+ m=v+marshal.dumps(c)
+exec(c,{'__name__':'sessile_driver','passage':s,'pipes':f,'rooms':d[1:],'path':p,'options':o,'made':m})

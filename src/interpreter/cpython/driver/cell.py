@@ -418,6 +418,9 @@ sys.meta_path.insert(0, OnImport())
 standard_path, sys.path[:] = sys.path[:], path
 set_aside()
 
+if made:
+    send(FRAME.pack(b"k", 0, len(made)) + made)
+made = None
 hello = to_json({"version": sys.version.split()[0]})
 send(FRAME.pack(b"h", 0, len(hello)) + hello)
 serve()

@@ -12,9 +12,10 @@ descriptors may come.
               socket: the pipes that are to be standard output and standard error from now on;
               v question for variables; e end.
     frame     kind u8 | cell u32 | length u32 | payload.  Kinds: h hello, o stdout, e stderr,
-              d display, r reply, s short reply, v variables, m out of memory; the payload of h, d,
-              r and v is JSON, that of s is a byte of flags and the value's repr, that of m is
-              empty, and it is the last.
+              d display, r reply, s short reply, v variables, m out of memory, k this room compiled,
+              before the hello and for the next start, if it was sent none that fits; the payload
+              of h, d, r and v is JSON, that of s is a byte of flags and the value's repr, that of
+              m is empty, and it is the last.
     All numbers are big-endian.
     interrupt u32, beside a SIGINT: the request that it is for, the first being 1; or 0, when a request
               has been waiting for a while, and what runs between cells is to give way to it.
@@ -110,7 +111,7 @@ spare = reserve = None
 # Reentrant: a finalizer that prints may run while a frame is being made.
 lock = _thread.RLock()
 
-# `passage` is the socket, `pipes` are what came over it first, `rooms` the other rooms' sources,
+# `made` is this room as it was compiled, to be told; `passage` is the socket, `pipes` are what came over it first, `rooms` the other rooms' sources,
 # `path` what `sys.path` shall be for cells, `options` the manager's.
 requests, frames, interrupts = (io.FileIO(fd, mode) for fd, mode in zip(pipes, "rwr"))
 for fd in pipes:
