@@ -53,9 +53,11 @@ pub(crate) mod mailbox;
 mod models;
 #[cfg(unix)]
 mod outside;
+mod queue;
 mod reach;
 mod readiness;
 mod spawn;
+mod state;
 mod timers;
 
 use std::any::Any;
@@ -75,14 +77,15 @@ use std::time::{Duration, Instant};
 pub use self::awaited::{Elapsed, Sleep};
 pub use self::handle::{Call, Handle, PostError};
 pub(crate) use self::handle::{Refusal, Whose};
-use self::local::{Callback, Entry, Local, Ready};
 pub use self::local::{LocalHandle, Scheduled};
 #[cfg(unix)]
 use self::outside::may_run_inside_another;
+use self::queue::{Callback, Entry, Ready};
 use self::reach::Reach;
 pub(crate) use self::readiness::AsSource;
 use self::readiness::Sources;
 pub use self::readiness::{Interest, Readiness, Source};
+use self::state::Local;
 use self::timers::Timers;
 use crate::contain::{contain, drop_each};
 use crate::deadline::Deadline;
@@ -644,7 +647,7 @@ impl EventLoop {
                 }
             }
             Callback::Ready(key) => Sources::call(local, key),
-            Callback::Poll(id) => spawn::poll(local, id),
+            Callback::Poll(id) => local.poll_task(id),
         }));
         if let Err(payload) = result {
             let told = match &self.options.exception {

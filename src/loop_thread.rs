@@ -90,6 +90,18 @@ fn with_state<S: 'static, R>(act: impl FnOnce(&mut S) -> R) -> Option<R> {
 ///
 /// See the [module's page](self) for an example. The [`Registry`] lists it as an instance that its
 /// thread uses, and closes it with all else.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sessile::LoopThread;
+///
+/// let counter = LoopThread::spawn("counter", |_| Ok(0))?;
+/// counter.handle().post(|count| *count += 1)?;
+/// assert_eq!(counter.handle().call(|count| *count)?.join()?, 1);
+/// assert!(counter.close(Duration::from_secs(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct LoopThread<S: 'static> {
     handle: StateHandle<S>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
@@ -168,6 +180,16 @@ impl<S: 'static> LoopThreadBuilder<S> {
     /// Sets the registry that lists the thread. Ordered closed there, it closes as when it is dropped.
     ///
     /// Default: [`Registry::global`].
+    ///
+    /// ```
+    /// use sessile::{LoopThread, Registry};
+    ///
+    /// let registry = Registry::new();
+    /// let counter = LoopThread::builder("counter").registry(&registry).spawn(|_| Ok(0))?;
+    /// assert_eq!(registry.snapshot().instances.len(), 1);
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = registry.clone();
         self
@@ -176,6 +198,17 @@ impl<S: 'static> LoopThreadBuilder<S> {
     /// Sets how long closing may take when the thread is dropped, or closed by its registry.
     ///
     /// Default: 1 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let within = Duration::from_secs(1);
+    /// let counter = LoopThread::builder("counter").close_timeout(within).spawn(|_| Ok(0))?;
+    /// drop(counter); // waits for no longer than that
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close_timeout(mut self, within: Duration) -> Self {
         self.close_timeout = within;
         self
@@ -202,6 +235,14 @@ impl<S: 'static> LoopThreadBuilder<S> {
     }
 
     /// Starts the thread, has it make its state by `make`, and waits for that.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::builder("counter").spawn(|_| Ok(0))?;
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -316,6 +357,14 @@ impl<S: 'static> LoopThread<S> {
     }
 
     /// Sets up a thread of this name.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::builder("counter").spawn(|_| Ok(0))?;
+    /// assert_eq!(counter.handle().call(|count| *count)?.join()?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder(name: impl Into<String>) -> LoopThreadBuilder<S> {
         LoopThreadBuilder {
             name: name.into(),
@@ -327,6 +376,16 @@ impl<S: 'static> LoopThread<S> {
     }
 
     /// Everybody's handle to the state.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |_| Ok(0))?;
+    /// let handle = counter.handle(); // `Send + Sync + Clone`
+    /// std::thread::spawn(move || handle.post(|count| *count += 1).is_ok()).join().unwrap();
+    /// assert_eq!(counter.handle().call(|count| *count)?.join()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> StateHandle<S> {
         self.handle.clone()
@@ -363,6 +422,20 @@ impl<S: 'static> LoopThread<S> {
     }
 
     /// Waits until the thread has ended, no longer than this, and says whether it has.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let once = LoopThread::spawn("once", |local| {
+    ///     let stops = local.clone();
+    ///     local.call_soon(move |_| stops.stop());
+    ///     Ok(())
+    /// })?;
+    /// assert!(once.wait_closed(Duration::from_secs(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Threads
     ///
@@ -452,6 +525,15 @@ impl<S> Clone for StateHandle<S> {
 impl<S: 'static> StateHandle<S> {
     /// Has the thread call `act` with its state, and wakes it. In the order of posting.
     ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let list = LoopThread::spawn("list", |_| Ok(Vec::new()))?;
+    /// list.handle().post(|list| list.push(1))?;
+    /// assert_eq!(list.handle().call(|list| list.len())?.join()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the thread takes no more work, or this is a forked child, which has no such thread; `act` comes
@@ -466,6 +548,18 @@ impl<S: 'static> StateHandle<S> {
 
     /// Has the thread call `act` with its state, and gives what it returns to the handle: to be joined,
     /// awaited or cancelled.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |_| Ok(41))?;
+    /// let answer = counter.handle().call(|count| {
+    ///     *count += 1;
+    ///     *count
+    /// })?;
+    /// assert_eq!(answer.join()?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -496,6 +590,18 @@ impl<S: 'static> StateHandle<S> {
     }
 
     /// Whether the thread takes no more work.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |_| Ok(0))?;
+    /// let handle = counter.handle();
+    /// assert!(counter.close(Duration::from_secs(1)));
+    /// assert!(handle.is_closed() && handle.post(|_| ()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_inherited() || self.handle.is_closed()
@@ -507,6 +613,16 @@ impl<S: 'static> StateHandle<S> {
     }
 
     /// Whether this is the thread itself, which must not wait for its own work.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |_| Ok(0))?;
+    /// let handle = counter.handle();
+    /// assert!(!handle.is_own_thread());
+    /// assert!(counter.handle().call(move |_| handle.is_own_thread())?.join()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_own_thread(&self) -> bool {
         thread::current().id() == self.thread
@@ -553,16 +669,58 @@ impl<S> Clone for LocalState<S> {
 
 impl<S: 'static> LocalState<S> {
     /// Has the loop call `act` in its next turn, after what is queued already.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |local| {
+    ///     local.call_soon(|count| *count += 1);
+    ///     Ok(0)
+    /// })?;
+    /// assert_eq!(counter.handle().call(|count| *count)?.join()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call_soon(&self, act: impl FnOnce(&mut S) + 'static) -> Scheduled {
         self.local.call_soon(|| with_state(act).unwrap_or_default())
     }
 
     /// Has the loop call `act` after `delay`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let counter = LoopThread::spawn("counter", move |local| {
+    ///     local.call_later(Duration::from_millis(1), move |count| drop(tell.send(*count)));
+    ///     Ok(7)
+    /// })?;
+    /// assert_eq!(told.recv()?, 7);
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call_later(&self, delay: Duration, act: impl FnOnce(&mut S) + 'static) -> Scheduled {
         self.local.call_later(delay, || with_state(act).unwrap_or_default())
     }
 
     /// Has the loop call `act` at `when`, or in its next turn if that has passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let at = std::time::Instant::now() + Duration::from_millis(1);
+    /// let counter = LoopThread::spawn("counter", move |local| {
+    ///     local.call_at(at, move |count| drop(tell.send(*count)));
+    ///     Ok(7)
+    /// })?;
+    /// assert_eq!(told.recv()?, 7);
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call_at(&self, when: Instant, act: impl FnOnce(&mut S) + 'static) -> Scheduled {
         self.local.call_at(when, || with_state(act).unwrap_or_default())
     }
@@ -585,6 +743,20 @@ impl<S: 'static> LocalState<S> {
     }
 
     /// Runs a future on the loop, which finds the state by [`with`](Self::with).
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let counter = LoopThread::spawn("counter", move |local| {
+    ///     let within = local.clone();
+    ///     local.spawn_local(async move { drop(tell.send(within.with(|count| *count))) }).detach();
+    ///     Ok(7)
+    /// })?;
+    /// assert_eq!(told.recv()?, 7);
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn spawn_local<F>(&self, future: F) -> JoinHandle<F::Output, ()>
     where
         F: Future + 'static,
@@ -595,6 +767,20 @@ impl<S: 'static> LocalState<S> {
 
     /// Calls `act` with the state: for futures, which are not lent it.
     ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let counter = LoopThread::spawn("counter", move |local| {
+    ///     let within = local.clone();
+    ///     local.spawn_local(async move { drop(tell.send(within.with(|count| *count + 1))) }).detach();
+    ///     Ok(41)
+    /// })?;
+    /// assert_eq!(told.recv()?, 42);
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// Inside of a callback, which has the state already; and where there is none: while it is made, or
@@ -604,6 +790,18 @@ impl<S: 'static> LocalState<S> {
     }
 
     /// Everybody else's handle to the state.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |local| {
+    ///     let handle = local.handle(); // for other threads
+    ///     std::thread::spawn(move || handle.post(|count| *count += 1).is_ok());
+    ///     Ok(0)
+    /// })?;
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> StateHandle<S> {
         let thread = thread::current().id(); // the loop's: this is not `Send`
@@ -612,12 +810,37 @@ impl<S: 'static> LocalState<S> {
     }
 
     /// The loop's own handle, whose callbacks do without the state.
+    ///
+    /// ```
+    /// use sessile::LoopThread;
+    ///
+    /// let counter = LoopThread::spawn("counter", |local| {
+    ///     local.local().call_soon(|| println!("on the loop, without the state"));
+    ///     Ok(0)
+    /// })?;
+    /// # drop(counter);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn local(&self) -> &LocalHandle {
         &self.local
     }
 
     /// Has the thread end after this turn.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use sessile::LoopThread;
+    ///
+    /// let once = LoopThread::spawn("once", |local| {
+    ///     let stops = local.clone();
+    ///     local.call_soon(move |_| stops.stop());
+    ///     Ok(())
+    /// })?;
+    /// assert!(once.wait_closed(Duration::from_secs(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stop(&self) {
         self.local.stop();
     }

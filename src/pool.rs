@@ -1,12 +1,17 @@
 //! A pool gives every thread its own instance: how it is set up, used and closed, and what can go
 //! wrong.
 
+mod books;
+mod borrow;
 mod builder;
+mod close;
 mod closers;
+mod create;
 mod gate;
 pub(crate) mod inner;
 pub(crate) mod instance;
 pub(crate) mod lease;
+mod limits;
 mod room;
 
 use std::fmt;

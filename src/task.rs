@@ -396,12 +396,30 @@ impl<R, B> JoinHandle<R, B> {
     }
 
     /// Says whether the work has run, or never will.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit(|n| *n + 1)?;
+    /// while !handle.is_finished() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(handle.join()?, 21);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.ended.load(Ordering::Acquire) || self.task.is_inherited()
     }
 
     /// Waits for the work and returns what it returned.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// assert_eq!(workers.submit(|n| *n + 1)?.join()?, 21);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -416,6 +434,19 @@ impl<R, B> JoinHandle<R, B> {
 
     /// [`join`](Self::join), for no longer than this; after that the handle comes back.
     ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit(|n| *n + 1)?;
+    /// match handle.join_timeout(Duration::from_secs(60)) {
+    ///     Ok(result) => assert_eq!(result?, 21),
+    ///     Err(handle) => drop(handle), // not yet: wait again, cancel it, or let it run
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// The outer one hands the handle back: the time is over, or it is this very thread that would
@@ -429,6 +460,17 @@ impl<R, B> JoinHandle<R, B> {
 
     /// Keeps the work from running, if it has not started: then it comes back. It is `None` if it
     /// runs, has run, or was cancelled before.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit(|n| *n + 1)?;
+    /// match handle.cancel() {
+    ///     Some(_work) => println!("it had not begun"),
+    ///     None => assert_eq!(handle.join()?, 21),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn cancel(&self) -> Option<B> {
         let mut state = self.lock()?;
         let Stage::Queued = state.stage else { return None };
@@ -508,6 +550,13 @@ impl<R, B> JoinHandle<R, B> {
     }
 
     /// Lets the work run on its own.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// workers.submit(|n| *n += 1)?.detach();
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn detach(self) {}
 
     /// Who is to run the work has to be woken for it: that takes longer than one looks out for an
@@ -671,12 +720,31 @@ pub struct CancelOnDrop<R, B = Box<dyn FnOnce() -> R + Send>>(Option<JoinHandle<
 
 impl<R, B> CancelOnDrop<R, B> {
     /// Says whether the work has run, or never will.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit(|n| *n + 1)?.cancel_on_drop();
+    /// while !handle.is_finished() {
+    ///     std::thread::yield_now();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Goes back to a handle that lets the work run when it is dropped.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit(|n| *n + 1)?.cancel_on_drop();
+    /// let handle = handle.into_handle(); // dropped, it lets the work run
+    /// assert_eq!(handle.join()?, 21);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Panics
     ///

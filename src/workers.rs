@@ -29,6 +29,7 @@ mod builder;
 mod job;
 mod key;
 mod keyed;
+mod load;
 #[cfg(all(test, sessile_loom))]
 mod models;
 mod queues;
@@ -135,12 +136,27 @@ where
 
     /// Says how many threads there may be: as many as were asked for, or the most of a range. Workers
     /// are numbered from zero up to that.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// assert_eq!(workers.threads(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn threads(&self) -> usize {
         self.team.queues.seats()
     }
 
     /// Lends the pool underneath: for its status, its limits, and to order instances closed.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// workers.submit(|n| *n)?.join()?;
+    /// assert_eq!(workers.pool().status().created, 1);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn pool(&self) -> &Pool<T> {
         &self.team.pool
@@ -189,6 +205,16 @@ where
 
     /// [`submit`](Self::submit), waiting for room no longer than this.
     ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let handle = workers.submit_timeout(Duration::from_secs(1), |n| *n + 1)?;
+    /// assert_eq!(handle.join()?, 21);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`submit`](Self::submit), and if no room came free in time. The work comes back.
@@ -201,6 +227,16 @@ where
     }
 
     /// [`submit`](Self::submit), without waiting for room.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// match workers.try_submit(|n| *n + 1) {
+    ///     Ok(handle) => assert_eq!(handle.join()?, 21),
+    ///     Err(full) => drop(full.into_inner()), // the work: do it later, or elsewhere
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -248,6 +284,14 @@ where
     }
 
     /// Gives work to the worker of this number, counted from zero; what it is given so runs in order.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// workers.submit_to(0, |n| *n = 7)?.join()?;
+    /// assert_eq!(workers.submit_to(0, |n| *n)?.join()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -392,6 +436,14 @@ where
     }
 
     /// Lists the keys that have an instance, in no order.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// workers.keyed("ann".to_owned()).submit(|n| *n)?.join()?;
+    /// assert_eq!(workers.keys(), ["ann"]);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn keys(&self) -> Vec<K> {
         if self.team.is_inherited() {
@@ -414,6 +466,18 @@ where
     ///
     /// On a worker's own thread it does not wait, nor hand anything back, nor ask: the workers do what
     /// is queued, and end then.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let queued = workers.submit(|n| *n + 1)?;
+    /// let report = workers.shutdown(Duration::from_secs(5));
+    /// assert!(report.is_clean(), "{report:?}");
+    /// assert_eq!(queued.join()?, 21); // what was queued is done first
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn shutdown(&self, within: Duration) -> ShutdownReport {
         self.crew.close();
         self.end(Deadline::after(within / 2), Deadline::after(within))
@@ -422,6 +486,18 @@ where
     /// Takes no more work and hands back what is queued: its handles resolve as cancelled, with the
     /// work. Asks instances in use to stop, closes all instances, and ends the threads, within this
     /// time.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let queued = workers.submit(|n| *n + 1)?;
+    /// let report = workers.abort(Duration::from_secs(5));
+    /// assert!(report.is_clean(), "{report:?}");
+    /// assert!(queued.join().is_ok_and(|n| n == 21) || workers.status().is_closed); // done, or handed back
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn abort(&self, within: Duration) -> ShutdownReport {
         let now = Deadline::after(Duration::ZERO);
         self.crew.close();

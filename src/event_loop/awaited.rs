@@ -10,8 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::local::{LocalHandle, Scheduled, after};
+use super::local::{LocalHandle, Scheduled};
 use super::readiness::{AsSource, Source, Sources, Way, closed};
+use super::timers::after;
 
 // ---- readiness ----------------------------------------------------------------------------------
 

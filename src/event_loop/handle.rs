@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::local::LocalHandle;
 use super::mailbox::{Job, Posted, Refused};
 use super::reach::Reach;
+use super::timers::after;
 use crate::exclusive::Exclusive;
 use crate::task::{JoinHandle, Ran, Runner, task};
 
@@ -76,11 +77,35 @@ impl<F> PostError<F> {
     }
 
     /// Hands back the work.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// drop(event_loop);
+    /// let refused = handle.call_soon_threadsafe(|| println!("hello")).unwrap_err();
+    /// refused.into_inner()(); // the callback is not lost
+    /// ```
     pub fn into_inner(self) -> F {
         self.work.into_inner()
     }
 
     /// Says whether the queue is full now, so that a later try may succeed.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(1).queue_capacity(1).build()?;
+    /// let (hold, held) = std::sync::mpsc::channel::<()>();
+    /// let running = workers.submit(move |_| drop(held.recv()))?;
+    /// while workers.status().running == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// let waits = workers.submit(|_| ())?;
+    /// assert!(workers.try_submit(|_| ()).unwrap_err().is_full());
+    /// drop(hold);
+    /// running.join()?;
+    /// waits.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.refusal, Refusal::Full(_) | Refusal::NoThread)
@@ -94,6 +119,13 @@ impl<F> PostError<F> {
     }
 
     /// Says whether the owner takes no more work, so that no later try can succeed.
+    ///
+    /// ```
+    /// let event_loop = sessile::EventLoop::new();
+    /// let handle = event_loop.handle();
+    /// drop(event_loop);
+    /// assert!(handle.call_soon_threadsafe(|| ()).unwrap_err().is_closed());
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.refusal, Refusal::Closed)
@@ -236,7 +268,7 @@ impl Handle {
     where
         F: FnOnce() + Send + 'static,
     {
-        let at = super::local::after(delay);
+        let at = after(delay);
         match self.reach.post(Later { at, callback }) {
             Ok(_) => Ok(()),
             Err(refused) => Err(PostError::from(refused).map(|later| later.callback)),

@@ -1,24 +1,19 @@
 //! The owner's handle to its own loop.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use polling::Poller;
-
 use super::handle::Handle;
-use super::mailbox::Inbox;
-use super::reach::{Reach, this_thread};
+use super::queue::{Callback, Entry};
+use super::reach::this_thread;
 use super::readiness::{AsSource, Interest, Readiness, Source, Sources};
-use super::spawn::{self, LocalFuture};
-use super::timers::{Cancelled, Next, Timers};
-use crate::contain::drop_each;
+use super::state::Local;
+use super::timers::{Cancelled, after};
 use crate::task::JoinHandle;
 
 /// The owner's handle to its loop. `!Send`: it queues without waking, which is right on the loop's
@@ -42,154 +37,8 @@ pub struct LocalHandle {
     pub(super) local: Rc<Local>,
 }
 
-/// What a loop has, all of it on its own thread.
-pub(super) struct Local {
-    pub(super) reach: Arc<Reach>,
-    pub(super) inbox: Inbox,
-    /// What the turn is to call.
-    pub(super) ready: RefCell<Ready>,
-    /// What was asked for on this thread, for a later turn.
-    pub(super) soon: RefCell<VecDeque<Entry>>,
-    /// Tasks that were woken, for a later turn.
-    pub(super) woken: RefCell<VecDeque<u64>>,
-    pub(super) timers: RefCell<Timers>,
-    pub(super) sources: RefCell<Sources>,
-    pub(super) tasks: RefCell<HashMap<u64, Pin<Box<dyn LocalFuture>>>>,
-    pub(super) next_task: Cell<u64>,
-    pub(super) closed: Cell<bool>,
-    /// How many runs of it are going on, one within the other.
-    pub(super) running: Cell<usize>,
-    /// The poller, if another loop watches that: see [`outside`](super::outside).
-    pub(super) on_loan: OnceCell<Arc<Poller>>,
-}
-
-impl Local {
-    /// Whether it calls nothing any more: it was closed, or is a forked child's, inherited.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.get() || self.reach.is_inherited()
-    }
-
-    /// There is something to do. An outer loop is told, if this one is not awake.
-    pub(super) fn stir(&self) {
-        if self.running.get() == 0
-            && let Some(poller) = self.on_loan.get()
-        {
-            // It fails only where the poller itself has; then the run that follows fails as well.
-            let _ = poller.notify();
-        }
-    }
-
-    /// When the first timer is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.weed_timers();
-        loop {
-            let next = self.timers.borrow_mut().next();
-            match next {
-                Next::At(at) => return Some(at),
-                Next::Nothing => return None,
-                Next::Cancelled(entry) => drop_each([entry]), // after the borrow
-            }
-        }
-    }
-
-    /// Drops timers that were cancelled, if they are many.
-    pub(super) fn weed_timers(&self) {
-        let weeds = self.timers.borrow_mut().weed();
-        drop_each(weeds); // after the borrow: they are foreign code
-    }
-}
-
 thread_local! {
     static CURRENT: RefCell<Option<LocalHandle>> = const { RefCell::new(None) };
-}
-
-/// Something that the loop is to call.
-pub(super) struct Entry {
-    pub(super) callback: Callback,
-    cancelled: Option<Rc<Cell<bool>>>,
-}
-
-pub(super) enum Callback {
-    Local(Box<dyn FnOnce()>),
-    /// So many letters, which are the next in the inbox.
-    Posted(usize),
-    Ready(u64),
-    Poll(u64),
-}
-
-impl Entry {
-    pub(super) fn new(callback: Callback) -> Self {
-        Self { callback, cancelled: None }
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|cancelled| cancelled.get())
-    }
-}
-
-/// What a turn is to call, in order: a share of each source. Letters stay in the inbox until they are
-/// called: here is only how many.
-#[derive(Default)]
-pub(super) struct Ready {
-    queue: VecDeque<Entry>,
-    /// How many calls it stands for.
-    len: usize,
-    /// How many of these are of letters.
-    letters: usize,
-}
-
-impl Ready {
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn letters(&self) -> usize {
-        self.letters
-    }
-
-    pub(super) fn push_back(&mut self, entry: Entry) {
-        self.len += 1;
-        self.queue.push_back(entry);
-    }
-
-    pub(super) fn push_letters(&mut self, letters: usize) {
-        if letters > 0 {
-            self.len += letters;
-            self.letters += letters;
-            self.queue.push_back(Entry::new(Callback::Posted(letters)));
-        }
-    }
-
-    /// What is to be called next; of letters one at a time.
-    pub(super) fn pop_front(&mut self) -> Option<Entry> {
-        let front = self.queue.front_mut()?;
-        self.len -= 1;
-        if let Callback::Posted(letters) = &mut front.callback {
-            self.letters -= 1;
-            if *letters > 1 {
-                *letters -= 1;
-                return Some(Entry::new(Callback::Posted(1)));
-            }
-        }
-        self.queue.pop_front()
-    }
-
-    /// The next letter is not there yet, so those behind it are left in the inbox, too.
-    pub(super) fn leave_letters(&mut self) {
-        if let Some(Entry { callback: Callback::Posted(letters), .. }) = self.queue.front() {
-            self.len -= letters;
-            self.letters -= letters;
-            self.queue.pop_front();
-        }
-    }
-
-    pub(super) fn take(&mut self) -> VecDeque<Entry> {
-        std::mem::take(self).queue
-    }
 }
 
 /// A callback that a loop was asked to call. Dropping it changes nothing.
@@ -262,12 +111,6 @@ impl fmt::Debug for Scheduled {
             .field("is_cancelled", &self.is_cancelled())
             .finish()
     }
-}
-
-/// A delay too long to be represented is as good as for ever: thirty years.
-pub(super) fn after(delay: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(delay).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 60 * 60))
 }
 
 impl LocalHandle {
@@ -480,7 +323,7 @@ impl LocalHandle {
         F: Future + 'static,
         F::Output: 'static,
     {
-        spawn::spawn(&self.local, future)
+        self.local.spawn(future)
     }
 
     /// Counts the callbacks that are queued behind the one that is being called now.

@@ -14,8 +14,9 @@ use std::time::Instant;
 use polling::Poller;
 
 use super::EventLoop;
-use super::local::{Local, LocalHandle};
+use super::local::LocalHandle;
 use super::readiness::{Interest, Source};
+use super::state::Local;
 
 std::thread_local! {
     /// How many loops of this thread may be run inside others.

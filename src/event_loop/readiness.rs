@@ -1,4 +1,4 @@
-//! Sockets and pipes, watched for readiness.
+//! Sockets and pipes, watched for readiness. With [`state`](super::state) it is one thing in two files.
 //!
 //! Several sources may lie on one descriptor: an `Arc` of a socket that one part of a program reads and
 //! another writes. A poller knows each descriptor once. So a [`Descriptor`] stands between the two: it
@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use polling::{Event, Events, PollMode, Poller};
 
-use super::local::Local;
 use super::reach::Reach;
+use super::state::Local;
 use crate::contain::drop_each;
 
 /// What a source is watched for.

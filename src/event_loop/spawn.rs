@@ -4,14 +4,12 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake};
 
-use super::local::{Callback, Entry, Local};
 use super::reach::Reach;
-use crate::task::{JoinHandle, Runner, task_with};
+use crate::task::Runner;
 
 /// A future with its handle's other side.
 pub(super) trait LocalFuture {
@@ -21,7 +19,7 @@ pub(super) trait LocalFuture {
     fn waker(&self) -> &Arc<Wakeup>;
 }
 
-struct Spawned<F: Future> {
+pub(super) struct Spawned<F: Future> {
     future: Pin<Box<F>>,
     /// Taken at the end. Dropped before, it tells the handle that it was cancelled.
     runner: Option<Runner<F::Output, ()>>,
@@ -36,6 +34,17 @@ pub(super) struct Wakeup {
     pending: AtomicBool,
 }
 
+impl Wakeup {
+    pub(super) fn new(reach: &Arc<Reach>, task: u64) -> Arc<Self> {
+        Arc::new(Self { reach: Arc::clone(reach), task, pending: AtomicBool::new(true) })
+    }
+
+    /// The task is about to be polled: a wake counts again.
+    pub(super) fn rearm(&self) {
+        self.pending.store(false, Ordering::Release);
+    }
+}
+
 impl Wake for Wakeup {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -45,6 +54,19 @@ impl Wake for Wakeup {
         if !self.pending.swap(true, Ordering::AcqRel) {
             self.reach.task_woken(self.task);
         }
+    }
+}
+
+impl<F: Future + 'static> Spawned<F>
+where
+    F::Output: 'static,
+{
+    pub(super) fn boxed(
+        future: F,
+        runner: Runner<F::Output, ()>,
+        waker: Arc<Wakeup>,
+    ) -> Pin<Box<dyn LocalFuture>> {
+        Box::pin(Self { future: Box::pin(future), runner: Some(runner), waker })
     }
 }
 
@@ -67,44 +89,5 @@ impl<F: Future> LocalFuture for Spawned<F> {
 
     fn waker(&self) -> &Arc<Wakeup> {
         &self.waker
-    }
-}
-
-pub(super) fn spawn<F>(local: &Rc<Local>, future: F) -> JoinHandle<F::Output, ()>
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    let id = local.next_task.get();
-    local.next_task.set(id + 1);
-    let waker = Arc::new(Wakeup {
-        reach: Arc::clone(&local.reach),
-        task: id,
-        pending: AtomicBool::new(true),
-    });
-    // A cancel has the task polled once more, which drops the future.
-    let on_cancel = Waker::from(Arc::clone(&waker));
-    let (runner, mut handle) = task_with((), local.reach.runs_on, Some(on_cancel));
-    handle.set_loop(local.reach.address());
-    if local.is_closed() {
-        return handle; // the runner goes here, and tells the handle
-    }
-    let spawned = Spawned { future: Box::pin(future), runner: Some(runner), waker };
-    local.tasks.borrow_mut().insert(id, Box::pin(spawned));
-    local.soon.borrow_mut().push_back(Entry::new(Callback::Poll(id)));
-    local.stir();
-    handle
-}
-
-/// Polls a task, unless it is over.
-pub(super) fn poll(local: &Local, id: u64) {
-    // Out of the map while it runs: it may spawn others.
-    let Some(mut spawned) = local.tasks.borrow_mut().remove(&id) else { return };
-    let wakeup = Arc::clone(spawned.waker());
-    // Lowered before the poll, so that a wake during it counts.
-    wakeup.pending.store(false, Ordering::Release);
-    let waker = Waker::from(wakeup);
-    if !spawned.as_mut().poll(&mut Context::from_waker(&waker)) && !local.is_closed() {
-        local.tasks.borrow_mut().insert(id, spawned);
     }
 }

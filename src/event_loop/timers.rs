@@ -4,9 +4,15 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::local::Entry;
+use super::queue::Entry;
+
+/// A delay too long to be represented is as good as for ever: thirty years.
+pub(super) fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 24 * 60 * 60))
+}
 
 #[derive(Default)]
 pub(super) struct Timers {

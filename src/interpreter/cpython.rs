@@ -90,6 +90,7 @@ mod files;
 mod left;
 mod private_dir;
 mod process;
+mod remove_dir;
 mod shelf;
 mod start;
 mod target;

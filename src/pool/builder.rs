@@ -10,38 +10,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Pool;
-use super::inner::{Books, FromAfar, Inner};
-use crate::deadline::Deadline;
+use super::books::Books;
+use super::inner::{FromAfar, Inner};
+use super::limits::Limits;
 use crate::fork::{self, PerProcess};
 use crate::id::PoolId;
 use crate::manager::Manager;
 use crate::registry::Registry;
 use crate::registry::event::{InstanceEvent, OnEvent};
 use crate::thread::{self, Place};
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(super) max_size: Option<usize>,
-    pub(super) wait_timeout: Option<Duration>,
-    pub(super) evict_idle_after: Option<Duration>,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) max_lifetime: Option<Duration>,
-    pub(super) max_uses: Option<u64>,
-    pub(super) check_after: Option<Duration>,
-    /// The first wait and the longest.
-    pub(super) backoff: Option<(Duration, Duration)>,
-}
-
-impl Limits {
-    pub(super) fn usual_wait(&self) -> Deadline {
-        self.wait_timeout.map_or(Deadline::NEVER, Deadline::after)
-    }
-
-    /// The shortest time that the reaper has to keep for this pool.
-    pub(super) fn shortest_age(&self) -> Option<Duration> {
-        [self.idle_timeout, self.max_lifetime, self.check_after].into_iter().flatten().min()
-    }
-}
 
 /// Sets up a [`Pool`]: [`Pool::builder`] or [`Pool::builder_local`] begins one,
 /// [`build`](Self::build) ends it.

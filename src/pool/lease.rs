@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::panicking;
 
-use super::inner::{Inner, Passed};
+use super::inner::{HeavyFencePassed, Inner};
 use super::instance::Instance;
 use crate::manager::CloseReason;
 use crate::slot::{Granted, Mode, Notice};
@@ -152,17 +152,17 @@ impl<T> Instance<T> {
     }
 
     /// Takes a revoked, idle instance out for closing, on any thread.
-    pub(super) fn take_from_afar(&self, _: &Passed) -> Option<(T, CloseReason)>
+    pub(super) fn take_from_afar(&self, _: &HeavyFencePassed) -> Option<(T, CloseReason)>
     where
         T: Send,
     {
-        // SAFETY: `T: Send`; and `Passed` is made from a heavy fence that returned `true`, which the
+        // SAFETY: `T: Send`; and `HeavyFencePassed` is made from a heavy fence that returned `true`, which the
         // callers, `Inner::order_closed` and `expire`, passed after the instance had been revoked.
         unsafe { self.slot.take_idle() }
     }
 
     /// Takes an idle instance out for closing that the caller has bid for.
-    pub(super) fn take_bid(&self, _: &Passed) -> Option<T>
+    pub(super) fn take_bid(&self, _: &HeavyFencePassed) -> Option<T>
     where
         T: Send,
     {

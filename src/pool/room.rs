@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::books::Books;
 use super::closers::Job;
 use super::gate::{Asked, Outcome, PATIENCE, Ticket, Waited};
-use super::inner::{Books, Inner, Passed};
+use super::inner::{HeavyFencePassed, Inner};
 use super::instance::Instance;
 use crate::deadline::Deadline;
 use crate::error::Kind;
@@ -178,7 +179,7 @@ impl<T> Inner<T> {
             }
             is_first = false;
             // One for all of them, and for the alerts.
-            let passed = Passed::fence();
+            let passed = HeavyFencePassed::fence();
             for one in bids {
                 let take = |passed| {
                     let take = || from_afar.take_bid(one, at_least, passed);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Workers;
 use super::team::{Setup, StartThread, Team};
+use super::worker::Desk;
 use crate::contain::contain;
 use crate::pool::{BuildError, PoolBuilder};
 
@@ -112,6 +113,14 @@ impl<T> WorkersBuilder<T> {
     /// Sets what the threads are called, with a hyphen and their number behind it.
     ///
     /// Default: `worker`.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).name("mule").build()?;
+    /// let name = workers.submit(|_| std::thread::current().name().map(str::to_owned))?.join()?;
+    /// assert!(name.is_some_and(|name| name.starts_with("mule-")));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -146,6 +155,17 @@ impl<T> WorkersBuilder<T> {
     /// Sets how long a thread beyond the least number waits for work before it ends.
     ///
     /// Default: 60 s.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::builder(from_fn(|_| 20));
+    /// let minute = Duration::from_secs(60);
+    /// let workers = Workers::builder(pool).threads(1..=64).keep_threads_for(minute).build()?;
+    /// assert_eq!(workers.status().threads, 1);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn keep_threads_for(mut self, idle: Duration) -> Self {
         self.keep_threads_for = idle;
         self
@@ -154,6 +174,12 @@ impl<T> WorkersBuilder<T> {
     /// Sets the size of each thread's stack, in bytes.
     ///
     /// Default: the standard library's, 2 MiB.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).stack_size(4 << 20).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -178,6 +204,12 @@ impl<T> WorkersBuilder<T> {
 
     /// Has each thread call this as its last act, with its number, after its instances were closed. A
     /// panic in it is caught.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).exit_handler(|number| println!("worker {number} has ended")).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn exit_handler(mut self, handler: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.exit_handler = Some(Box::new(handler));
         self
@@ -187,6 +219,12 @@ impl<T> WorkersBuilder<T> {
     /// is given to by number.
     ///
     /// Default: 1024. Zero counts as one.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).queue_capacity(1_000).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn queue_capacity(mut self, works: usize) -> Self {
         self.queue_capacity = works.max(1);
         self
@@ -230,6 +268,12 @@ impl<T> WorkersBuilder<T> {
     /// was used least recently.
     ///
     /// Default: 65,536. Zero counts as one.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).keyed_capacity(10_000).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn keyed_capacity(mut self, instances: usize) -> Self {
         self.keyed_capacity = instances.max(1);
         self
@@ -238,6 +282,14 @@ impl<T> WorkersBuilder<T> {
     /// Sets how long dropping [`Workers`] waits for work to be done and instances to be closed.
     ///
     /// Default: 5 s.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).drop_timeout(Duration::from_secs(1)).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     pub fn drop_timeout(mut self, wait: Duration) -> Self {
         self.drop_timeout = wait;
         self
@@ -327,6 +379,7 @@ impl<T> WorkersBuilder<T> {
             keep_threads_for: self.keep_threads_for,
             on_close: self.on_close,
             start,
+            work: |team, number| Desk::new(team, number).work(),
         });
         let workers = Workers::of(team, self.drop_timeout);
         for number in 0..least {

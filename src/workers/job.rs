@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Work;
-use super::team::Busy;
+use super::load::Busy;
 use crate::error::PoolError;
 use crate::pool::instance::Instance;
 use crate::pool::lease::Lease;

@@ -54,6 +54,14 @@ where
     }
 
     /// Lends the key.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// assert_eq!(ann.key(), "ann");
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn key(&self) -> &K {
         &self.key
@@ -61,6 +69,15 @@ where
 
     /// Says which worker does the key's work. For a key with neither work nor an instance it is the one
     /// that has the least to do now; another may have when work comes.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// ann.submit(|n| *n)?.join()?;
+    /// assert!(ann.worker() < workers.threads());
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn worker(&self) -> usize {
         if self.team.is_inherited() {
@@ -75,6 +92,15 @@ where
     /// Work for one key is done in order; keys of one worker take turns. Waits for room in the key's
     /// queue as long as it takes.
     ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// ann.submit(|n| *n += 1)?.join()?;
+    /// assert_eq!(ann.submit(|n| *n)?.join()?, 21); // the same instance
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Workers::submit`](super::Workers::submit). The work comes back.
@@ -88,6 +114,17 @@ where
 
     /// [`submit`](Self::submit), waiting for room no longer than this.
     ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// let handle = ann.submit_timeout(Duration::from_secs(1), |n| *n)?;
+    /// assert_eq!(handle.join()?, 20);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Workers::submit_timeout`](super::Workers::submit_timeout). The work comes back.
@@ -100,6 +137,14 @@ where
     }
 
     /// [`submit`](Self::submit), without waiting for room.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// assert_eq!(ann.try_submit(|n| *n)?.join()?, 20);
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -167,6 +212,16 @@ where
     }
 
     /// Says whether the key has an instance now.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// let workers = Workers::builder(Pool::builder(from_fn(|_| 20))).threads(2).build()?;
+    /// let ann = workers.keyed("ann".to_owned());
+    /// assert!(!ann.is_live());
+    /// ann.submit(|n| *n)?.join()?;
+    /// assert!(ann.is_live());
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn is_live(&self) -> bool {
         if self.team.is_inherited() {

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use dashmap::mapref::entry::Entry;
 use super::OnClose;
 use super::job::Job;
 use super::key::Key;
+use super::load::Load;
 use super::queues::{Pushed, Queues};
 use super::room::{NoRoom, Room};
-use super::worker::Desk;
 use crate::contain::{contain, drop_each};
 use crate::deadline::Deadline;
 use crate::event_loop::{Refusal, Whose};
@@ -48,7 +48,11 @@ pub(super) struct Team<T: 'static, K> {
     pub(super) on_close: OnClose,
     threads: Mutex<Vec<Hired>>,
     start: StartThread,
+    work: Work<T, K>,
 }
+
+/// What a worker of this number does, until there is no more for it to do.
+pub(super) type Work<T, K> = fn(Arc<Team<T, K>>, usize);
 
 /// A thread that was started.
 struct Hired {
@@ -73,41 +77,8 @@ pub(super) enum Turn<T: 'static, K> {
     Key(Arc<Key<T, K>>),
 }
 
-/// How much a worker has to do.
-#[derive(Default)]
-#[repr(align(64))] // others write their own
-pub(super) struct Load {
-    /// Works that wait for this worker alone.
-    pub(super) queued: AtomicUsize,
-    /// Keys that belong to it.
-    pub(super) keys: AtomicUsize,
-    /// Since when it has been doing the work at hand, in milliseconds of the clock; zero is never.
-    running_since: AtomicU64,
-}
-
-impl Load {
-    pub(super) fn begin(&self) -> Busy<'_> {
-        self.running_since.store(coarse_ms().max(1), Ordering::Relaxed);
-        Busy(self)
-    }
-
-    fn is_busy(&self) -> bool {
-        self.running_since.load(Ordering::Relaxed) != 0
-    }
-}
-
-/// While it lives, the worker counts as busy. Work drops it before its handle is told: who has the
-/// result in hand does not find the work running.
-pub(super) struct Busy<'l>(&'l Load);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.running_since.store(0, Ordering::Relaxed);
-    }
-}
-
 /// What a team is made with.
-pub(super) struct Setup<T: 'static> {
+pub(super) struct Setup<T: 'static, K> {
     pub(super) pool: Pool<T>,
     pub(super) least: usize,
     pub(super) most: usize,
@@ -117,6 +88,7 @@ pub(super) struct Setup<T: 'static> {
     pub(super) keep_threads_for: Duration,
     pub(super) on_close: OnClose,
     pub(super) start: StartThread,
+    pub(super) work: Work<T, K>,
 }
 
 /// Why a key took no work.
@@ -130,7 +102,7 @@ impl<T, K> Team<T, K>
 where
     K: Eq + Hash + Clone + ToString + Send + Sync + 'static,
 {
-    pub(super) fn new(setup: Setup<T>) -> Arc<Self> {
+    pub(super) fn new(setup: Setup<T, K>) -> Arc<Self> {
         static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
         let Setup { pool, least, most, queue_capacity, key_queue_capacity, .. } = setup;
@@ -151,6 +123,7 @@ where
             on_close: setup.on_close,
             threads: Mutex::new(Vec::new()),
             start: setup.start,
+            work: setup.work,
         });
         let crew: Weak<Self> = Arc::downgrade(&team);
         team.pool.inner().set_crew(crew);
@@ -180,7 +153,7 @@ where
             let ended = Ended(Arc::clone(&team), ends);
             take_seat(Seat { team: team.number, number });
             team.queues.begin(number);
-            Desk::new(team, number).work();
+            (team.work)(Arc::clone(&team), number);
             if !ended.0.is_inherited() {
                 last_act();
             }

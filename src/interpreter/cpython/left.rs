@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::super::lease::{self, Lease, Reclaimed};
-use super::private_dir;
+use super::remove_dir::remove_dir;
 
 /// The environment variable by which a child, and what it starts, is known again.
 pub(super) const MARK: &str = "SESSILE_LEASE";
@@ -96,7 +96,7 @@ impl What {
 
     fn remove(self) -> bool {
         let gone = self.end_detached();
-        let removed = self.dir.is_none_or(|dir| private_dir::remove(&dir).is_ok());
+        let removed = self.dir.is_none_or(|dir| remove_dir(&dir).is_ok());
         gone && removed
     }
 }
