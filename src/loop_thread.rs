@@ -773,7 +773,7 @@ impl<S: 'static> LocalState<S> {
     /// let (tell, told) = std::sync::mpsc::channel();
     /// let counter = LoopThread::spawn("counter", move |local| {
     ///     let within = local.clone();
-    ///     local.spawn_local(async move { drop(tell.send(within.with(|count| *count + 1))) }).detach();
+    ///     local.spawn_local(async move { drop(tell.send(within.with(|count: &mut i32| *count + 1))) }).detach();
     ///     Ok(41)
     /// })?;
     /// assert_eq!(told.recv()?, 42);
