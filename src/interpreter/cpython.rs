@@ -86,6 +86,7 @@ mod cell;
 mod channel;
 #[cfg(all(feature = "confine", target_os = "linux"))]
 mod confine;
+mod fault;
 mod files;
 mod left;
 mod private_dir;

@@ -11,6 +11,7 @@
 mod accept;
 pub(crate) mod codec;
 mod connect;
+mod connect_error;
 mod frames;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -29,7 +30,7 @@ pub(super) use self::accept::Upgraded;
 pub use self::accept::{AcceptOptions, UpgradeRequest, UpgradeResponse};
 pub(super) use self::codec::{Fault, Message, Role};
 pub(super) use self::connect::Connector;
-pub use self::connect::{ConnectError, ConnectStep};
+pub use self::connect_error::{ConnectError, ConnectStep};
 pub(crate) use self::frames::Goodbye;
 pub(super) use self::frames::{FrameError, Frames, farewell};
 pub use self::options::ConnectOptions;

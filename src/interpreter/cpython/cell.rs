@@ -9,7 +9,7 @@ use super::super::text::{Decoder, Gathered, Gatherer, cut, fit};
 use super::super::{
     ErrorInfo, ExecuteOptions, Execution, LateOutput, MimeBundle, Omitted, OutputRef, StdStream,
 };
-use super::process::Fault;
+use super::fault::Fault;
 
 /// One of the pipes that are, or were, the child's standard streams.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use super::super::{
 use super::Settings;
 use super::cell::{Cell, Pipe, Reply};
 use super::channel::Channel;
+use super::fault::Fault;
 use super::left::Left;
 use super::private_dir::PrivateDir;
 use super::target::{Ending, Target};
@@ -522,18 +523,4 @@ fn request(kind: u8, number: u32, options: &ExecuteOptions, length: u32) -> Vec<
 fn read(reader: &mut PipeReader, buffer: &mut [u8]) -> usize {
     // An error is as good as an end: neither gives another byte.
     reader.read(buffer).unwrap_or(0)
-}
-
-pub(super) enum Fault {
-    /// The deadline has passed.
-    Late,
-    /// The child has ended, or is about to.
-    Ended,
-    /// It has no memory left, and ends for that.
-    OutOfMemory,
-    /// What it said cannot be.
-    Protocol(&'static str),
-    /// Its directory holds more than it may.
-    #[cfg(all(feature = "confine", target_os = "linux"))]
-    Overfull(String),
 }

@@ -16,9 +16,10 @@ use super::cell::{Cell, Pipe};
 use super::channel::Channel;
 #[cfg(all(feature = "confine", target_os = "linux"))]
 use super::confine::Plan;
+use super::fault::Fault;
 use super::left::{Left, MARK};
 use super::private_dir::PrivateDir;
-use super::process::{COMPILED as KIND_COMPILED, Child, Fault, NO_CELL};
+use super::process::{COMPILED as KIND_COMPILED, Child, NO_CELL};
 use super::target::Target;
 use crate::sys;
 

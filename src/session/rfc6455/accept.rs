@@ -12,7 +12,7 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::http::StatusCode;
 use tungstenite::http::header::HeaderName;
 
-use super::connect::{ConnectError, ConnectStep, Problem};
+use super::connect_error::{ConnectError, ConnectStep, Problem};
 use super::head::{self, Asked};
 use super::options::header_lines;
 use super::stream::{Patience, Stream, Tcp};

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::connect::Problem;
+use super::connect_error::Problem;
 use super::head;
 use super::target::Target;
 

@@ -1,9 +1,10 @@
-//! The heads of HTTP messages, read up to their empty line.
+//! The heads of HTTP messages, read up to their empty line. With [`connect_error`](super::connect_error) it
+//! is one thing in two files.
 
 use std::fmt;
 use std::io::{self, Read};
 
-use super::connect::Problem;
+use super::connect_error::Problem;
 
 /// The longest head that is read, of a request or of an answer. How many headers it has does not matter.
 const MAX_HEAD: usize = 64 << 10;

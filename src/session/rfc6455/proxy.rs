@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use url::{Host, Url};
 
-use super::connect::Problem;
+use super::connect_error::Problem;
 use super::head;
 use super::stream::Tcp;
 use super::target::{self, Target};

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
 use super::codec;
-use super::connect::Problem;
+use super::connect_error::Problem;
 use super::head::{self, Fields};
 use super::stream::Stream;
 use super::target::Target;
