@@ -17,6 +17,8 @@ pub(crate) enum Engine {
     Monty,
     /// The `python3` of this machine: a child process for each session.
     Cpython,
+    /// Monty, and from the first cell that it cannot run, the `python3` of this machine.
+    Fallback,
     /// Jupyter kernels behind a gateway: one for each session.
     Jupyter,
 }
@@ -36,8 +38,14 @@ impl Engine {
         match self {
             Self::Monty => "Monty",
             Self::Cpython => "CPython",
+            Self::Fallback => "Monty, then CPython",
             Self::Jupyter => "Jupyter",
         }
+    }
+
+    /// Whether `--confine` has something to hold.
+    pub(crate) fn has_cpython(self) -> bool {
+        matches!(self, Self::Cpython | Self::Fallback)
     }
 
     /// What its pool is called.
@@ -45,6 +53,7 @@ impl Engine {
         match self {
             Self::Monty => "monty",
             Self::Cpython => "cpython",
+            Self::Fallback => "fallback",
             Self::Jupyter => "jupyter",
         }
     }
@@ -53,8 +62,9 @@ impl Engine {
 /// Says which feature is missing in this binary.
 #[cfg(not(all(feature = "monty", feature = "cpython", feature = "jupyter", unix)))]
 pub(crate) fn not_built_in<T>(engine: Engine) -> Result<T> {
-    let (name, feature) = (engine.name(), engine.pool());
-    let unix = if engine == Engine::Cpython && !cfg!(unix) { ", on Unix" } else { "" };
+    let name = engine.name();
+    let feature = if engine == Engine::Fallback { "monty,cpython" } else { engine.pool() };
+    let unix = if engine.has_cpython() && !cfg!(unix) { ", on Unix" } else { "" };
     bail!("this binary was built without {name}: build it with `--features cli,{feature}`{unix}")
 }
 
@@ -78,6 +88,20 @@ pub(crate) fn cpython(confine: bool) -> Result<AnyManager> {
 #[cfg(not(all(feature = "cpython", unix)))]
 pub(crate) fn cpython(_confine: bool) -> Result<AnyManager> {
     not_built_in(Engine::Cpython)
+}
+
+#[cfg(all(feature = "monty", feature = "cpython", unix))]
+pub(crate) fn fallback(confine: bool) -> Result<AnyManager> {
+    use sessile::interpreter::{cpython, fallback, monty};
+    let cpython = cpython::CPythonManager::new();
+    let cpython = if confine { confined(cpython)? } else { cpython };
+    let monty = monty::MontyManager::new();
+    Ok(sessile::interpreter::boxed(fallback::FallbackManager::new(monty, cpython)))
+}
+
+#[cfg(not(all(feature = "monty", feature = "cpython", unix)))]
+pub(crate) fn fallback(_confine: bool) -> Result<AnyManager> {
+    not_built_in(Engine::Fallback)
 }
 
 #[cfg(all(feature = "confine", target_os = "linux"))]

@@ -143,7 +143,7 @@ fn tell(what: &str) {
 
 pub(crate) fn serve(arguments: Arguments) -> Result<ExitCode> {
     ensure!(
-        !arguments.confine || arguments.engine == Engine::Cpython,
+        !arguments.confine || arguments.engine.has_cpython(),
         "--confine holds CPython only: `--engine cpython --confine`"
     );
     let http = arguments.http.map(|address| http_options(&arguments, address)).transpose()?;
@@ -271,6 +271,7 @@ fn manager(arguments: &Arguments) -> Result<(AnyManager, StartedGateway)> {
     match arguments.engine {
         Engine::Monty => Ok((monty(arguments)?, StartedGateway::default())),
         Engine::Cpython => Ok((cpython(arguments)?, StartedGateway::default())),
+        Engine::Fallback => Ok((fallback(arguments)?, StartedGateway::default())),
         #[cfg(feature = "jupyter")]
         Engine::Jupyter => {
             tell("kernels are no sandbox: code may do what the gateway's user may do, there");
@@ -283,10 +284,14 @@ fn manager(arguments: &Arguments) -> Result<(AnyManager, StartedGateway)> {
 }
 
 #[cfg(feature = "monty")]
-fn monty(arguments: &Arguments) -> Result<AnyManager> {
+fn monty_manager(arguments: &Arguments) -> sessile::interpreter::monty::MontyManager {
     let memory = usize::try_from(arguments.max_memory).unwrap_or(usize::MAX);
-    let manager = sessile::interpreter::monty::MontyManager::new().max_memory(memory);
-    Ok(sessile::interpreter::boxed(manager))
+    sessile::interpreter::monty::MontyManager::new().max_memory(memory)
+}
+
+#[cfg(feature = "monty")]
+fn monty(arguments: &Arguments) -> Result<AnyManager> {
+    Ok(sessile::interpreter::boxed(monty_manager(arguments)))
 }
 
 #[cfg(not(feature = "monty"))]
@@ -295,7 +300,7 @@ fn monty(_arguments: &Arguments) -> Result<AnyManager> {
 }
 
 #[cfg(all(feature = "cpython", unix))]
-fn cpython(arguments: &Arguments) -> Result<AnyManager> {
+fn cpython_manager(arguments: &Arguments) -> Result<sessile::interpreter::cpython::CPythonManager> {
     let manager = sessile::interpreter::cpython::CPythonManager::new()
         .private_dir()
         .max_file(arguments.max_file)
@@ -312,12 +317,30 @@ fn cpython(arguments: &Arguments) -> Result<AnyManager> {
     };
     // Were there none, no call would ever succeed.
     drop(manager.start().context("no Python can be had")?);
-    Ok(sessile::interpreter::boxed(manager.spares(1)))
+    Ok(manager.spares(1))
+}
+
+#[cfg(all(feature = "cpython", unix))]
+fn cpython(arguments: &Arguments) -> Result<AnyManager> {
+    Ok(sessile::interpreter::boxed(cpython_manager(arguments)?))
 }
 
 #[cfg(not(all(feature = "cpython", unix)))]
 fn cpython(_arguments: &Arguments) -> Result<AnyManager> {
     engine::not_built_in(Engine::Cpython)
+}
+
+#[cfg(all(feature = "monty", feature = "cpython", unix))]
+fn fallback(arguments: &Arguments) -> Result<AnyManager> {
+    let (monty, cpython) = (monty_manager(arguments), cpython_manager(arguments)?);
+    Ok(sessile::interpreter::boxed(sessile::interpreter::fallback::FallbackManager::new(
+        monty, cpython,
+    )))
+}
+
+#[cfg(not(all(feature = "monty", feature = "cpython", unix)))]
+fn fallback(_arguments: &Arguments) -> Result<AnyManager> {
+    engine::not_built_in(Engine::Fallback)
 }
 
 // ---- HTTP -----------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let engine = arguments.engine;
-    if arguments.confine && engine != Engine::Cpython {
+    if arguments.confine && !engine.has_cpython() {
         bail!("--confine holds CPython only: `--engine cpython --confine`");
     }
     let for_gateway = arguments.gateway.is_some() || arguments.start_gateway;
@@ -128,6 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match engine {
         Engine::Monty => with(engine::monty()?),
         Engine::Cpython => with(engine::cpython(arguments.confine)?),
+        Engine::Fallback => with(engine::fallback(arguments.confine)?),
         #[cfg(feature = "jupyter")]
         Engine::Jupyter => {
             let (gateway, start) = (arguments.gateway.as_deref(), arguments.start_gateway);

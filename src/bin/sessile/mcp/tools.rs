@@ -67,6 +67,10 @@ pub(super) fn all(engine: Engine, limits: &Limits) -> Vec<Tool> {
              `datetime`; no classes that inherit, no packages, no files, no network."
         }
         Engine::Cpython => "The Python is CPython. The working directory is the session's own.",
+        Engine::Fallback => {
+            "The Python is quick to start and knows a subset; code that needs more goes on in CPython, with \
+             its variables, where they can be taken along."
+        }
         Engine::Jupyter => "The code runs in a Jupyter kernel.",
     };
     let (timeout, longest) = (limits.timeout.as_secs_f64(), limits.max_timeout.as_secs_f64());
