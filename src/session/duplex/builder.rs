@@ -266,7 +266,7 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets how frames lie in a stream of bytes: [`Lines`], [`ContentLength`], or a [`Framing`] of one's
+    /// Sets how frames lie in a stream of bytes: [`Lines`], [`ContentLength`](super::ContentLength), or a [`Framing`] of one's
     /// own. A WebSocket has messages, which are frames already.
     ///
     /// Default: [`Lines`].
@@ -312,7 +312,7 @@ impl SessionBuilder {
     /// block, and call back. What `handler` returns is the answer. When the workers' queue is full, the
     /// peer is answered with an error at once.
     ///
-    /// A [`RemoteError`] is told to the peer as it is, and so [`Request::parse`] with `?` tells it that
+    /// A [`RemoteError`](super::super::RemoteError) is told to the peer as it is, and so [`Request::parse`] with `?` tells it that
     /// its parameters are wrong. Of any other error the peer hears the outermost message, and
     /// [`on_error`](Self::on_error) all of it. A handler that panics has answered with an error.
     ///
