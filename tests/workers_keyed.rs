@@ -403,3 +403,18 @@ fn keys_of_one_worker_take_turns_and_none_fills_the_others_queue() {
     let place = |who| order.iter().position(|one| *one == who).unwrap();
     assert!(place("alice") <= 2 && place("bob") <= 3, "{order:?}");
 }
+
+#[test]
+fn an_event_names_the_key_of_its_instance() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    let pool = sessile::Pool::builder(sessile::from_fn(|_| 0_u8)).on_event(move |event| {
+        if let sessile::pool::InstanceEventKind::Created { .. } = event.kind {
+            tells.lock().unwrap().push(event.key.map(str::to_owned));
+        }
+    });
+    let workers = sessile::Workers::builder(pool).threads(1).build().unwrap();
+    workers.keyed("ann".to_owned()).submit(|_| ()).unwrap().join().unwrap();
+    workers.submit(|_| ()).unwrap().join().unwrap();
+    assert_eq!(*told.lock().unwrap(), [Some("ann".to_owned()), None]);
+}

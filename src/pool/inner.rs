@@ -206,7 +206,8 @@ impl<T> Inner<T> {
     pub(super) fn tell(&self, instance: &Instance<T>, kind: InstanceEventKind<'_>) {
         if let Some(on_event) = &self.on_event {
             let owner = &instance.thread.owner;
-            let event = InstanceEvent { pool: &self.name, instance: instance.id, owner, kind };
+            let (id, key) = (instance.id, instance.key.as_deref());
+            let event = InstanceEvent { pool: &self.name, instance: id, owner, key, kind };
             let _ = contain(|| on_event(&event));
         }
     }

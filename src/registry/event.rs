@@ -33,6 +33,8 @@ pub struct InstanceEvent<'a> {
     pub instance: InstanceId,
     /// The thread that it belongs to.
     pub owner: &'a Owner,
+    /// The key that a worker keeps it for, if it does.
+    pub key: Option<&'a str>,
     /// What has happened.
     pub kind: InstanceEventKind<'a>,
 }
