@@ -139,6 +139,7 @@ pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
 }
 
 /// Has `descriptor` lead to where `other` leads, for this process and for what it starts.
+#[cfg(feature = "duplex")]
 pub(crate) fn redirect(descriptor: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
     loop {
         // SAFETY: no pointers are passed, and both are open. Aliasing: who has borrowed `descriptor`
