@@ -229,15 +229,20 @@ fn frames(
 
     let (mut deframer, mut frames, mut passed) =
         (Deframer::new(Box::new(framing), limit), vec![], 0);
-    for piece in pieces {
-        deframer.room()[..piece.len()].copy_from_slice(piece);
-        deframer.take(piece.len(), &mut |frame| frames.push(frame.to_vec())).ok()?;
-        let over = deframer.passed_over();
-        assert!(over.iter().all(|frame| frame.head.len() <= 1024 && frame.tail.len() <= 256));
-        passed += over.len();
-        let (kept, room) = deframer.held();
-        assert!(kept <= limit + 2 * SLACK, "{kept} bytes of a frame are kept");
-        assert!(room <= 1 << 18, "{room} bytes of memory");
+    for mut piece in pieces.iter().copied() {
+        while !piece.is_empty() {
+            let room = deframer.room();
+            let (now, later) = piece.split_at(piece.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            deframer.take(now.len(), &mut |frame| frames.push(frame.to_vec())).ok()?;
+            let over = deframer.passed_over();
+            assert!(over.iter().all(|frame| frame.head.len() <= 1024 && frame.tail.len() <= 256));
+            passed += over.len();
+            let (kept, room) = deframer.held();
+            assert!(kept <= limit + 2 * SLACK, "{kept} bytes of a frame are kept");
+            assert!(room <= 1 << 18, "{room} bytes of memory");
+            piece = later;
+        }
     }
     Some((frames, passed))
 }

@@ -264,7 +264,7 @@ fn errors_are_a_line_that_says_what_to_do() {
         sessile(&["run", "-e", "lua"])
             .with_code(2)
             .err
-            .contains("[possible values: monty, cpython, jupyter]")
+            .contains("[possible values: monty, cpython, fallback, jupyter]")
     );
 }
 

@@ -365,11 +365,16 @@ mod tests {
     ) -> io::Result<(Vec<String>, Vec<Oversized>)> {
         let mut deframer = Deframer::new(Box::new(framing), max);
         let mut frames = Vec::new();
-        for piece in bytes.chunks(piece) {
-            deframer.room()[..piece.len()].copy_from_slice(piece);
-            deframer.take(piece.len(), &mut |frame| {
-                frames.push(String::from_utf8(frame.to_vec()).unwrap());
-            })?;
+        for mut piece in bytes.chunks(piece) {
+            while !piece.is_empty() {
+                let room = deframer.room();
+                let (now, later) = piece.split_at(piece.len().min(room.len()));
+                room[..now.len()].copy_from_slice(now);
+                deframer.take(now.len(), &mut |frame| {
+                    frames.push(String::from_utf8(frame.to_vec()).unwrap());
+                })?;
+                piece = later;
+            }
         }
         Ok((frames, deframer.passed_over()))
     }
