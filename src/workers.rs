@@ -479,7 +479,7 @@ where
     /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
     /// ```
     pub fn shutdown(&self, within: Duration) -> ShutdownReport {
-        self.crew.close();
+        self.begin_end();
         self.end(Deadline::after(within / 2), Deadline::after(within))
     }
 
@@ -500,13 +500,20 @@ where
     /// ```
     pub fn abort(&self, within: Duration) -> ShutdownReport {
         let now = Deadline::after(Duration::ZERO);
-        self.crew.close();
+        self.begin_end();
         self.crew.hand_back();
         self.end(now, Deadline::after(within))
     }
 }
 
 impl<T, K> Workers<T, K> {
+    fn begin_end(&self) {
+        if !self.team.is_inherited() {
+            self.team.pool.inner().note_ends();
+        }
+        self.crew.close();
+    }
+
     fn end(&self, half: Deadline, end: Deadline) -> ShutdownReport {
         let mut report = ShutdownReport::default();
         if self.team.is_inherited() {
@@ -548,16 +555,36 @@ impl<T, K> fmt::Debug for Workers<T, K> {
 #[must_use = "a worker may still be running"]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// What has become of the instances that the workers had not closed themselves.
+    /// What has become of the instances, from when the end began.
     pub instances: CloseReport,
     /// The names of the workers that had not ended by the deadline. Each ends when its work does.
     pub stragglers: Vec<String>,
 }
 
 impl ShutdownReport {
-    /// Whether all workers have ended, and every instance is closed.
+    /// Whether all workers have ended, and every instance is closed, none with an error.
+    ///
+    /// ```
+    /// # use sessile::{Pool, Workers, from_fn};
+    /// use std::time::Duration;
+    ///
+    /// let fails = from_fn(|_| 0).close_with(|_, _| anyhow::bail!("the disk is full"));
+    /// let workers = Workers::builder(Pool::builder(fails)).threads(1).build()?;
+    /// workers.submit(|n| *n += 1)?.join()?;
+    /// let report = workers.shutdown(Duration::from_secs(5));
+    /// assert!(!report.is_clean() && report.to_string().contains("the disk is full"));
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.stragglers.is_empty() && self.instances.is_clean()
+    }
+}
+
+/// The report on the instances; then a line for each worker that had not ended.
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.instances)?;
+        self.stragglers.iter().try_for_each(|name| write!(f, "\n  still running: {name}"))
     }
 }

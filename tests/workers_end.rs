@@ -269,13 +269,17 @@ fn a_shutdown_inside_a_job_waits_for_itself() {
 }
 
 #[test]
-fn a_close_that_fails_or_an_instance_on_its_way_out_goes_unreported() {
+fn a_shutdown_tells_of_each_close_that_has_failed() {
     let (stage, registry) = (Stage::new(), Registry::new());
     let workers = workers(stage.builder(&registry), 1);
     joined(workers.submit(|_| ()).unwrap());
     joined(workers.keyed("alice".to_owned()).submit(|_| ()).unwrap());
     stage.on_close(support::fail("it would not close")).on_close(support::panics("nor this"));
-    assert!(workers.shutdown(PATIENCE).stragglers.is_empty());
+    let report = workers.shutdown(PATIENCE);
+    assert!(report.stragglers.is_empty() && !report.is_clean());
+    let said = report.to_string();
+    assert!(said.starts_with("0 closed, 2 failed, 0 still open"), "{said}");
+    assert!(said.contains("it would not close") && said.contains("nor this"), "{said}");
     assert_eq!(workers.pool().status().close_failed, 2);
     assert!(registry.snapshot().instances.is_empty());
 }

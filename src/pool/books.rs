@@ -24,6 +24,9 @@ pub(crate) struct Books<I> {
     pub(super) unwatched: AtomicBool,
     pub(super) backoff: Mutex<Backoff>,
     pub(super) tally: Tally,
+    /// What has been struck off since workers began to end: they close their own, and somebody is to
+    /// be told what has become of each. `None` before.
+    pub(super) ended: Mutex<Option<Vec<Arc<I>>>>,
     /// How many threads wait for an instance to be struck off.
     pub(super) watchers: Mutex<usize>,
     pub(super) struck_off: Condvar,
@@ -55,9 +58,14 @@ impl<I> Books<I> {
             unwatched: AtomicBool::new(false),
             backoff: Mutex::default(),
             tally: Tally::default(),
+            ended: Mutex::new(None),
             watchers: Mutex::new(0),
             struck_off: Condvar::new(),
         }
+    }
+
+    pub(super) fn ended(&self) -> MutexGuard<'_, Option<Vec<Arc<I>>>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn watchers(&self) -> MutexGuard<'_, usize> {

@@ -1,5 +1,6 @@
 //! How instances are ordered closed, by whom they are closed, and how one waits for it.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,8 +22,8 @@ use crate::thread::Resident;
 /// What was ordered closed.
 pub(super) enum Ordered<T: 'static> {
     Instances(Vec<Arc<Instance<T>>>),
-    /// The workers, and the instances that there were.
-    Crew(Arc<dyn Crew>, Vec<Arc<Instance<T>>>),
+    /// The workers close theirs.
+    Crew(Arc<dyn Crew>),
 }
 
 impl<T> Inner<T> {
@@ -108,6 +109,10 @@ impl<T> Inner<T> {
 
     pub(super) fn remove(&self, id: InstanceId) {
         let books = self.books();
+        // First, so that it is in one list or the other at any time.
+        if let Some(ended) = &mut *books.ended() {
+            ended.extend(books.instances.get(&id).map(|entry| Arc::clone(entry.value())));
+        }
         let removed = books.instances.remove(&id);
         // Not there: a child was forked in the middle of the manager's code, and has come here.
         if self.limits.max_size.is_some() && removed.is_some() {
@@ -186,8 +191,23 @@ impl<T> Inner<T> {
     /// closing threads, whoever has cleared it, or a worker that says that it was the last. A worker
     /// whose instance was taken from it ends without waiting for that close.
     pub(crate) fn close_after_crew(&self, half: Deadline, end: Deadline) -> CloseReport {
-        let all = self.begin_close(CloseReason::PoolClosed);
-        self.end_close(&all, half, end)
+        self.begin_close(CloseReason::PoolClosed);
+        self.end_close(&self.all_and_ended(), half, end)
+    }
+
+    /// From here on, what is struck off is kept in mind, to be told what has become of it.
+    pub(crate) fn note_ends(&self) {
+        self.books().ended().get_or_insert_default();
+    }
+
+    /// What is there, and what has been since [`note_ends`](Self::note_ends).
+    fn all_and_ended(&self) -> Vec<Arc<Instance<T>>> {
+        let mut all = self.all();
+        let there: HashSet<_> = all.iter().map(|one| one.id).collect();
+        // Looked at second: what has been struck off between the two is in both.
+        let ended = self.books().ended().clone().unwrap_or_default();
+        all.extend(ended.into_iter().filter(|one| !there.contains(&one.id)));
+        all
     }
 
     /// The last of its workers has ended.
@@ -200,10 +220,10 @@ impl<T> Inner<T> {
     pub(super) fn order_pool_closed(&self) -> Ordered<T> {
         match self.crew() {
             Some(crew) => {
-                let all = self.all(); // before they begin to close them
+                self.note_ends(); // before they begin to close them
                 self.crew_only.store(true, Ordering::SeqCst);
                 crew.close_as_chosen();
-                Ordered::Crew(crew, all)
+                Ordered::Crew(crew)
             }
             None => Ordered::Instances(self.begin_close(CloseReason::PoolClosed)),
         }
@@ -215,19 +235,11 @@ impl<T> Inner<T> {
         half: Deadline,
         end: Deadline,
     ) -> CloseReport {
-        let (crew, mut all) = match ordered {
-            Ordered::Instances(all) => return self.end_close(&all, half, end),
-            Ordered::Crew(crew, all) => (crew, all),
-        };
-        if !crew.wait_closed(half, end) {
-            return self.report(&all);
+        match ordered {
+            Ordered::Instances(all) => self.end_close(&all, half, end),
+            Ordered::Crew(crew) if crew.wait_closed(half, end) => self.close_after_crew(half, end),
+            Ordered::Crew(_) => self.report(&self.all_and_ended()),
         }
-        for instance in self.begin_close(CloseReason::PoolClosed) {
-            if !all.iter().any(|one| one.id == instance.id) {
-                all.push(instance);
-            }
-        }
-        self.end_close(&all, half, end)
     }
 
     pub(crate) fn set_crew(&self, crew: Weak<dyn Crew>) {
