@@ -232,6 +232,23 @@ fn help_is_help_and_no_error() {
 
 /// What is wrong, with what, and what to do; on one line; never a backtrace.
 #[test]
+fn a_reader_that_leaves_ends_it_without_a_word() {
+    use std::process::{Command, Stdio};
+
+    let mut child = Command::new(SESSILE)
+        .args(["run", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take()); // before it has said anything
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(output.status.code(), Some(141), "{said}");
+}
+
+#[test]
 fn errors_are_a_line_that_says_what_to_do() {
     let folder = folder("errors");
     let notes = write(&folder, "notes.txt", "");

@@ -242,12 +242,17 @@ impl fmt::Display for Snapshot {
                 instance.owner,
                 shown(&instance.key),
                 instance.state,
-                Span(Duration::from_millis(instance.age_ms)).to_string(),
-                Span(Duration::from_millis(instance.idle_ms)).to_string(),
+                lasting(instance.age_ms),
+                lasting(instance.idle_ms),
                 instance.uses,
                 instance.generation,
             )?;
         }
         Ok(())
     }
+}
+
+/// For how long; nothing where nothing is known.
+fn lasting(ms: u64) -> String {
+    if ms == 0 { "-".to_owned() } else { Span(Duration::from_millis(ms)).to_string() }
 }

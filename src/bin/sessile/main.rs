@@ -26,7 +26,20 @@ enum Command {
     Mcp(mcp::Arguments),
 }
 
+/// Has the process end without a word when nobody reads what it prints any more, as under `| head`.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload().downcast_ref::<String>();
+        if said.is_some_and(|said| said.starts_with("failed printing to stdout")) {
+            std::process::exit(141); // as a shell counts what SIGPIPE has ended
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_the_reader();
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "mcp")]
