@@ -317,12 +317,13 @@ fn a_signal_ends_the_sessions_too() {
     let mut command = Command::new(SESSILE);
     let command = command.args(["run", &file, "-e", "cpython"]).stdin(Stdio::null());
     let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut pid = String::new();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    let (mut pid, mut reader) = (String::new(), BufReader::new(running.stdout.take().unwrap()));
+    reader.read_line(&mut pid).unwrap();
     let python = Path::new("/proc").join(pid.trim());
     let terminate = Command::new("kill").args(["-TERM", &running.id().to_string()]).status();
     assert!(terminate.unwrap().success());
     let status = support::promptly("the command ends", move || running.wait().unwrap());
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
     support::poll_until("the session has ended", || !python.exists());
+    drop(reader); // without one it would have ended for that
 }

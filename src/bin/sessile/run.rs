@@ -10,6 +10,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -22,6 +23,9 @@ use crate::engine::{self, Engine};
 
 /// How long sessions may take to end.
 const CLOSE: Duration = Duration::from_secs(10);
+
+/// A signal has come: the process ends by it, when everything is closed.
+static IS_TERMINATED: AtomicBool = AtomicBool::new(false);
 
 /// Runs a notebook, a Python file, or a table of cases.
 ///
@@ -92,7 +96,17 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "a time has to be more than zero, and less than centuries".to_owned())
 }
 
+/// Runs what the arguments say. After a signal it does not return: `main` would end the process before its
+/// sessions are closed, and with another code.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let outcome = run_all(arguments);
+    while IS_TERMINATED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+    outcome
+}
+
+fn run_all(arguments: &Arguments) -> Result<ExitCode> {
     let engine = arguments.engine;
     if arguments.confine && !engine.has_cpython() {
         bail!("--confine holds CPython only: `--engine cpython --confine`");
@@ -111,7 +125,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 
     #[cfg(unix)]
-    sessile::signals::close_on_termination(Registry::global(), CLOSE)?;
+    sessile::signals::close_on_termination_after(Registry::global(), CLOSE, |_| {
+        IS_TERMINATED.store(true, Ordering::SeqCst);
+    })?;
     let with = |manager: engine::AnyManager| -> Result<ExitCode> {
         let pool: Pool<BoxInterpreter> = Pool::builder(manager).name(engine.pool()).build()?;
         match jobs {
