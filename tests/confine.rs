@@ -256,7 +256,13 @@ fn no_attack_comes_through_a_strict_confinement() {
 fn no_attack_comes_through_an_opened_confinement_but_what_was_opened() {
     let python = system_python();
     let opened = Confinement::strict().processes(64).program(&python).keep_proc().connect_tcp(9);
-    let open = ["starts_a_process", "starts_a_process_by_vfork", "lists_processes"];
+    let open = [
+        "starts_a_process",
+        "starts_a_process_by_vfork",
+        "lists_processes",
+        "opens_a_handle_to_a_stranger", // asyncio waits for its children so
+        "sends_a_descriptor",           // as what writes to several sockets does
+    ];
     try_all(opened, &python, &open);
 }
 
@@ -370,7 +376,7 @@ fn what_was_opened_of_tcp_is_that_port_and_no_other() {
     run(&mut python, &connect(port(&open)));
     assert!(refused(&mut python, &connect(port(&closed))).contains("Permission denied"));
     let listen = "s = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()";
-    assert!(refused(&mut python, listen).contains("Permission denied"));
+    assert!(refused(&mut python, listen).starts_with("PermissionError"));
 
     let mut server = manager(Confinement::strict().bind_tcp(0)).start().unwrap();
     run(&mut server, &format!("import socket\n{listen}"));

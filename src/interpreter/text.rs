@@ -30,6 +30,7 @@ pub(super) struct Gatherer<'a> {
     /// How many bytes of text are gone for good.
     gone: u64,
     data_room: usize,
+    displays: usize,
     omitted: Vec<Omitted>,
     on_output: &'a mut dyn FnMut(OutputRef<'_>),
     showing: bool,
@@ -42,6 +43,11 @@ pub(super) struct Gathered {
     pub(super) cut: Option<Cut>,
     pub(super) omitted: Vec<Omitted>,
 }
+
+/// So often something is shown in a cell.
+const MOST_DISPLAYS: usize = 20_000;
+/// So much is named of what was left out.
+const MOST_OMITTED: usize = 1000;
 
 impl<'a> Gatherer<'a> {
     pub(super) fn new(
@@ -63,6 +69,7 @@ impl<'a> Gatherer<'a> {
             head_is_full: false,
             gone: 0,
             data_room: options.max_data,
+            displays: 0,
             omitted: Vec::new(),
             on_output,
             showing: false,
@@ -146,7 +153,13 @@ impl<'a> Gatherer<'a> {
     /// Takes a value that was displayed, in all its forms.
     pub(super) fn display(&mut self, mut data: MimeBundle) {
         let mut plain = data.remove(PLAIN);
-        self.omitted.extend(fit(&mut data, &mut self.data_room));
+        // However little is in each: a cell may show nothing, without end.
+        if self.displays == MOST_DISPLAYS {
+            return self.omit(std::iter::once(Omitted { mime: PLAIN.to_owned(), bytes: 0 }));
+        }
+        self.displays += 1;
+        let omitted = fit(&mut data, &mut self.data_room);
+        self.omit(omitted);
         let mut is_last = self.head_is_full;
         if let Some(Value::String(text)) = &mut plain {
             let fits = !self.head_is_full && text.len() <= self.head_room;
@@ -206,7 +219,8 @@ impl<'a> Gatherer<'a> {
 
     /// What was left out before it came here.
     pub(super) fn omit(&mut self, omitted: impl IntoIterator<Item = Omitted>) {
-        self.omitted.extend(omitted);
+        let room = MOST_OMITTED.saturating_sub(self.omitted.len());
+        self.omitted.extend(omitted.into_iter().take(room));
     }
 
     /// All that was gathered. The tail is shown now.

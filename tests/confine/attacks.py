@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -439,6 +440,57 @@ def forges_a_lease():
 def removes_a_lease():
     assert os.listdir(TARGETS["leases"])
     os.unlink(TARGETS["a_lease"])
+
+
+def sheds_the_end_of_its_parent():
+    libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    if libc.prctl(1, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def reads_attributes_outside():
+    os.listxattr(TARGETS["secret"])
+
+
+def opens_a_handle_to_a_stranger():
+    os.close(os.pidfd_open(TARGETS["victim"]))
+
+
+def reads_the_clock_of_a_stranger():
+    time.clock_gettime((~TARGETS["victim"] << 3) | 2)
+
+
+def asks_for_the_addresses_of_the_machine():
+    import fcntl
+    a, b = socket.socketpair()
+    with a, b:
+        fcntl.ioctl(a, 0x8912, bytes(16))
+
+
+def takes_an_abstract_name():
+    a, b = socket.socketpair()
+    with a, b:
+        a.bind("\0sessile-attack-%d" % os.getpid())
+
+
+def sends_a_descriptor():
+    import array
+    a, b = socket.socketpair()
+    with a, b:
+        a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
+
+
+def watches_many_directories():
+    made = []
+    try:
+        for _ in range(4):
+            fd = libc.inotify_init1(0)
+            if fd < 0:
+                raise OSError(ctypes.get_errno(), "inotify_init1")
+            made.append(fd)
+    finally:
+        for fd in made:
+            os.close(fd)
 
 
 # ---- resources -----------------------------------------------------------------------------------

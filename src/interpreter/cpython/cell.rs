@@ -82,6 +82,8 @@ pub(super) struct Cell<'a> {
     /// For text in frames, which may end amid a character when a cell writes bytes.
     decoders: [Decoder; 2],
     pub(super) largest_frame: usize,
+    /// What a frame may take in memory when it has been read.
+    pub(super) largest_weight: usize,
 }
 
 impl<'a> Cell<'a> {
@@ -104,6 +106,7 @@ impl<'a> Cell<'a> {
             is_cut: false,
             decoders: Default::default(),
             largest_frame: largest.saturating_add(1 << 20),
+            largest_weight: max_data.saturating_mul(8).saturating_add(largest).max(64 << 20),
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Filters {
     pub(super) refused: BpfProgram,
     /// Answers "no such call", after which libraries take another way.
     pub(super) unknown: BpfProgram,
+    /// Answers "not supported here", after which libraries do without.
+    pub(super) unsupported: BpfProgram,
 }
 
 /// Refused whatever the arguments.
@@ -63,8 +65,9 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_userfaultfd,
     libc::SYS_fanotify_init,
     libc::SYS_fanotify_mark,
-    // What others do in a directory, which rules on paths do not cover.
+    // What others do in a directory, which rules on paths do not cover; and each user has few.
     libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_init1,
     libc::SYS_lookup_dcookie,
     // Files by number, and files that no rule on paths covers.
     libc::SYS_name_to_handle_at,
@@ -110,6 +113,7 @@ const NEVER: &[libc::c_long] = &[
 
 #[cfg(target_arch = "x86_64")]
 const NEVER_HERE: &[libc::c_long] = &[
+    libc::SYS_inotify_init,
     libc::SYS_iopl,
     libc::SYS_ioperm,
     libc::SYS_modify_ldt,
@@ -156,12 +160,29 @@ const METADATA_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const METADATA_HERE: &[libc::c_long] = &[];
 
+/// Attributes of files with names of their own, as they are read: of files outside as well. Libraries take
+/// "not supported" for an answer.
+const READ_ATTRIBUTES: &[libc::c_long] = &[
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    SYS_GETXATTRAT,
+    SYS_LISTXATTRAT,
+    SYS_FILE_GETATTR,
+];
+
 // Newer than the numbers that `libc` knows; they are the same on every architecture.
 const SYS_QUOTACTL_FD: libc::c_long = 443;
 const SYS_STATMOUNT: libc::c_long = 457;
 const SYS_LISTMOUNT: libc::c_long = 458;
 const SYS_FCHMODAT2: libc::c_long = 452;
 const SYS_SETXATTRAT: libc::c_long = 463;
+const SYS_GETXATTRAT: libc::c_long = 464;
+const SYS_LISTXATTRAT: libc::c_long = 465;
+const SYS_FILE_GETATTR: libc::c_long = 468;
 const SYS_REMOVEXATTRAT: libc::c_long = 466;
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
 const SYS_FILE_SETATTR: libc::c_long = 469;
@@ -169,6 +190,9 @@ const SYS_FILE_SETATTR: libc::c_long = 469;
 /// Attributes of files once more, by `ioctl`: flags (two sizes), extended ones, versions, fs-verity.
 const ATTRIBUTES: [u64; 6] =
     [0x4008_6602, 0x4004_6602, 0x401c_5820, 0x4008_7602, 0x4004_7602, 0x4080_6685];
+
+/// Asks a socket for a handle to its peer's process.
+const SO_PEERPIDFD: u64 = 77;
 
 /// New name spaces, as flags of `clone`.
 const NAME_SPACES: libc::c_int = libc::CLONE_NEWNS
@@ -246,7 +270,13 @@ pub(super) fn filters(asked: &Confinement, unix_sockets: bool) -> Result<Filters
     let mut unknown = Table(BTreeMap::new());
     // Its flags are behind a pointer, where no filter can look. Without it, `clone` is taken.
     unknown.always(libc::SYS_clone3);
-    Ok(Filters { refused: refused.filter(libc::EPERM)?, unknown: unknown.filter(libc::ENOSYS)? })
+    let mut unsupported = Table(BTreeMap::new());
+    READ_ATTRIBUTES.iter().for_each(|call| unsupported.always(*call));
+    Ok(Filters {
+        refused: refused.filter(libc::EPERM)?,
+        unknown: unknown.filter(libc::ENOSYS)?,
+        unsupported: unsupported.filter(libc::EOPNOTSUPP)?,
+    })
 }
 
 fn processes(refused: &mut Table, asked: &Confinement) {
@@ -257,6 +287,8 @@ fn processes(refused: &mut Table, asked: &Confinement) {
     let nameless = libc::AT_EMPTY_PATH as u64;
     refused.when(libc::SYS_execveat, vec![is(4, Op::MaskedEq(nameless), nameless)]);
     if asked.processes == 0 {
+        // A handle to a process tells of it, whoever's it is.
+        refused.always(libc::SYS_pidfd_open);
         #[cfg(target_arch = "x86_64")]
         for call in [libc::SYS_fork, libc::SYS_vfork] {
             refused.always(call);
@@ -271,12 +303,21 @@ fn sockets(refused: &mut Table, asked: &Confinement, unix_sockets: bool) {
     for kind in (0..16).filter(|&kind| kind != libc::SOCK_STREAM as u64) {
         refused.when(libc::SYS_socketpair, vec![is(1, Op::MaskedEq(0xf), kind)]);
     }
+    refused.when(libc::SYS_socketpair, vec![is(0, Op::Ne, libc::AF_UNIX as u64)]);
+    // A handle to the process at the other end.
+    let peer = vec![is(1, Op::Eq, libc::SOL_SOCKET as u64), is(2, Op::Eq, SO_PEERPIDFD)];
+    refused.when(libc::SYS_getsockopt, peer);
+    // Addresses of the machine, by whatever socket there is.
+    refused.when(libc::SYS_ioctl, vec![is(1, Op::MaskedEq(0xffff_ff00), 0x8900)]);
     let tcp = !asked.connect_tcp.is_empty() || !asked.bind_tcp.is_empty();
     let unix = unix_sockets && !asked.unix_sockets.is_empty();
     let families = [(tcp, libc::AF_INET), (tcp, libc::AF_INET6), (unix, libc::AF_UNIX)];
     let allowed: Vec<_> = families.iter().filter(|(open, _)| *open).map(|(_, one)| *one).collect();
     if allowed.is_empty() {
         refused.always(libc::SYS_socket);
+        // Descriptors under way count for the user, not for the session.
+        refused.always(libc::SYS_sendmsg);
+        refused.always(libc::SYS_sendmmsg);
     } else {
         // Any other family.
         let none = allowed.iter().map(|&family| is(0, Op::Ne, family as u64)).collect();
@@ -292,8 +333,9 @@ fn sockets(refused: &mut Table, asked: &Confinement, unix_sockets: bool) {
         }
     }
     if asked.bind_tcp.is_empty() {
-        // Without `bind` the system would choose a port.
+        // Without `bind` the system would choose a port; and an abstract name would be taken from others.
         refused.always(libc::SYS_listen);
+        refused.always(libc::SYS_bind);
     }
     // A connection that is opened by its first data.
     let fast_open = libc::MSG_FASTOPEN as u64;
@@ -327,6 +369,14 @@ fn others(refused: &mut Table) {
     {
         refused.when(call, vec![is(1, Op::Ne, 0)]);
         refused.when(call, vec![is(0, Op::Ne, process)]);
+    }
+    // It ends with who has started it, and cannot shed that.
+    refused.when(libc::SYS_prctl, vec![is(0, Op::Eq, libc::PR_SET_PDEATHSIG as u64)]);
+    // Clocks of other processes, which are negative numbers; but not a process's and a thread's own.
+    for call in [libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_timer_create] {
+        let others = [0xffff_fffa, 0xffff_fffe].map(|own| is(0, Op::Ne, own));
+        let negative = is(0, Op::MaskedEq(0x8000_0000), 0x8000_0000);
+        refused.when(call, [negative].into_iter().chain(others).collect());
     }
     // Only to be asked, which takes all ones.
     refused.when(libc::SYS_personality, vec![is(0, Op::Ne, 0xffff_ffff)]);

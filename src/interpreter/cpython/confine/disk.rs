@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How often one looks.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How many entries are looked at. More of them than that are too many, whatever they hold.
-const MOST_ENTRIES: u64 = 100_000;
+const MOST_ENTRIES: u64 = 20_000;
 
 #[derive(Debug)]
 pub(super) struct Watch {

@@ -16,6 +16,9 @@ use super::python::Files;
 use super::user::Identity;
 use super::{Confinement, Enforcement, Held, Limits, calls, disk, files, python, user};
 
+/// Where a session looks for programs.
+pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// How many threads a session may have that may have no other process.
 const MOST_THREADS: u64 = 1024;
 
@@ -99,7 +102,7 @@ impl Plan {
         for name in ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"] {
             command.env(name, &self.dir);
         }
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.env("PATH", PATH);
         // Bytecode goes nowhere but into the session's directory, where nobody reads it again.
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("LANG", "C.UTF-8");
@@ -121,6 +124,8 @@ impl Plan {
             set(libc::RLIMIT_FSIZE, limits.file_size)?;
             set(libc::RLIMIT_NOFILE, limits.open_files)?;
             set(libc::RLIMIT_CORE, 0)?;
+            // Timers count as pending signals, by user.
+            set(libc::RLIMIT_SIGPENDING, MOST_THREADS)?;
             if let Some(most) = tasks {
                 set(libc::RLIMIT_NPROC, most)?;
             }
@@ -137,7 +142,7 @@ impl Plan {
                     libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0)
                 })?;
             }
-            for filter in [&filters.unknown, &filters.refused] {
+            for filter in [&filters.unknown, &filters.unsupported, &filters.refused] {
                 seccompiler::apply_filter(filter).map_err(|_| io::Error::last_os_error())?;
             }
             Ok(())
