@@ -758,3 +758,26 @@ fn large_variables_are_told_short() {
         assert_eq!((&*find("few").repr, find("few").length), ("[1, 2]", Some(2)));
     });
 }
+
+/// A cell has the channel in its hands, as descriptor 5, and could write what it likes.
+#[test]
+fn what_a_cell_forges_costs_this_process_no_more_than_its_limits() {
+    let mut python = CPythonManager::new().start().unwrap();
+    let forge = "import os, struct\n\
+                 p = b'{\"data\":{\"a/b\":[' + b'{\"\":0},' * 1_000_000 + b'0]},\"cut\":false,\"omitted\":[]}'\n\
+                 m = struct.pack('>cII', b'd', 1, len(p)) + p\n\
+                 while m: m = m[os.write(5, m):]";
+    let options = ExecuteOptions::new().timeout(Duration::from_secs(30));
+    let error = python.execute(forge, &options).unwrap_err();
+    assert!(error.to_string().contains("too many parts"), "{error}");
+}
+
+/// However little is shown each time.
+#[test]
+fn a_cell_that_shows_nothing_without_end_is_bounded() {
+    let mut python = CPythonManager::new().start().unwrap();
+    let shows = "for i in range(30_000): display({'text/plain': ''}, raw=True)";
+    let execution = python.run(shows).unwrap();
+    assert!(execution.outputs.len() <= 20_000, "{}", execution.outputs.len());
+    assert!(execution.truncated && !execution.omitted.is_empty());
+}
