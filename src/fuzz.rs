@@ -333,7 +333,10 @@ pub fn websocket(input: &[u8]) {
     let (theirs, why) = tungstenites(role == Role::Client, max_message, max_frame, bytes);
     let alike = to_close.min(theirs.len());
     assert_eq!(theirs[..alike], messages[..alike]);
-    if !matches!(why, tungstenite::Error::Utf8(_)) {
+    // Its limit for frames is one for pings as well.
+    let is_ping_over_it = matches!(why, tungstenite::Error::Capacity(_))
+        && messages.get(theirs.len()).is_some_and(|(kind, _)| matches!(kind, OpCode::Control(_)));
+    if !matches!(why, tungstenite::Error::Utf8(_)) && !is_ping_over_it {
         assert!(theirs.len() >= to_close, "{messages:?} and to tungstenite {why:?}");
     }
 }
