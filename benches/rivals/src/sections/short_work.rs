@@ -20,7 +20,7 @@ fn child(args: &[String]) {
         [0, 1, 2].map(|at| args[at].parse::<u64>().expect("how many threads, producers, rounds"));
     let contestants = short_work(threads as usize, producers);
     // Threads and instances are made outside the time.
-    contestants.iter().for_each(|one| drop(one.run(WORKS)));
+    contestants.iter().for_each(|one| _ = one.run(WORKS));
     Race::run_each(contestants, rounds as usize, WORKS).print();
 }
 
