@@ -10,7 +10,7 @@ use super::closers::Closers;
 use super::gate::Gate;
 use crate::deadline::Deadline;
 use crate::error::Kind;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, Owner};
 
 /// The account of a pool's instances in this process.
 pub(crate) struct Books<I> {
@@ -25,8 +25,8 @@ pub(crate) struct Books<I> {
     pub(super) backoff: Mutex<Backoff>,
     pub(super) tally: Tally,
     /// What has been struck off since workers began to end: they close their own, and somebody is to
-    /// be told what has become of each. `None` before.
-    pub(super) ended: Mutex<Option<Vec<Arc<I>>>>,
+    /// be told what has become of each. `None` before. Not the instances: they hold the pool.
+    pub(super) ended: Mutex<Option<Vec<Ended>>>,
     /// How many threads wait for an instance to be struck off.
     pub(super) watchers: Mutex<usize>,
     pub(super) struck_off: Condvar,
@@ -36,6 +36,15 @@ pub(crate) struct Books<I> {
 pub(super) struct Backoff {
     /// The next wait, and when the present one is over.
     state: Option<(Duration, Deadline)>,
+}
+
+/// An instance that is no more.
+#[derive(Clone)]
+pub(super) struct Ended {
+    pub(super) id: InstanceId,
+    pub(super) owner: Owner,
+    /// The manager's error, if its close had one.
+    pub(super) failure: Option<String>,
 }
 
 #[derive(Default)]
@@ -64,7 +73,7 @@ impl<I> Books<I> {
         }
     }
 
-    pub(super) fn ended(&self) -> MutexGuard<'_, Option<Vec<Arc<I>>>> {
+    pub(super) fn ended(&self) -> MutexGuard<'_, Option<Vec<Ended>>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::books::Ended;
 use super::closers::Job;
 use super::inner::{HeavyFencePassed, Inner};
 use super::instance::Instance;
@@ -103,16 +104,17 @@ impl<T> Inner<T> {
         let tally = &self.books().tally;
         tally.closed.fetch_add(1, Ordering::Relaxed);
         tally.close_failed.fetch_add(failure.is_some().into(), Ordering::Relaxed);
+        // Before it is struck off, so that it is in one list or the other at any time.
+        if let Some(ended) = &mut *self.books().ended() {
+            let (owner, failure) = (instance.thread.owner.clone(), failure.clone());
+            ended.push(Ended { id: instance.id, owner, failure });
+        }
         let _ = instance.outcome.set(failure);
         self.remove(instance.id);
     }
 
     pub(super) fn remove(&self, id: InstanceId) {
         let books = self.books();
-        // First, so that it is in one list or the other at any time.
-        if let Some(ended) = &mut *books.ended() {
-            ended.extend(books.instances.get(&id).map(|entry| Arc::clone(entry.value())));
-        }
         let removed = books.instances.remove(&id);
         // Not there: a child was forked in the middle of the manager's code, and has come here.
         if self.limits.max_size.is_some() && removed.is_some() {
@@ -191,8 +193,10 @@ impl<T> Inner<T> {
     /// closing threads, whoever has cleared it, or a worker that says that it was the last. A worker
     /// whose instance was taken from it ends without waiting for that close.
     pub(crate) fn close_after_crew(&self, half: Deadline, end: Deadline) -> CloseReport {
-        self.begin_close(CloseReason::PoolClosed);
-        self.end_close(&self.all_and_ended(), half, end)
+        let all = self.begin_close(CloseReason::PoolClosed);
+        let mut report = self.end_close(&all, half, end);
+        self.add_ended(&all, &mut report);
+        report
     }
 
     /// From here on, what is struck off is kept in mind, to be told what has become of it.
@@ -200,14 +204,18 @@ impl<T> Inner<T> {
         self.books().ended().get_or_insert_default();
     }
 
-    /// What is there, and what has been since [`note_ends`](Self::note_ends).
-    fn all_and_ended(&self) -> Vec<Arc<Instance<T>>> {
-        let mut all = self.all();
-        let there: HashSet<_> = all.iter().map(|one| one.id).collect();
-        // Looked at second: what has been struck off between the two is in both.
-        let ended = self.books().ended().clone().unwrap_or_default();
-        all.extend(ended.into_iter().filter(|one| !there.contains(&one.id)));
-        all
+    /// Adds what has ended since [`note_ends`](Self::note_ends), but for those that are reported already.
+    fn add_ended(&self, reported: &[Arc<Instance<T>>], report: &mut CloseReport) {
+        let reported: HashSet<_> = reported.iter().map(|one| one.id).collect();
+        for Ended { id, owner, failure } in self.books().ended().clone().unwrap_or_default() {
+            match failure {
+                _ if reported.contains(&id) => {}
+                None => report.closed += 1,
+                Some(error) => {
+                    report.failed.push(FailedClose { id, pool: self.name.clone(), owner, error });
+                }
+            }
+        }
     }
 
     /// The last of its workers has ended.
@@ -238,7 +246,12 @@ impl<T> Inner<T> {
         match ordered {
             Ordered::Instances(all) => self.end_close(&all, half, end),
             Ordered::Crew(crew) if crew.wait_closed(half, end) => self.close_after_crew(half, end),
-            Ordered::Crew(_) => self.report(&self.all_and_ended()),
+            Ordered::Crew(_) => {
+                let all = self.all();
+                let mut report = self.report(&all);
+                self.add_ended(&all, &mut report);
+                report
+            }
         }
     }
 

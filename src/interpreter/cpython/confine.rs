@@ -32,6 +32,9 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::plan::Plan;
 
+/// Where a session looks for programs.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// Says what a session of CPython may do, and has the kernel hold it to that.
 ///
 /// One begins with [`strict`](Self::strict), which allows next to nothing, and opens it step by

@@ -16,9 +16,6 @@ use super::python::Files;
 use super::user::Identity;
 use super::{Confinement, Enforcement, Held, Limits, calls, disk, files, python, user};
 
-/// Where a session looks for programs.
-pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
 /// How many threads a session may have that may have no other process.
 const MOST_THREADS: u64 = 1024;
 
@@ -102,7 +99,7 @@ impl Plan {
         for name in ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"] {
             command.env(name, &self.dir);
         }
-        command.env("PATH", PATH);
+        command.env("PATH", super::PATH);
         // Bytecode goes nowhere but into the session's directory, where nobody reads it again.
         command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("LANG", "C.UTF-8");

@@ -82,11 +82,7 @@ pub(super) fn files(
     let mut command = Command::new(python);
     command.args(args).arg("-c").arg(QUESTION).stdin(Stdio::null());
     // With what the session will have, and nothing else: a PYTHONPATH of this process's opens nothing.
-    command
-        .env_clear()
-        .env("PATH", super::plan::PATH)
-        .env("LANG", "C.UTF-8")
-        .env("HOME", "/nonexistent");
+    command.env_clear().env("PATH", super::PATH).env("LANG", "C.UTF-8").env("HOME", "/nonexistent");
     command.envs(env.iter().map(|(name, value)| (name, value)));
     // Not in a directory that could hold modules of a user's own.
     command.current_dir("/");
